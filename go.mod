@@ -1,0 +1,3 @@
+module github.com/mozzie-mqtt/mozzie
+
+go 1.26

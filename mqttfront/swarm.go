@@ -1,0 +1,111 @@
+package mqttfront
+
+import (
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// Swarm is what the broker needs of the nodes around it. It is implemented by the node; a node without
+// peers has one too, which is its own rendezvous for every topic.
+//
+// All methods are safe for concurrent use, return at once and never wait for a peer or a disk. Topics that
+// begin with "$" never go to it.
+type Swarm interface {
+	// Detour reports whether m, about to be published, is to be served to this node's own plain
+	// subscribers only when the swarm brings it back through Broker.Deliver. That is so for retained
+	// messages, which their rendezvous puts in order, and for those right behind them. It is asked once
+	// for each message, just before Publish, from the publisher's goroutine.
+	Detour(m *proto.Message) bool
+
+	// Publish takes over a batch of messages that one client of this node published, in order. The slice
+	// belongs to the caller again when Publish returns; the messages belong to everybody.
+	Publish(batch []Outgoing)
+
+	// Register tells the swarm what this node's subscribers want of a filter, all of them taken together;
+	// the zero Interest withdraws it. done, which may be nil, is called once, from any goroutine or from
+	// within Register: when whatever anybody publishes anywhere reaches this interest (or a later one of
+	// the same filter), or when the swarm gives up promising more than this node. It must not block.
+	Register(filter string, interest Interest, done func(Promise))
+
+	// Retained asks for the retained messages that match a filter. each is called with some at a time,
+	// from any goroutine, one call after another; then done, once. Messages come with Retain set, at most
+	// one for each topic. Asked after Register for the same filter, it misses nothing: a retained message
+	// that is not in the answer comes through Broker.Deliver.
+	Retained(filter string, each func([]*proto.Message), done func())
+}
+
+// Outgoing is a message from a client of this node on its way to the swarm.
+type Outgoing struct {
+	Msg    *proto.Message
+	Origin Origin // nil for messages that no client waits for: wills, and QoS 0
+	// PacketID is handed back in Origin.Accepted.
+	PacketID uint16
+	// ServedHere says that this node's plain subscribers have the message already (see Swarm.Detour).
+	ServedHere bool
+}
+
+// Origin is the connection that a message came from. The broker compares origins to keep No Local.
+type Origin interface {
+	// Accepted says that a QoS 1 or 2 message is kept by somebody until it is delivered, so that its
+	// PUBACK or PUBREC may go out; or, with an error, that it was refused. It is called exactly once for each
+	// message with QoS above 0, from any goroutine or from within Publish, and must not block.
+	Accepted(packetID uint16, err error)
+}
+
+// Interest is what the subscribers of one node want of one filter.
+type Interest struct {
+	Plain  bool // there are subscribers outside of shared groups
+	QoS    byte // the highest that any subscriber asked for
+	Groups []GroupInterest
+	Hold   time.Duration // the longest session expiry behind it; 0: only while clients are connected
+}
+
+// Zero reports whether nobody wants anything.
+func (i Interest) Zero() bool { return !i.Plain && len(i.Groups) == 0 }
+
+// GroupInterest is a node's share in a shared subscription ($share/NAME/FILTER).
+type GroupInterest struct {
+	Name string
+	QoS  byte
+	// Members is the number of members with a connection, or of all members if none has one.
+	Members int
+	// Online says that Members counts members with a connection.
+	Online bool
+}
+
+// Promise is what the answer to a subscription is worth.
+type Promise int
+
+const (
+	// PromiseSwarm: what is published anywhere in the swarm from now on reaches the subscription.
+	PromiseSwarm Promise = iota
+	// PromiseLocal: so much holds for the nodes that can be reached now; for the others once they can be.
+	PromiseLocal
+)
+
+// Delivery is a message from the swarm for clients of this node.
+type Delivery struct {
+	Msg *proto.Message
+	// Plain: it is for all matching subscribers outside of shared groups.
+	Plain bool
+	// Groups are the shared subscriptions that this node was picked for: one member of each is served.
+	Groups []Group
+	// Origin is set when a message of this node's own client comes back.
+	Origin Origin
+	// Receipt is told when nobody here needs the message any more; nil for QoS 0.
+	Receipt Receipt
+}
+
+// Group names a shared subscription.
+type Group struct {
+	Name   string
+	Filter string // without $share/NAME/
+}
+
+// Receipt is told the fate of one delivery.
+type Receipt interface {
+	// Done says that every client that the delivery was for has acknowledged it or will never need it. It is
+	// called once, from any goroutine or from within Deliver, and must not block.
+	Done()
+}
