@@ -1,0 +1,170 @@
+// Package config is the configuration of a node: one plain struct, its defaults, and how it is read from a
+// YAML file, the environment and the command line.
+//
+// Each field has a key, its path in the YAML file ("swarm.listen"), and an environment variable, the key in
+// capitals behind MOZZIE_ ("MOZZIE_SWARM_LISTEN"). A flag beats an environment variable, which beats the
+// file, which beats the default. What is unknown, of the wrong type or impossible is refused, with the place
+// that it comes from and what would be right: a node never starts with a setting that it has not understood.
+//
+// The package is used by the program and by package node, which maps these plain values to the options of
+// the packages below it. It knows none of them.
+package config
+
+import "time"
+
+// Config is everything that can be set. The comments in this file are printed by "mozzie config show".
+type Config struct {
+	// Directory of the node's key, its state and its lock: one for each node. A mozzie.yaml in it is read
+	// when no other file is named.
+	Data string `yaml:"data"`
+	// What MQTT clients connect to.
+	MQTT MQTT `yaml:"mqtt"`
+	// The other nodes.
+	Swarm Swarm `yaml:"swarm"`
+	// How topics are spread over the swarm.
+	Locations Locations `yaml:"locations"`
+	// The administration API, which the mozzie commands use too.
+	Admin Admin `yaml:"admin"`
+	// What the node says about its work, on standard error.
+	Log Log `yaml:"log"`
+	// What one node takes on. What a limit drops or refuses is counted in the metrics.
+	Limits Limits `yaml:"limits"`
+
+	origins map[string]string // where each key that is not a default was set
+}
+
+// MQTT is the side of the clients.
+type MQTT struct {
+	// URLs to listen at: tcp://HOST:PORT or ws://HOST:PORT/PATH, port 0 for any free one. Beyond loopback,
+	// where anyone who reaches the port may connect, a listener must say so: {url: URL, anonymous: true}, or
+	// ?anonymous=true behind the URL.
+	Listeners []Listener `yaml:"listeners"`
+}
+
+// Swarm is the side of the nodes.
+type Swarm struct {
+	// Whether the swarm is open to anyone. If not, it is private: a key made at the first start, or taken
+	// from an invite, keeps others out.
+	Open bool `yaml:"open"`
+	// Multiaddresses to listen at for other nodes. QUIC is for open swarms only. The default is all
+	// interfaces in a private swarm and loopback in an open one.
+	Listen []string `yaml:"listen"`
+	// Multiaddresses, with /p2p/ID at the end, of nodes to connect to at the start.
+	Bootstrap []string `yaml:"bootstrap"`
+	// Invite to a swarm, as "mozzie invite" prints it. It is needed once: the node keeps what is in it.
+	Join Secret `yaml:"join"`
+	// Whether to look for nodes of the same swarm on the local network.
+	MDNS bool `yaml:"mdns"`
+	// Up to how many nodes every node keeps contact with every other. Above it, lookups find the way. Must
+	// be the same at every node of a swarm.
+	Small int `yaml:"small"`
+}
+
+// Locations says which part of a topic decides who serves it.
+type Locations struct {
+	// How many levels of a topic make its location, 1 to 8. With 1, everything below the same first level is
+	// served by the same nodes; more spreads the load of a busy first level. Must be the same at every node
+	// of a swarm.
+	Depth int `yaml:"depth"`
+}
+
+// Admin is the administration API.
+type Admin struct {
+	// Loopback host:port (port 0 for any free one) or the absolute path of a Unix socket. On a machine that
+	// you share with others, use a socket: who reaches the API can read the invite.
+	Listen string `yaml:"listen"`
+	// Whether to serve Go's profiles under /debug/pprof/.
+	Pprof bool `yaml:"pprof"`
+}
+
+// Log is the node's log.
+type Log struct {
+	// debug, info, warn or error. What happens at every message is logged at debug only.
+	Level string `yaml:"level"`
+	// text or json, one line for each event.
+	Format string `yaml:"format"`
+}
+
+// Limits are for one node. Sizes are in bytes, with an optional unit (KiB, MiB, GiB).
+type Limits struct {
+	// MQTT connections at a time.
+	MaxConnections int `yaml:"max_connections"`
+	// How long a new connection may take to send its CONNECT.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+	// The largest MQTT packet that is taken from a client; at most 268435460, which is MQTT's own limit.
+	MaxPacketSize Bytes `yaml:"max_packet_size"`
+	// How many unacknowledged QoS 1 and 2 messages a client may have on the way to the node, 1 to 65535
+	// (Receive Maximum).
+	ReceiveMaximum int `yaml:"receive_maximum"`
+	// How many unacknowledged QoS 1 and 2 messages are on the way to a client, 1 to 65535. Less where the
+	// client asks for less.
+	MaxInflightMessages int `yaml:"max_inflight_messages"`
+	// How many topic aliases a client may use, 0 to 65535; also how many are used towards a client.
+	TopicAliasMaximum int `yaml:"topic_alias_maximum"`
+	// The longest keep alive, at most 18h12m15s. A client that asks for more, or for none, gets this.
+	MaxKeepAlive time.Duration `yaml:"max_keep_alive"`
+	// How long a session may outlive its connection. A client that asks for more gets this.
+	MaxSessionExpiry time.Duration `yaml:"max_session_expiry"`
+	// Sessions, with a connection or without.
+	MaxSessions int `yaml:"max_sessions"`
+	// Subscriptions of one session.
+	MaxSubscriptions int `yaml:"max_subscriptions"`
+	// Levels of a topic or filter, 1 to 65535.
+	MaxTopicLevels int `yaml:"max_topic_levels"`
+	// Messages that wait for one session.
+	MaxQueuedMessages int `yaml:"max_queued_messages"`
+	// Bytes that wait for one session.
+	MaxQueuedBytes Bytes `yaml:"max_queued_bytes"`
+	// Bytes that wait for the socket of one client, before QoS 0 messages to it are dropped.
+	MaxPendingBytes Bytes `yaml:"max_pending_bytes"`
+	// Retained messages that the node keeps.
+	MaxRetainedMessages int `yaml:"max_retained_messages"`
+	// Bytes of retained messages that the node keeps.
+	MaxRetainedBytes Bytes `yaml:"max_retained_bytes"`
+}
+
+// Default returns the configuration of a node of which nothing was set, but for Data, which depends on the
+// user: see DefaultData.
+func Default() Config {
+	return Config{
+		MQTT: MQTT{Listeners: []Listener{
+			{URL: "tcp://127.0.0.1:1883"},
+			{URL: "ws://127.0.0.1:8083"},
+		}},
+		Swarm: Swarm{
+			Listen: defaultListen(false),
+			MDNS:   true,
+			Small:  100,
+		},
+		Locations: Locations{Depth: 1},
+		Admin:     Admin{Listen: "127.0.0.1:7880"},
+		Log:       Log{Level: "info", Format: "text"},
+		Limits: Limits{
+			MaxConnections:      10_000,
+			ConnectTimeout:      10 * time.Second,
+			MaxPacketSize:       1 << 20,
+			ReceiveMaximum:      1024,
+			MaxInflightMessages: 1024,
+			TopicAliasMaximum:   64,
+			MaxKeepAlive:        65_535 * time.Second,
+			MaxSessionExpiry:    7 * 24 * time.Hour,
+			MaxSessions:         100_000,
+			MaxSubscriptions:    10_000,
+			MaxTopicLevels:      128,
+			MaxQueuedMessages:   100_000,
+			MaxQueuedBytes:      64 << 20,
+			MaxPendingBytes:     1 << 20,
+			MaxRetainedMessages: 100_000,
+			MaxRetainedBytes:    64 << 20,
+		},
+	}
+}
+
+// defaultListen is where a node listens for others unless told: a private swarm's key keeps strangers out,
+// so it may be reached from everywhere; an open swarm's node is reached from elsewhere only on request.
+func defaultListen(open bool) []string {
+	if open {
+		return []string{"/ip4/127.0.0.1/tcp/7883", "/ip4/127.0.0.1/udp/7883/quic-v1"}
+	}
+	return []string{"/ip4/0.0.0.0/tcp/7883", "/ip6/::/tcp/7883"}
+}

@@ -1,0 +1,193 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// What MQTT itself allows.
+const (
+	mqttMaxPacketSize = 268_435_460 // the longest Remaining Length and its fixed header
+	mqttMaxCount      = 65_535      // two byte integers: Receive Maximum, Topic Alias Maximum, levels
+	mqttMaxKeepAlive  = mqttMaxCount * time.Second
+)
+
+// Validate says what is impossible in the configuration: nil, or Problems, each with its key and, where
+// Load has read the value, with the place that it comes from.
+func (c *Config) Validate() error {
+	v := validator{config: c}
+	v.data()
+	v.mqtt()
+	v.swarm()
+	v.intRange("locations.depth", c.Locations.Depth, 1, 8)
+	if _, _, err := AdminAddress(c.Admin.Listen); err != nil {
+		v.addf("admin.listen", "%v", err)
+	}
+	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf("log.format", c.Log.Format, "text", "json")
+	v.limits()
+	return v.problems.err()
+}
+
+type validator struct {
+	config   *Config
+	problems Problems
+}
+
+func (v *validator) addf(key, format string, args ...any) {
+	// An element of a list is where it is itself, if that is known, or else where its list is.
+	where, known := v.config.origins[key]
+	if list, _, ok := strings.Cut(key, "["); ok && !known {
+		where = v.config.origins[list]
+	}
+	v.problems = append(v.problems, Problem{Where: where, Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) intRange(key string, value, least, most int) {
+	if value < least || value > most {
+		v.addf(key, "want %d to %d, not %d", least, most, value)
+	}
+}
+
+func (v *validator) atLeast(key string, value, least int64) {
+	if value < least {
+		v.addf(key, "want at least %d, not %d", least, value)
+	}
+}
+
+func (v *validator) oneOf(key, value string, allowed ...string) {
+	if slices.Contains(allowed, value) {
+		return
+	}
+	v.addf(key, "want %s or %s, not %q", strings.Join(allowed[:len(allowed)-1], ", "), allowed[len(allowed)-1], value)
+}
+
+func (v *validator) data() {
+	if v.config.Data == "" {
+		v.addf("data", "want the path of a directory")
+	}
+}
+
+func (v *validator) mqtt() {
+	listeners := v.config.MQTT.Listeners
+	if len(listeners) == 0 {
+		v.addf("mqtt.listeners", "want at least one URL, such as tcp://127.0.0.1:1883")
+	}
+	seen := map[string]bool{}
+	for i, l := range listeners {
+		key := fmt.Sprintf("mqtt.listeners[%d]", i)
+		if err := l.check(); err != nil {
+			v.addf(key, "%v", err)
+		} else if seen[l.URL] && !strings.HasSuffix(l.URL, ":0") {
+			v.addf(key, "%q is in the list twice", l.URL)
+		}
+		seen[l.URL] = true
+	}
+}
+
+func (v *validator) swarm() {
+	s := &v.config.Swarm
+	if len(s.Listen) == 0 {
+		v.addf("swarm.listen", "want at least one multiaddress, such as /ip4/0.0.0.0/tcp/7883")
+	}
+	for i, a := range s.Listen {
+		if err := checkListen(a); err != nil {
+			v.addf(fmt.Sprintf("swarm.listen[%d]", i), "%v", err)
+		}
+	}
+	for i, a := range s.Bootstrap {
+		if err := checkBootstrap(a); err != nil {
+			v.addf(fmt.Sprintf("swarm.bootstrap[%d]", i), "%v", err)
+		}
+	}
+	// Beyond 1000 the contacts alone would fill a Raspberry Pi.
+	v.intRange("swarm.small", s.Small, 0, 1000)
+}
+
+func (v *validator) limits() {
+	l := &v.config.Limits
+	v.atLeast("limits.max_connections", int64(l.MaxConnections), 1)
+	if l.ConnectTimeout < time.Second || l.ConnectTimeout > time.Hour {
+		v.addf("limits.connect_timeout", "want 1s to 1h, not %s", formatDuration(l.ConnectTimeout))
+	}
+	if l.MaxPacketSize < 1024 || l.MaxPacketSize > mqttMaxPacketSize {
+		v.addf("limits.max_packet_size", "want 1KiB to %d bytes, not %s", mqttMaxPacketSize, l.MaxPacketSize)
+	}
+	v.intRange("limits.receive_maximum", l.ReceiveMaximum, 1, mqttMaxCount)
+	v.intRange("limits.max_inflight_messages", l.MaxInflightMessages, 1, mqttMaxCount)
+	v.intRange("limits.topic_alias_maximum", l.TopicAliasMaximum, 0, mqttMaxCount)
+	if l.MaxKeepAlive < time.Second || l.MaxKeepAlive > mqttMaxKeepAlive {
+		v.addf("limits.max_keep_alive", "want 1s to %s, not %s", formatDuration(mqttMaxKeepAlive), formatDuration(l.MaxKeepAlive))
+	}
+	v.intRange("limits.max_topic_levels", l.MaxTopicLevels, 1, mqttMaxCount)
+	for _, least := range []struct {
+		key   string
+		value int64
+		least int64
+	}{
+		{"limits.max_sessions", int64(l.MaxSessions), 1},
+		{"limits.max_subscriptions", int64(l.MaxSubscriptions), 1},
+		{"limits.max_queued_messages", int64(l.MaxQueuedMessages), 1},
+		{"limits.max_queued_bytes", int64(l.MaxQueuedBytes), 1024},
+		{"limits.max_pending_bytes", int64(l.MaxPendingBytes), 1024},
+		{"limits.max_retained_messages", int64(l.MaxRetainedMessages), 0},
+		{"limits.max_retained_bytes", int64(l.MaxRetainedBytes), 0},
+	} {
+		v.atLeast(least.key, least.value, least.least)
+	}
+}
+
+// parseMultiaddr parses an address, and guesses what was meant by one that is none.
+func parseMultiaddr(s, hint string) (ma.Multiaddr, error) {
+	if a, err := ma.NewMultiaddr(s); err == nil && len(a) > 0 {
+		return a, nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if ip := net.ParseIP(host); err == nil && ip != nil && checkPort(port) == nil {
+		family := "ip6"
+		if ip.To4() != nil {
+			family = "ip4"
+		}
+		hint = "did you mean /" + family + "/" + host + "/tcp/" + port + "?"
+	}
+	return nil, fmt.Errorf("%q is not a multiaddress; %s", s, hint)
+}
+
+const listenWant = "want /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1 (or ip6)"
+
+// checkListen says what is wrong with an address to listen at.
+func checkListen(s string) error {
+	a, err := parseMultiaddr(s, listenWant)
+	if err != nil {
+		return err
+	}
+	names := make([]string, 0, len(a))
+	for _, c := range a {
+		names = append(names, c.Protocol().Name)
+	}
+	names[0] = strings.TrimSuffix(strings.TrimSuffix(names[0], "4"), "6")
+	switch strings.Join(names, "/") {
+	case "ip/tcp", "ip/udp/quic-v1":
+		return nil
+	}
+	return fmt.Errorf("%q is not an address to listen at; %s", s, listenWant)
+}
+
+const bootstrapWant = "want an address with the node's ID, such as /ip4/192.168.1.7/tcp/7883/p2p/ID; \"mozzie status\" at that node prints it"
+
+// checkBootstrap says what is wrong with another node's address.
+func checkBootstrap(s string) error {
+	a, err := parseMultiaddr(s, bootstrapWant)
+	if err != nil {
+		return err
+	}
+	if len(a) < 2 || a[len(a)-1].Protocol().Code != ma.P_P2P {
+		return fmt.Errorf("%q does not end in /p2p/ID; %s", s, bootstrapWant)
+	}
+	return nil
+}
