@@ -55,6 +55,12 @@ type Swarm struct {
 	Join Secret `yaml:"join"`
 	// Whether to look for nodes of the same swarm on the local network.
 	MDNS bool `yaml:"mdns"`
+	// Whether to ask the router for a port, to find out whether the node can be reached from the Internet,
+	// and to get through to others behind their routers.
+	NAT bool `yaml:"nat"`
+	// Whether to be reached through other nodes of the swarm where there is no direct way, and to do the same
+	// for them.
+	Relay bool `yaml:"relay"`
 	// Up to how many nodes every node keeps contact with every other. Above it, lookups find the way. Must
 	// be the same at every node of a swarm.
 	Small int `yaml:"small"`
@@ -134,6 +140,8 @@ func Default() Config {
 		Swarm: Swarm{
 			Listen: defaultListen(false),
 			MDNS:   true,
+			NAT:    true,
+			Relay:  true,
 			Small:  100,
 		},
 		Locations: Locations{Depth: 1},
