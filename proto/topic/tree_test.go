@@ -20,7 +20,7 @@ func TestTreeOracle(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	var tree Tree[int, int]
 	model := map[at]int{}
-	for step := range 60000 {
+	for step := range 20000 {
 		w := at{randomFilter(r), r.IntN(40)}
 		version := tree.Version()
 		switch v, had := model[w]; r.IntN(5) {
@@ -82,7 +82,7 @@ func TestNamesOracle(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	var names Names[int]
 	model := map[string]int{}
-	for step := range 40000 {
+	for step := range 6000 {
 		name := randomTopic(r)
 		v, had := model[name]
 		switch r.IntN(3) {
