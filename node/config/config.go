@@ -39,6 +39,11 @@ type MQTT struct {
 	// where anyone who reaches the port may connect, a listener must say so: {url: URL, anonymous: true}, or
 	// ?anonymous=true behind the URL.
 	Listeners []Listener `yaml:"listeners"`
+	// Web pages that may connect to ws:// listeners, beside those that come from the listener's own host:
+	// patterns of hosts, such as dashboard.example or *.example.
+	WebSocketOrigins []string `yaml:"websocket_origins"`
+	// How often the topics under $SYS are published; 0s for never.
+	SysInterval time.Duration `yaml:"sys_interval"`
 }
 
 // Swarm is the side of the nodes.
@@ -95,6 +100,8 @@ type Log struct {
 type Limits struct {
 	// MQTT connections at a time.
 	MaxConnections int `yaml:"max_connections"`
+	// MQTT connections from one IP address at a time; 0 for no limit but max_connections.
+	MaxConnectionsPerAddress int `yaml:"max_connections_per_address"`
 	// How long a new connection may take to send its CONNECT.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
 	// The largest MQTT packet that is taken from a client; at most 268435460, which is MQTT's own limit.
@@ -136,7 +143,7 @@ func Default() Config {
 		MQTT: MQTT{Listeners: []Listener{
 			{URL: "tcp://127.0.0.1:1883"},
 			{URL: "ws://127.0.0.1:8083"},
-		}},
+		}, SysInterval: 10 * time.Second},
 		Swarm: Swarm{
 			Listen: defaultListen(false),
 			MDNS:   true,
@@ -148,9 +155,9 @@ func Default() Config {
 		Admin:     Admin{Listen: "127.0.0.1:7880"},
 		Log:       Log{Level: "info", Format: "text"},
 		Limits: Limits{
-			MaxConnections:      10_000,
+			MaxConnections:      20_000,
 			ConnectTimeout:      10 * time.Second,
-			MaxPacketSize:       1 << 20,
+			MaxPacketSize:       8 << 20,
 			ReceiveMaximum:      1024,
 			MaxInflightMessages: 1024,
 			TopicAliasMaximum:   64,
@@ -160,8 +167,8 @@ func Default() Config {
 			MaxSubscriptions:    10_000,
 			MaxTopicLevels:      128,
 			MaxQueuedMessages:   100_000,
-			MaxQueuedBytes:      64 << 20,
-			MaxPendingBytes:     1 << 20,
+			MaxQueuedBytes:      32 << 20,
+			MaxPendingBytes:     2 << 20,
 			MaxRetainedMessages: 100_000,
 			MaxRetainedBytes:    64 << 20,
 		},

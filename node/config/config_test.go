@@ -285,7 +285,7 @@ func TestShow(t *testing.T) {
 		"  open: true # --open\n",
 		"  join: '********' # MOZZIE_SWARM_JOIN\n",
 		"  listeners: # " + file + ":2\n    - url: tcp://0.0.0.0:1883\n      anonymous: true\n    - ws://127.0.0.1:0\n",
-		"  max_packet_size: 1MiB # default\n",
+		"  max_packet_size: 8MiB # default\n",
 		"  max_session_expiry: 7d # default\n",
 		"  bootstrap: [] # default\n",
 		"# The other nodes.\nswarm:\n",

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"unicode"
 )
 
 // FileName is the configuration's name in a data directory.
@@ -178,7 +179,7 @@ func (c *Config) applyEnv(env []string) (problems Problems) {
 		}
 		values := []string{value}
 		if l.value.Kind() == reflect.Slice {
-			values = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' })
+			values = SplitList(value)
 		}
 		problems = append(problems, c.apply(l, name, values)...)
 	}
@@ -187,17 +188,29 @@ func (c *Config) applyEnv(env []string) (problems Problems) {
 
 func (c *Config) applyFlags(flags []Flag) (problems Problems) {
 	byKey := map[string]leaf{}
+	var keys []string
 	for _, l := range leaves(c) {
 		byKey[l.key] = l
+		keys = append(keys, l.key)
 	}
 	for _, f := range flags {
 		l, ok := byKey[f.Key]
 		if !ok {
-			panic("config: the flag " + f.Name + " sets the unknown key " + f.Key)
+			hint := "\"mozzie config show\" lists all settings"
+			if near := nearest(f.Key, keys); near != "" {
+				hint = "did you mean " + near + "?"
+			}
+			problems = append(problems, Problem{Where: f.Name, Key: f.Key, Text: "unknown key; " + hint})
+			continue
 		}
 		problems = append(problems, c.apply(l, f.Name, f.Values)...)
 	}
 	return problems
+}
+
+// SplitList splits the text of a list that is not in YAML: at commas and white space.
+func SplitList(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
 // apply sets a key from outside of the file. A list is replaced as a whole.

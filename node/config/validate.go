@@ -88,6 +88,9 @@ func (v *validator) mqtt() {
 		}
 		seen[l.URL] = true
 	}
+	if d := v.config.MQTT.SysInterval; d != 0 && (d < time.Second || d > 24*time.Hour) {
+		v.addf("mqtt.sys_interval", "want 1s to 1d, or 0s for never, not %s", formatDuration(d))
+	}
 }
 
 func (v *validator) swarm() {
@@ -112,6 +115,7 @@ func (v *validator) swarm() {
 func (v *validator) limits() {
 	l := &v.config.Limits
 	v.atLeast("limits.max_connections", int64(l.MaxConnections), 1)
+	v.atLeast("limits.max_connections_per_address", int64(l.MaxConnectionsPerAddress), 0)
 	if l.ConnectTimeout < time.Second || l.ConnectTimeout > time.Hour {
 		v.addf("limits.connect_timeout", "want 1s to 1h, not %s", formatDuration(l.ConnectTimeout))
 	}
