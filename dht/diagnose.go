@@ -3,6 +3,7 @@ package dht
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -13,61 +14,85 @@ import (
 
 // diagnosis is what a failed dial means to an operator.
 type diagnosis struct {
-	text    string
-	addr    string // where, if it is one of several
-	serious bool   // will not mend itself
+	text string
+	addr string // where, if it is one of several
+	sure certainty
 }
 
-// Diagnoses that will not mend themselves.
+// certainty says what to do about a diagnosis.
+type certainty uint8
+
 const (
-	keyMismatch  = "its swarm key does not match (or no node of this kind answers there); join with an invite from the swarm that it belongs to"
-	nowPrivate   = "it belongs to a private swarm, and this node to an open one (or no node of this kind answers there); join with an invite"
-	otherNode    = "another node answers there, with another ID; ask it for its address again"
-	dialUnknown  = "no answer"
-	dialRefused  = "nobody listens there"
-	dialNoRoute  = "no way there"
-	dialTimedOut = "no answer in time"
+	passing certainty = iota // ordinary, and mends itself
+	likely                   // will not mend itself, if it is seen twice in a row
+	certain                  // will not mend itself
 )
 
-// diagnose finds the telling one among the errors of a dial's addresses.
+// What a failed dial may mean.
+const (
+	dialNoAnswer = "no answer"
+	dialRefused  = "nobody listens there"
+	dialNoRoute  = "there is no way there"
+	otherNode    = "another node answers there; ask the one that is meant for its address again"
+	// Both may also mean that no node answers there at all, but a web server, say.
+	keyMismatch = "its swarm key does not match; join with an invite from a node of its swarm"
+	isPrivate   = "its swarm key does not match: it belongs to a private swarm, and this node to none; join with an invite"
+)
+
+// securityFailure is what libp2p puts before an error that came after the link was made and before the other
+// side had proved its ID. It has no type.
+const securityFailure = "failed to negotiate security protocol"
+
+// diagnose finds the telling one among the errors of a dial's addresses. private tells whether this node has
+// a swarm key.
 func diagnose(err error, private bool) diagnosis {
-	best := diagnosis{text: dialUnknown}
 	var d *swarm.DialError
-	if !errors.As(err, &d) {
+	if !errors.As(err, &d) || len(d.DialErrors) == 0 {
 		return diagnoseOne(err, private)
 	}
+	var best diagnosis
 	for _, e := range d.DialErrors {
-		if x := diagnoseOne(e.Cause, private); x.serious || best.text == dialUnknown {
-			x.addr = e.Address.String()
+		x := diagnoseOne(e.Cause, private)
+		x.addr = e.Address.String()
+		if best.text == "" || x.sure > best.sure {
 			best = x
-			if x.serious {
-				break
-			}
 		}
 	}
 	return best
 }
 
 func diagnoseOne(err error, private bool) diagnosis {
-	var mismatch sec.ErrPeerIDMismatch
+	var other sec.ErrPeerIDMismatch
 	switch {
-	case errors.As(err, &mismatch):
-		return diagnosis{text: otherNode, serious: true}
+	case errors.As(err, &other):
+		return diagnosis{text: otherNode, sure: certain}
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
-		return diagnosis{text: dialTimedOut}
-	case strings.Contains(err.Error(), "failed to negotiate security protocol"):
-		// The link was made, and what came was not what a node says first. With a pre-shared key on one side
-		// or another one on the other, both sides read noise: there is no other sign.
-		if private {
-			return diagnosis{text: keyMismatch, serious: true}
-		}
-		return diagnosis{text: nowPrivate, serious: true}
+		return diagnosis{text: dialNoAnswer}
+	case strings.Contains(err.Error(), securityFailure):
+		return diagnoseSecurity(err, private)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return diagnosis{text: dialRefused}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return diagnosis{text: dialNoRoute}
 	}
-	return diagnosis{text: dialUnknown}
+	return diagnosis{text: dialNoAnswer}
+}
+
+// diagnoseSecurity is for links on which the other side did not say what a node says first. Between swarms
+// with different keys, and between an open and a private one, both sides read noise: the one that sees first
+// that it is none hangs up on the other. A node that is just stopping, or has too many connections, hangs up
+// as well.
+func diagnoseSecurity(err error, private bool) diagnosis {
+	d := diagnosis{text: isPrivate, sure: certain}
+	if private {
+		d.text = keyMismatch
+	}
+	for _, hungUp := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, hungUp) {
+			d.sure = likely
+		}
+	}
+	return d
 }
 
 func isTimeout(err error) bool {

@@ -1,9 +1,11 @@
 package dht
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,6 +84,30 @@ func (d *dialer) poke() {
 	}
 }
 
+// Problem is a peer that is wanted and can't be reached.
+type Problem struct {
+	Peer peer.ID
+	// Text says why, as far as the last try showed.
+	Text string
+	// Lasting tells that somebody has to do something about it.
+	Lasting bool
+}
+
+// problems returns those of the peers that were configured or asked for, in the order of their IDs.
+func (d *dialer) problems() []Problem {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []Problem
+	for id, t := range d.plan.targets {
+		if t.why >= asked && t.failed != "" {
+			lasting := t.failed == otherNode || t.failed == keyMismatch || t.failed == isPrivate
+			out = append(out, Problem{Peer: id, Text: t.failed, Lasting: lasting})
+		}
+	}
+	slices.SortFunc(out, func(a, b Problem) int { return cmp.Compare(a.Peer, b.Peer) })
+	return out
+}
+
 // runDialer starts the dials that are due.
 func (d *dialer) runDialer(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -115,44 +141,53 @@ func (d *dialer) runDial(ctx context.Context, info peer.AddrInfo) {
 	err := d.dial(ctx, info)
 	d.mu.Lock()
 	d.busy--
-	t := d.plan.targets[info.ID]
-	var why reason
-	var first bool
-	var found diagnosis
-	if t != nil {
-		why = t.why
+	var what diagnosis
+	var log, why = false, heard
+	if t := d.plan.targets[info.ID]; t != nil {
 		t.busy = false
+		why = t.why
 		if err != nil {
-			found = diagnose(err, d.private)
-			first = found.text != t.logged
-			t.logged = found.text
+			what = diagnose(err, d.private)
+			log = t.newsworthy(what)
 		}
 		// A peer that is reached is connected only once it is known to be a node (runPeers). One that is
 		// none, or whose identification is slow, is due again.
-		if err != nil || !t.up {
+		if !t.up {
 			d.plan.failed(time.Now(), info.ID)
 		}
 	}
 	d.mu.Unlock()
 	d.poke()
 	if err != nil && ctx.Err() == nil {
-		d.report(info, why, found, first, err)
+		d.report(info, why, what, log, err)
 	}
 }
 
-// report logs a failure: once for each peer and kind, and only where somebody can do something about it.
-func (d *dialer) report(info peer.AddrInfo, why reason, found diagnosis, first bool, err error) {
-	addr := found.addr
+// newsworthy reports whether a failure is to be logged: once for each kind, the likely ones not before the
+// second time.
+func (t *target) newsworthy(what diagnosis) bool {
+	again := what.text == t.failed
+	t.failed = what.text
+	if slices.Contains(t.logged, what.text) || what.sure == likely && !again {
+		return false
+	}
+	t.logged = append(t.logged, what.text)
+	return true
+}
+
+// report logs a failure where somebody can do something about it.
+func (d *dialer) report(info peer.AddrInfo, why reason, what diagnosis, log bool, err error) {
+	addr := what.addr
 	if addr == "" && len(info.Addrs) > 0 {
 		addr = info.Addrs[0].String()
 	}
 	switch {
-	case first && found.serious && why != heard:
-		d.log.Warn("a node can't be joined: "+found.text, "peer", info.ID.String(), "address", addr)
-	case first && why >= asked:
-		d.log.Info("a node can't be reached, trying again until it answers", "peer", info.ID.String(), "address", addr, "reason", found.text)
+	case log && what.sure > passing && why > heard:
+		d.log.Warn("can't join a node: "+what.text, "peer", info.ID.String(), "address", addr)
+	case log && why > met:
+		d.log.Info("can't reach a node yet: "+what.text, "peer", info.ID.String(), "address", addr)
 	default:
-		d.log.Debug("a node can't be reached", "peer", info.ID.String(), "address", addr, "error", err)
+		d.log.Debug("can't reach a node", "peer", info.ID.String(), "address", addr, "error", err)
 	}
 }
 

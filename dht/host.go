@@ -165,6 +165,9 @@ func (h *Host) Forget(id peer.ID) {
 // Known returns the peers met before, those met last first. They are kept in the data directory.
 func (h *Host) Known() []peer.AddrInfo { return h.book.list() }
 
+// Problems returns the bootstrap peers, and those asked for with Dial, that could not be reached the last time.
+func (h *Host) Problems() []Problem { return h.dialer.problems() }
+
 // Addresses returns the full multiaddresses of this node, ending in /p2p/ID: the one at which others are most
 // likely to reach it first, loopback last.
 func (h *Host) Addresses() []string {

@@ -54,7 +54,8 @@ type target struct {
 	since  time.Time // last heard of or connected
 	up     bool      // connected: only bootstrap targets stay, to be dialled again
 	busy   bool      // being dialled
-	logged string    // the failure that was logged last
+	failed string    // the diagnosis of the last failure
+	logged []string  // those that were logged since it was last connected
 }
 
 // schedule decides whom to dial and when. It has no clock and does nothing itself; dialer drives it.
@@ -142,7 +143,7 @@ func (s *schedule) connected(now time.Time, id peer.ID) {
 		delete(s.targets, id)
 		return
 	}
-	t.up, t.tries, t.since, t.logged = true, 0, now, ""
+	t.up, t.tries, t.since, t.failed, t.logged = true, 0, now, "", nil
 }
 
 // lost notes that a peer that was connected is not any more. Where it can be dialled again is what info says.
