@@ -23,9 +23,10 @@ type diagnosis struct {
 type certainty uint8
 
 const (
-	passing certainty = iota // ordinary, and mends itself
-	likely                   // will not mend itself, if it is seen twice in a row
-	certain                  // will not mend itself
+	passing  certainty = iota // ordinary, and mends itself
+	doubtful                  // may be that, or not
+	likely                    // will not mend itself, if something like it is seen twice
+	certain                   // will not mend itself
 )
 
 // What a failed dial may mean.
@@ -66,8 +67,6 @@ func diagnoseOne(err error, private bool) diagnosis {
 	switch {
 	case errors.As(err, &other):
 		return diagnosis{text: otherNode, sure: certain}
-	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
-		return diagnosis{text: dialNoAnswer}
 	case strings.Contains(err.Error(), securityFailure):
 		return diagnoseSecurity(err, private)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -79,10 +78,15 @@ func diagnoseOne(err error, private bool) diagnosis {
 }
 
 // diagnoseSecurity is for links on which the other side did not say what a node says first. Between swarms
-// with different keys, and between an open and a private one, both sides read noise: the one that sees first
-// that it is none hangs up on the other. A node that is just stopping, or has too many connections, hangs up
-// as well.
+// with different keys, and between an open and a private one, both sides read noise, and soon one finds that
+// it is none and hangs up on the other; or both take it for the length of something and wait for that. A
+// node that is just stopping, or has too many connections, hangs up as well, and one that is stuck does not
+// answer.
 func diagnoseSecurity(err error, private bool) diagnosis {
+	var t net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout() {
+		return diagnosis{text: dialNoAnswer, sure: doubtful}
+	}
 	d := diagnosis{text: isPrivate, sure: certain}
 	if private {
 		d.text = keyMismatch
@@ -93,9 +97,4 @@ func diagnoseSecurity(err error, private bool) diagnosis {
 		}
 	}
 	return d
-}
-
-func isTimeout(err error) bool {
-	var t net.Error
-	return errors.As(err, &t) && t.Timeout()
 }

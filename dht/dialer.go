@@ -164,11 +164,13 @@ func (d *dialer) runDial(ctx context.Context, info peer.AddrInfo) {
 }
 
 // newsworthy reports whether a failure is to be logged: once for each kind, the likely ones not before the
-// second time.
+// second.
 func (t *target) newsworthy(what diagnosis) bool {
-	again := what.text == t.failed
 	t.failed = what.text
-	if slices.Contains(t.logged, what.text) || what.sure == likely && !again {
+	if what.sure >= doubtful {
+		t.doubts++
+	}
+	if slices.Contains(t.logged, what.text) || what.sure == likely && t.doubts < 2 {
 		return false
 	}
 	t.logged = append(t.logged, what.text)
@@ -182,7 +184,7 @@ func (d *dialer) report(info peer.AddrInfo, why reason, what diagnosis, log bool
 		addr = info.Addrs[0].String()
 	}
 	switch {
-	case log && what.sure > passing && why > heard:
+	case log && what.sure >= likely && why > heard:
 		d.log.Warn("can't join a node: "+what.text, "peer", info.ID.String(), "address", addr)
 	case log && why > met:
 		d.log.Info("can't reach a node yet: "+what.text, "peer", info.ID.String(), "address", addr)

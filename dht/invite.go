@@ -178,11 +178,11 @@ func parseInviteBody(b []byte) (Invite, error) {
 	private := b[0]&flagPrivate != 0
 	b = b[1:]
 	if private {
-		inv.Key = new(SwarmKey)
-		if copy(inv.Key.secret[:], b) < len(inv.Key.secret) {
-			return Invite{}, ErrInviteMistyped
+		if len(b) < swarmKeyBytes {
+			return Invite{}, fmt.Errorf("%w: its key is too short", ErrInviteMistyped)
 		}
-		b = b[len(inv.Key.secret):]
+		inv.Key = swarmKeyOf(b[:swarmKeyBytes])
+		b = b[swarmKeyBytes:]
 	}
 	var last peer.ID
 	for len(b) > 0 {

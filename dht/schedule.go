@@ -25,6 +25,8 @@ const (
 const (
 	firstWait     = 500 * time.Millisecond
 	maxHeardTries = 6
+	// doubtfulTries is how many tries follow at once one that looked as if it would never work.
+	doubtfulTries = 4
 	// mayBeDialled is how much longer the node with the larger ID waits before it dials one that it has just
 	// lost or heard of, so that the two do not dial each other at once and end up with two connections.
 	mayBeDialled = 300 * time.Millisecond
@@ -56,6 +58,7 @@ type target struct {
 	busy   bool      // being dialled
 	failed string    // the diagnosis of the last failure
 	logged []string  // those that were logged since it was last connected
+	doubts int       // failures since then that may mean that it will never work
 }
 
 // schedule decides whom to dial and when. It has no clock and does nothing itself; dialer drives it.
@@ -143,7 +146,8 @@ func (s *schedule) connected(now time.Time, id peer.ID) {
 		delete(s.targets, id)
 		return
 	}
-	t.up, t.tries, t.since, t.failed, t.logged = true, 0, now, "", nil
+	t.up, t.tries, t.since = true, 0, now
+	t.failed, t.logged, t.doubts = "", nil, 0
 }
 
 // lost notes that a peer that was connected is not any more. Where it can be dialled again is what info says.
@@ -174,6 +178,9 @@ func (s *schedule) failed(now time.Time, id peer.ID) {
 		return
 	}
 	wait := min(firstWait<<min(t.tries-1, 16), t.why.maxWait())
+	if t.doubts > 0 && t.tries <= doubtfulTries {
+		wait = firstWait // to know, and tell
+	}
 	t.due = now.Add(wait/2 + s.rnd(wait/2))
 }
 

@@ -26,13 +26,23 @@ const swarmKeyHeader = "/key/swarm/psk/1.0.0/\n/base16/\n"
 // SwarmKey is the secret that the nodes of a private swarm share. Whoever has it is in. It has no exported
 // form but the file and the invite, and prints as its fingerprint.
 type SwarmKey struct {
-	secret [32]byte
+	// secret is behind a pointer, since fmt does not ask unexported fields how they want to be printed.
+	secret *[swarmKeyBytes]byte
 }
+
+const swarmKeyBytes = 32
 
 // NewSwarmKey makes a key at random.
 func NewSwarmKey() *SwarmKey {
-	k := new(SwarmKey)
-	_, _ = rand.Read(k.secret[:]) // never fails, crypto/rand
+	k := swarmKeyOf(nil)
+	_, _ = rand.Read(k.secret[:]) // never fails
+	return k
+}
+
+// swarmKeyOf makes a key of b, which has the right length.
+func swarmKeyOf(b []byte) *SwarmKey {
+	k := &SwarmKey{secret: new([swarmKeyBytes]byte)}
+	copy(k.secret[:], b)
 	return k
 }
 
@@ -51,13 +61,11 @@ func LoadSwarmKey(dir string) (*SwarmKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the swarm key in %s is damaged (%w); copy the file from another node of the swarm, or remove it and join with an invite", path, err)
 	}
-	k := new(SwarmKey)
-	copy(k.secret[:], psk)
-	return k, nil
+	return swarmKeyOf(psk), nil
 }
 
 // Save writes the key to the data directory dir, readable by its owner alone.
-func (k *SwarmKey) Save(dir string) error {
+func (k SwarmKey) Save(dir string) error {
 	b := hex.AppendEncode([]byte(swarmKeyHeader), k.secret[:])
 	if err := writeFile(filepath.Join(dir, SwarmKeyFile), append(b, '\n')); err != nil {
 		return fmt.Errorf("can't save the swarm key: %w", err)
@@ -66,12 +74,12 @@ func (k *SwarmKey) Save(dir string) error {
 }
 
 // Equal reports whether both are the same key.
-func (k *SwarmKey) Equal(o *SwarmKey) bool {
+func (k SwarmKey) Equal(o *SwarmKey) bool {
 	return subtle.ConstantTimeCompare(k.secret[:], o.secret[:]) == 1
 }
 
 // Fingerprint returns eight letters and digits that tell keys apart and say nothing of the key.
-func (k *SwarmKey) Fingerprint() string {
+func (k SwarmKey) Fingerprint() string {
 	h := sha256.New()
 	h.Write([]byte("/mozzie/swarm-key-fingerprint/1"))
 	h.Write(k.secret[:])
@@ -79,18 +87,18 @@ func (k *SwarmKey) Fingerprint() string {
 }
 
 // String returns the fingerprint.
-func (k *SwarmKey) String() string {
-	if k == nil {
-		return "open"
+func (k SwarmKey) String() string {
+	if k.secret == nil {
+		return "none"
 	}
 	return k.Fingerprint()
 }
 
 // Format prints the fingerprint whatever the verb, %x and %#v too.
-func (k *SwarmKey) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, k.String()) }
+func (k SwarmKey) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, k.String()) }
 
-// MarshalText gives the fingerprint to JSON, YAML and slog, which would find nothing of the key anyway.
-func (k *SwarmKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+// MarshalText gives the fingerprint to JSON, YAML and slog.
+func (k SwarmKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // psk returns the key as libp2p takes it.
-func (k *SwarmKey) psk() pnet.PSK { return bytes.Clone(k.secret[:]) }
+func (k SwarmKey) psk() pnet.PSK { return bytes.Clone(k.secret[:]) }

@@ -1,0 +1,203 @@
+package dht
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// at is some moment: a schedule has no clock.
+var at = time.Unix(1e9, 0)
+
+func newTestSchedule(small int) *schedule {
+	return newSchedule("m", small, func(d time.Duration) time.Duration { return d })
+}
+
+func info(id string) peer.AddrInfo {
+	return peer.AddrInfo{ID: peer.ID(id), Addrs: []ma.Multiaddr{ma.StringCast("/ip4/192.0.2.1/tcp/1")}}
+}
+
+// dialled returns whom to dial now, as text.
+func dialled(s *schedule, now time.Time, connected, room int) string {
+	due, _ := s.next(now, connected, room)
+	var out string
+	for _, t := range due {
+		out += string(t.info.ID)
+	}
+	return out
+}
+
+func TestScheduleOrder(t *testing.T) {
+	s := newTestSchedule(100)
+	s.add(at, info("h"), heard)
+	s.add(at, info("k"), met)
+	s.add(at, info("a"), asked)
+	s.add(at, info("b"), bootstrap)
+	if got := dialled(s, at, 0, 3); got != "bak" {
+		t.Errorf("dialled %q, want the ones that matter most", got)
+	}
+	if got := dialled(s, at, 0, 3); got != "" {
+		t.Errorf("dialled %q with room, but heard ones first wait for the other's dial", got)
+	}
+	if got := dialled(s, at.Add(mayBeDialled), 0, 3); got != "h" {
+		t.Errorf("dialled %q, want h", got)
+	}
+	if got := dialled(s, at.Add(time.Hour), 0, 3); got != "" {
+		t.Errorf("dialled %q again while being dialled", got)
+	}
+}
+
+func TestScheduleRefuses(t *testing.T) {
+	s := newTestSchedule(100)
+	if s.add(at, info("m"), bootstrap) {
+		t.Error("dials itself")
+	}
+	if s.add(at, peer.AddrInfo{ID: "x"}, asked) {
+		t.Error("dials no address")
+	}
+}
+
+func TestScheduleBacksOff(t *testing.T) {
+	for _, c := range []struct {
+		why  reason
+		last time.Duration
+	}{{bootstrap, 15 * time.Second}, {asked, time.Minute}, {met, 5 * time.Minute}} {
+		s := newTestSchedule(100)
+		s.add(at, info("x"), c.why)
+		now, wait := at, time.Duration(0)
+		for range 12 {
+			if got := dialled(s, now, 0, 1); got != "x" {
+				t.Fatalf("reason %d: dialled %q after %v", c.why, got, wait)
+			}
+			s.failed(now, "x")
+			_, again := s.next(now, 0, 1)
+			if again < wait {
+				t.Errorf("reason %d: %v after %v", c.why, again, wait)
+			}
+			wait = again
+			now = now.Add(wait)
+		}
+		if wait != c.last {
+			t.Errorf("reason %d: waits %v in the end, want %v", c.why, wait, c.last)
+		}
+	}
+}
+
+func TestScheduleGivesHeardOnesUp(t *testing.T) {
+	s := newTestSchedule(100)
+	s.add(at, info("x"), heard)
+	now := at
+	for range maxHeardTries {
+		now = now.Add(time.Hour)
+		if got := dialled(s, now, 0, 1); got != "x" {
+			t.Fatalf("dialled %q", got)
+		}
+		s.failed(now, "x")
+	}
+	if len(s.targets) != 0 {
+		t.Error("not given up")
+	}
+}
+
+func TestScheduleAfterLoss(t *testing.T) {
+	s := newTestSchedule(100)
+	s.add(at, info("b"), bootstrap)
+	s.add(at, info("x"), asked)
+	dialled(s, at, 0, 2)
+	for _, id := range []peer.ID{"b", "x"} {
+		s.connected(at, id)
+		s.targets["b"].busy = false
+	}
+	if got := dialled(s, at.Add(time.Hour), 2, 2); got != "" || s.targets["x"] != nil {
+		t.Errorf("dialled %q while connected", got)
+	}
+	s.lost(at, info("b"))
+	s.lost(at, info("x"))
+	if got := dialled(s, at.Add(2*firstWait), 0, 2); got != "x" {
+		t.Errorf("dialled %q: of two, the one with the smaller ID goes first", got)
+	}
+	if got := dialled(s, at.Add(2*firstWait+mayBeDialled), 0, 2); got != "b" {
+		t.Errorf("dialled %q", got)
+	}
+}
+
+// TestScheduleSizes has a small swarm mesh, and a large one not.
+func TestScheduleSizes(t *testing.T) {
+	s := newTestSchedule(50)
+	for i := range 30 {
+		s.add(at, info(fmt.Sprint("z", i)), heard)
+	}
+	if due, _ := s.next(at, 10, 1000); len(due) != 30 {
+		t.Errorf("dials %d of 30 others in a swarm of 41", len(due))
+	}
+	for _, x := range s.targets {
+		x.busy = false
+	}
+	for i := range 30 {
+		s.add(at, info(fmt.Sprint("y", i)), heard)
+	}
+	if due, _ := s.next(at, sparseDegree, 1000); len(due) != 0 {
+		t.Errorf("dials %d more in a large swarm", len(due))
+	}
+	if due, _ := s.next(at, sparseDegree-1, 1000); len(due) == 0 {
+		t.Error("dials nobody with too few links")
+	}
+	s.add(at, info("asked"), asked)
+	if got := dialled(s, at, 1000, 1000); got != "asked" {
+		t.Errorf("dials %q", got)
+	}
+	for _, x := range s.targets {
+		x.busy = false
+	}
+	if due, _ := s.next(at.Add(2*freshFor), sparseDegree, 1000); len(due) != 61 {
+		t.Errorf("dials %d: who is long gone does not make a swarm large", len(due))
+	}
+}
+
+func TestScheduleIsBounded(t *testing.T) {
+	s := newTestSchedule(100)
+	s.add(at, info("b"), bootstrap)
+	for i := range 2 * maxTargets {
+		s.add(at, info(fmt.Sprint("x", i)), heard)
+	}
+	if len(s.targets) != maxTargets || s.targets["b"] == nil {
+		t.Errorf("%d targets", len(s.targets))
+	}
+	if !s.add(at, info("a"), asked) || s.targets["a"] == nil {
+		t.Error("one that was asked for finds no room")
+	}
+}
+
+func TestScheduleMergesAddresses(t *testing.T) {
+	s := newTestSchedule(100)
+	for i := range 2 * maxAddrs {
+		s.add(at, peer.AddrInfo{ID: "x", Addrs: []ma.Multiaddr{ma.StringCast(fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", i))}}, heard)
+	}
+	got := s.targets["x"].info.Addrs
+	if len(got) != maxAddrs || got[0].String() != fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 2*maxAddrs-1) {
+		t.Errorf("addresses %v", got)
+	}
+}
+
+func TestFailuresAreLoggedOnce(t *testing.T) {
+	var x target
+	for i, c := range []struct {
+		d    diagnosis
+		want bool
+	}{
+		{diagnosis{text: dialRefused}, true},
+		{diagnosis{text: dialRefused}, false},
+		{diagnosis{text: keyMismatch, sure: likely}, false},
+		{diagnosis{text: dialRefused}, false},
+		{diagnosis{text: keyMismatch, sure: likely}, true},
+		{diagnosis{text: keyMismatch, sure: certain}, false},
+		{diagnosis{text: otherNode, sure: certain}, true},
+	} {
+		if got := x.newsworthy(c.d); got != c.want {
+			t.Errorf("%d: %v %v", i, c.d, got)
+		}
+	}
+}
