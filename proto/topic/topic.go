@@ -162,3 +162,32 @@ func Match(filter, topic string) bool {
 		filter, topic = frest, trest
 	}
 }
+
+// FirstLevel returns the first level of a filter and 1 where it is literal, and "" and 0 where it is a
+// wildcard: the prefix that all topics share that the filter matches.
+func FirstLevel(filter string) (prefix string, levels int) {
+	first, _, _ := strings.Cut(filter, "/")
+	if first == "+" || first == "#" {
+		return "", 0
+	}
+	return first, 1
+}
+
+// MayMatchBelow reports whether a filter may match a topic that is prefix or begins with it and a slash.
+func MayMatchBelow(filter, prefix string) bool {
+	for {
+		f, restF, moreF := strings.Cut(filter, "/")
+		p, restP, moreP := strings.Cut(prefix, "/")
+		switch {
+		case f == "#":
+			return true
+		case f != "+" && f != p:
+			return false
+		case !moreP:
+			return true
+		case !moreF:
+			return false
+		}
+		filter, prefix = restF, restP
+	}
+}

@@ -1,0 +1,270 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// A location's set changes from one version to the next by agreement of a majority of the members before:
+// one round of Paxos for each version (Lamport, "Paxos made simple"), proposed by the rendezvous. Prepare
+// binds the members to a ballot; the state goes to the nodes that come in; Accept asks for the set; when a
+// majority has accepted it stands, and SetNews tells everybody. No registration is taken while it lasts.
+
+// ballot orders proposals for one version.
+type ballot struct {
+	round uint64
+	node  NodeID
+}
+
+func (b ballot) less(c ballot) bool {
+	return b.round < c.round || b.round == c.round && b.node < c.node
+}
+
+func (b ballot) pb() *pb.Ballot { return &pb.Ballot{Round: b.round, Node: []byte(b.node)} }
+
+func ballotOf(b *pb.Ballot) ballot { return ballot{b.GetRound(), NodeID(b.GetNode())} }
+
+// proposal is what a member has accepted for the next version.
+type proposal struct {
+	ballot  ballot
+	members []NodeID
+}
+
+// change is a proposal on its way, at the node that makes it.
+type change struct {
+	version  uint64
+	ballot   ballot
+	members  []NodeID
+	best     proposal // the latest that a member had accepted before
+	promises map[NodeID]bool
+	accepts  map[NodeID]bool
+	filled   bool // the state has been sent to who comes in
+	proposed bool
+	deadline time.Duration
+}
+
+// target is the set that a location should have by what this node knows: members stay until they leave or
+// are dead, others come in when they are closer and can be reached.
+func (n *Node) target(l *location) []NodeID {
+	return n.closest(l.at, func(p *peer) bool {
+		if l.set.has(p.id) {
+			return !n.dead(p)
+		}
+		return p.reach && !p.left && !p.gone
+	})
+}
+
+// tickChange begins a change where one is due, and gives one up that takes too long.
+func (n *Node) tickChange(l *location) {
+	if c := l.change; c != nil {
+		if n.now >= c.deadline {
+			n.abort(l)
+		}
+		return
+	}
+	if n.now < l.retry {
+		return
+	}
+	if target := n.target(l); len(target) > 0 && !slices.Equal(target, l.set.Members) {
+		n.propose(l, target)
+	}
+}
+
+func (n *Node) abort(l *location) {
+	l.change = nil
+	l.retry = n.now + time.Second + time.Duration(n.cfg.Rand.Int64N(int64(time.Second)))
+	n.settle(l)
+}
+
+func (n *Node) propose(l *location, target []NodeID) {
+	c := &change{version: l.set.Version + 1, ballot: ballot{l.promised.round + 1, n.self}, members: target,
+		promises: map[NodeID]bool{}, accepts: map[NodeID]bool{}, deadline: n.now + changeTime}
+	l.change = c
+	for _, m := range l.set.Members {
+		if m != n.self && n.inReach(m) {
+			n.send(m, &pb.Prepare{Place: l.place.pb(), Version: c.version, Ballot: c.ballot.pb()})
+		}
+	}
+	l.promised = c.ballot
+	c.best = l.accepted
+	n.promise(l, n.self)
+}
+
+// promise counts a member that is bound to this node's ballot.
+func (n *Node) promise(l *location, from NodeID) {
+	c := l.change
+	c.promises[from] = true
+	if len(c.promises) < l.set.majority() || c.filled {
+		return
+	}
+	c.filled = true
+	if c.best.members != nil {
+		c.members = c.best.members // somebody's proposal may stand already
+	}
+	var in gather
+	in.n = n
+	failed := false
+	for _, m := range c.members {
+		if m != n.self && !l.set.has(m) {
+			n.transfer(l, m, false, func(ok bool) {
+				failed = failed || !ok
+				in.one()
+			})
+			in.left++
+		}
+	}
+	in.wait(func() {
+		switch {
+		case l.change != c || n.locations[l.at] != l:
+		case failed:
+			n.abort(l)
+		default:
+			n.accept(l)
+		}
+	})
+}
+
+// accept asks the members for the proposed set.
+func (n *Node) accept(l *location) {
+	c := l.change
+	c.proposed = true
+	for _, m := range l.set.Members {
+		if m != n.self && n.inReach(m) {
+			n.send(m, &pb.Accept{Place: l.place.pb(), Version: c.version, Ballot: c.ballot.pb(), Members: idsToBytes(c.members)})
+		}
+	}
+	if !l.promised.less(c.ballot) && l.promised != c.ballot {
+		n.abort(l)
+		return
+	}
+	l.accepted = proposal{c.ballot, c.members}
+	n.acceptedBy(l, n.self)
+}
+
+func (n *Node) acceptedBy(l *location, from NodeID) {
+	c := l.change
+	c.accepts[from] = true
+	if len(c.accepts) < l.set.majority() {
+		return
+	}
+	next := Set{c.version, c.members}
+	news := &pb.SetNews{Place: l.place.pb(), Set: next.pb(), Rendezvous: []byte(n.self)}
+	told := map[NodeID]bool{n.self: true}
+	for _, m := range append(slices.Clone(l.set.Members), next.Members...) {
+		if !told[m] {
+			told[m] = true
+			n.send(m, news)
+		}
+	}
+	for _, m := range sortedKeys(l.inheritors) {
+		if !told[m] {
+			n.send(m, news)
+		}
+	}
+	n.adopt(l, next)
+}
+
+func (n *Node) receivePrepare(p *peer, f *pb.Prepare) {
+	place, ok := placeOf(f.GetPlace())
+	l := n.locations[place.Location()]
+	b := ballotOf(f.GetBallot())
+	if !ok || b.node != p.id {
+		n.stats.Malformed++
+		return
+	}
+	answer := &pb.Promise{Place: f.GetPlace(), Version: f.GetVersion(), Ballot: f.GetBallot()}
+	switch {
+	case l == nil || l.phase == founding || l.phase == filling:
+	case l.set.Version+1 != f.GetVersion():
+		answer.Set = l.set.pb()
+	case b.less(l.promised):
+		answer.Promised = l.promised.pb()
+	default:
+		l.promised = b
+		answer.Ok = true
+		if l.accepted.members != nil {
+			answer.Accepted, answer.AcceptedMembers = l.accepted.ballot.pb(), idsToBytes(l.accepted.members)
+		}
+	}
+	n.send(p.id, answer)
+}
+
+func (n *Node) receivePromise(p *peer, f *pb.Promise) {
+	place, ok := placeOf(f.GetPlace())
+	l := n.locations[place.Location()]
+	if !ok || l == nil || l.change == nil {
+		return
+	}
+	c := l.change
+	if set, ok := setOf(f.GetSet(), l.at); ok && set.beats(l.set, l.at) {
+		n.learnSet(place, set)
+		return
+	}
+	if f.GetVersion() != c.version || ballotOf(f.GetBallot()) != c.ballot || !l.set.has(p.id) {
+		return
+	}
+	if !f.GetOk() {
+		if promised := ballotOf(f.GetPromised()); c.ballot.less(promised) {
+			l.promised = promised // so that the next attempt goes beyond it
+			n.abort(l)
+		}
+		return
+	}
+	if b := ballotOf(f.GetAccepted()); f.GetAccepted() != nil && c.best.ballot.less(b) {
+		if members, ok := idsOf(f.GetAcceptedMembers(), l.at); ok {
+			c.best = proposal{b, members}
+		}
+	}
+	n.promise(l, p.id)
+}
+
+func (n *Node) receiveAccept(p *peer, f *pb.Accept) {
+	place, ok := placeOf(f.GetPlace())
+	l := n.locations[place.Location()]
+	b := ballotOf(f.GetBallot())
+	if !ok || b.node != p.id {
+		n.stats.Malformed++
+		return
+	}
+	answer := &pb.Accepted{Place: f.GetPlace(), Version: f.GetVersion(), Ballot: f.GetBallot()}
+	members, fits := idsOf(f.GetMembers(), place.Location())
+	if l != nil && fits && l.phase != founding && l.phase != filling &&
+		l.set.Version+1 == f.GetVersion() && !b.less(l.promised) {
+		l.promised, l.accepted = b, proposal{b, members}
+		answer.Ok = true
+	}
+	n.send(p.id, answer)
+}
+
+func (n *Node) receiveAccepted(p *peer, f *pb.Accepted) {
+	place, ok := placeOf(f.GetPlace())
+	l := n.locations[place.Location()]
+	if !ok || l == nil || l.change == nil {
+		return
+	}
+	c := l.change
+	if !f.GetOk() || !c.proposed || f.GetVersion() != c.version || ballotOf(f.GetBallot()) != c.ballot || !l.set.has(p.id) {
+		return
+	}
+	n.acceptedBy(l, p.id)
+}
+
+// receiveSetNews takes over a set that stands.
+func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
+	place, ok := placeOf(f.GetPlace())
+	at := place.Location()
+	set, fits := setOf(f.GetSet(), at)
+	if !ok || !fits {
+		n.stats.Malformed++
+		return
+	}
+	if l := n.locations[at]; l != nil && set.beats(l.set, at) && NodeID(f.GetRendezvous()) == p.id {
+		l.await = p.id
+	}
+	if i := n.inherited[at]; i != nil {
+		n.inheritFrom(i, set)
+	}
+	n.learnSet(place, set)
+}

@@ -1,0 +1,343 @@
+// Package core decides what a node does at a location and how it reaches others: sets and their versions,
+// leases, registrations, custody, message identities and retained messages, as DESIGN.md's "Locations" and
+// "The way of an open message" say.
+//
+// It is a pure state machine, after the model of etcd's raft: events go in by the methods of Node, effects
+// come out by Take; there is no clock, no goroutine, no lock and no I/O in it. The driver (package
+// rendezvous) carries the effects out in their order; the simulation in the tests does the same with a
+// thousand seeds. The same events at the same times give the same effects.
+//
+// The way of a message through the files: publish.go (the publisher's node), serve.go and custody.go (the
+// rendezvous), receive.go (the subscriber's node). The way of a subscription: registrant.go (its node),
+// register.go (the rendezvous and the other members), inherit.go (locations below). Who is responsible:
+// peers.go, lease.go, set.go, location.go, change.go, handover.go, leave.go.
+package core
+
+import (
+	"cmp"
+	"encoding/binary"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// NodeID names a node with its database: 8 bytes of database ID, then the peer ID in bytes. A node whose
+// database was lost comes back under another name, and so counts as a new node until it is refilled.
+type NodeID string
+
+// MakeNodeID joins the ID of a database and a peer ID in bytes.
+func MakeNodeID(db uint64, peer string) NodeID {
+	return NodeID(binary.BigEndian.AppendUint64(nil, db)) + NodeID(peer)
+}
+
+// Peer returns the peer ID in bytes.
+func (id NodeID) Peer() string { return string(id[8:]) }
+
+// valid reports whether id can be a node's name.
+func (id NodeID) valid() bool { return len(id) >= proto.MinNodeSize && len(id) <= proto.MaxNodeSize }
+
+// What the protocol fixes: every node must agree on these.
+const (
+	// SetSize is r, the number of nodes responsible for a location.
+	SetSize = 3
+	// LeaseTime is how long a lease lasts at most.
+	LeaseTime = 5 * time.Second
+	// MinHold is how long a registration stands at least without being refreshed.
+	MinHold = 10 * time.Minute
+	// MaxHold bounds what anything is kept for.
+	MaxHold = 7 * 24 * time.Hour
+)
+
+// What is ours to tune.
+const (
+	// promiseTime is how long a subscription waits for a majority before it is promised locally.
+	promiseTime = 2 * time.Second
+	// copyAfter is how long the publisher's own copy counts as the second.
+	copyAfter = time.Second
+	// deadAfter is how long a member is out of reach before it is replaced.
+	deadAfter = time.Minute
+	// leaseEvery is how often a lease is asked for again: three chances before it ends.
+	leaseEvery = 1500 * time.Millisecond
+	// useFor is how long a node that was published through counts as one that is depended on.
+	useFor = 30 * time.Second
+	// epochLife and epochSize end a publisher's epoch, so that it says nothing about who publishes.
+	epochLife = 10 * time.Minute
+	epochSize = 10_000
+	// refreshEvery is how often registrations are refreshed: three chances within MinHold.
+	refreshEvery = 3 * time.Minute
+	// changeTime is how long one attempt to change a set may take.
+	changeTime = 3 * time.Second
+	// forgetEvery is how often subscribers' nodes are told what they may forget, where no message tells it.
+	forgetEvery = time.Second
+)
+
+// Limits bounds what a node keeps for others and itself. What they drop is counted in Stats.
+type Limits struct {
+	Outbox         int // messages of this node that nobody else has yet; beyond it, PUBACKs wait
+	OutboxBytes    int
+	Away           int // messages kept for one node that is out of reach; the oldest are dropped
+	Unsettled      int // messages kept at a location that lacks a majority; the oldest are dropped
+	Waiting        int // messages that wait at a location until it can serve; beyond it, QoS 0 is dropped
+	Locations      int // locations that this node keeps state for
+	Registrations  int // filters that one node may register at one location
+	RetainedReply  int // bytes in one frame of retained messages
+	UnknownEpochs  int // epochs remembered that nobody has said are over
+	RetainedTopics int // retained messages at the locations of this node
+}
+
+// DefaultLimits returns limits that fit a Raspberry Pi 3.
+func DefaultLimits() Limits {
+	return Limits{Outbox: 20_000, OutboxBytes: 64 << 20, Away: 20_000, Unsettled: 20_000, Waiting: 20_000,
+		Locations: 100_000, Registrations: 100_000, RetainedReply: proto.SoftFrame, UnknownEpochs: 100_000,
+		RetainedTopics: 1_000_000}
+}
+
+// Config is what a Node is made with.
+type Config struct {
+	Self      NodeID
+	Addresses []string // where other nodes reach this one
+	// Depth is how many levels of a topic make its location when this node publishes.
+	Depth int
+	// Small is the number of nodes up to which sets are computed from the nodes known; above it they are
+	// looked up.
+	Small    int
+	Limits   Limits
+	Rand     *rand.Rand
+	Custody  Custody
+	Retained Retained
+	Log      *slog.Logger
+}
+
+// EffectKind tells what the driver is to do.
+type EffectKind uint8
+
+// The effects.
+const (
+	// Send: send Frame to node To, after everything that was sent to it before. Frames to a node that is not
+	// up are dropped; the core knows.
+	Send EffectKind = iota
+	// Deliver: hand Delivery to this node's broker, after the deliveries before it.
+	Deliver
+	// Call: run Call, outside of the core.
+	Call
+	// Dial: connect to node To at Addresses, and keep trying.
+	Dial
+	// Forget: stop trying to connect to node To.
+	Forget
+	// Lookup: find the nodes closest to Place, and report them by Node.Found.
+	Lookup
+	// Accept: acknowledge packet Packet of the client at Delivery.Origin.
+	Accept
+	// Quiet: until Until, nobody beyond this node wants QoS 0 messages to Place, which its own plain
+	// subscribers have had.
+	Quiet
+	// Awake: take back every Quiet, before anything else is done.
+	Awake
+	// Left: this node has left politely; nobody needs it any more.
+	Left
+)
+
+// Effect is something that the driver is to do.
+type Effect struct {
+	Frame     any // *proto.Publish, *proto.Deliver or a frame of package pb
+	Call      func()
+	To        NodeID
+	Addresses []string
+	Place     Place
+	Until     time.Duration
+	Delivery  Delivery
+	Packet    uint16
+	Kind      EffectKind
+}
+
+// Delivery is a message for subscribers at this node.
+type Delivery struct {
+	Message *proto.Message
+	Groups  []proto.Group
+	Origin  any      // what was given to Publish, when the message is this node's own
+	Receipt *Receipt // to be given to Node.Done; nil where nobody waits for it
+	Plain   bool
+}
+
+// Place is a topic prefix with its number of levels; its location is a hash of it.
+type Place struct {
+	Prefix string
+	Depth  int
+}
+
+// root is where registrations stand whose filter begins with a wildcard.
+var root = Place{}
+
+// Location returns where the place is in the keyspace.
+func (p Place) Location() dht.Location { return dht.Locate(p.Prefix, p.Depth) }
+
+func (p Place) pb() *pb.Place {
+	return &pb.Place{Prefix: p.Prefix, Depth: uint32(p.Depth)} //nolint:gosec // a count of levels
+}
+
+// placeOf converts a place from the wire; ok is false where its depth and its prefix disagree.
+func placeOf(p *pb.Place) (place Place, ok bool) {
+	if p == nil {
+		return root, false
+	}
+	place = Place{p.Prefix, int(p.Depth)}
+	prefix, depth := dht.Prefix(p.Prefix, place.Depth)
+	return place, prefix == place.Prefix && depth == place.Depth && len(prefix) <= 65535
+}
+
+// above returns the places whose registrations concern p, nearest first, p itself left out. Registrations
+// stand at the first level or at the root.
+func (p Place) above() []Place {
+	switch {
+	case p.Depth == 0:
+		return nil
+	case p.Depth == 1:
+		return []Place{root}
+	}
+	prefix, depth := dht.Prefix(p.Prefix, 1)
+	return []Place{{prefix, depth}, root}
+}
+
+// Identity names a message: the same through every failover and retry, and nothing about who published it.
+type Identity struct{ Epoch, Seq uint64 }
+
+// Node is the state machine of one node.
+type Node struct {
+	cfg   Config
+	self  NodeID
+	point dht.Location
+	now   time.Duration // a clock that counts on while the machine sleeps
+	wall  time.Time
+
+	peers     map[NodeID]*peer
+	ordered   []*peer // of peers, in the order of their names, so that what happens is the same every time
+	locations map[dht.Location]*location
+	routes    map[dht.Location]*route
+	inherited map[dht.Location]*inherited
+	epochs    map[uint64]*received
+	mine      map[uint64]*sending // this node's epochs as a publisher
+	streams   map[uint64]*stream  // epochs that come here, as a rendezvous or a second copy
+	relayed   map[uint64]NodeID   // epochs that were passed on, and where their acknowledgements go
+	queries   map[uint64]*query
+	asked     []*query
+	timers    timers
+
+	op    uint64 // the last number given to an operation
+	clock uint64 // hybrid logical clock: the last stamp given or seen
+	turn  uint64 // shared subscriptions at QoS 0 take turns by it
+
+	outCount   int            // messages in the outbox
+	unaccepted fifo[*pending] // messages that are not acknowledged because it is full
+
+	unstored   fifo[*Receipt] // deliveries whose senders are to be told that they are stored
+	nextForget time.Duration
+
+	leaving   bool
+	left      bool
+	leaveCall func()
+
+	out     []Effect
+	dirty   []*peer // with acknowledgements to be sent
+	scratch matching
+	stats   Stats
+}
+
+// Stats counts what happened, for metrics.
+type Stats struct {
+	Published, Forwarded, Matched, Delivered, Duplicates uint64
+	DroppedQoS0, DroppedAway, DroppedUnsettled           uint64
+	DroppedWaiting, DroppedRetained, Suppressed          uint64
+	Malformed, SetChanges, HandOvers, Failovers, Copies  uint64
+	PromisesLocal                                        uint64
+}
+
+// New makes the state machine of a node that knows nobody.
+func New(cfg Config) *Node {
+	n := &Node{
+		cfg: cfg, self: cfg.Self, point: dht.PeerPoint(cfg.Self.Peer()),
+		peers: map[NodeID]*peer{}, locations: map[dht.Location]*location{}, routes: map[dht.Location]*route{},
+		inherited: map[dht.Location]*inherited{}, epochs: map[uint64]*received{}, relayed: map[uint64]NodeID{},
+		mine: map[uint64]*sending{}, streams: map[uint64]*stream{},
+		queries: map[uint64]*query{},
+	}
+	n.op = cfg.Rand.Uint64() >> 1 // so that an answer meant for an earlier life means nothing
+	return n
+}
+
+// At tells the time before an event: mono on a clock that never jumps, wall for messages' lives and stamps.
+func (n *Node) At(mono time.Duration, wall time.Time) { n.now, n.wall = mono, wall }
+
+// Take returns the effects of the events since the last Take. The slice is reused by the events after the
+// next Take, so that at most two are in use.
+func (n *Node) Take(reuse []Effect) []Effect {
+	n.flushAcks()
+	out := n.out
+	n.out = reuse[:0]
+	return out
+}
+
+// Stats returns the counters.
+func (n *Node) Stats() Stats { return n.stats }
+
+func (n *Node) send(to NodeID, frame any) {
+	n.out = append(n.out, Effect{Kind: Send, To: to, Frame: frame})
+}
+
+func (n *Node) call(f func()) {
+	if f != nil {
+		n.out = append(n.out, Effect{Kind: Call, Call: f})
+	}
+}
+
+// request sends a frame made for a new operation number, and has done called with whether it was
+// acknowledged: false when the node went out of reach first.
+func (n *Node) request(to NodeID, frame func(op uint64) any, done func(ok bool)) {
+	p := n.peers[to]
+	if p == nil || !p.up {
+		done(false)
+		return
+	}
+	n.op++
+	p.ops[n.op] = done
+	n.send(to, frame(n.op))
+}
+
+// Tick lets time do its work. The driver calls it several times a second.
+func (n *Node) Tick() {
+	n.tickTimers()
+	n.tickLeases()
+	n.tickRoutes()
+	for _, l := range n.sortedLocations() {
+		n.tickLocation(l)
+	}
+	n.tickInherited()
+	n.tickReceived()
+	n.tickQueries()
+	n.tickLeave()
+}
+
+func (n *Node) sortedLocations() []*location {
+	all := make([]*location, 0, len(n.locations))
+	for _, l := range n.locations {
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b *location) int { return cmpLocation(a.at, b.at) })
+	return all
+}
+
+func cmpLocation(a, b dht.Location) int { return slices.Compare(a[:], b[:]) }
+
+// sortedKeys returns the keys of a map in order, where the order of effects depends on it.
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

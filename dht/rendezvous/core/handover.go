@@ -1,0 +1,202 @@
+package core
+
+import (
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// transfer sends the state of a location to a node, in as many frames as it takes, and tells whether all of
+// it arrived. With custody go the messages that are still owed and the identities of those that are over.
+func (n *Node) transfer(l *location, to NodeID, custody bool, done func(ok bool)) {
+	in := &gather{n: n}
+	failed := false
+	frame := &pb.Transfer{Place: l.place.pb()}
+	size := 0
+	flush := func(last bool) {
+		if size == 0 && !last {
+			return
+		}
+		f := frame
+		frame, size = &pb.Transfer{Place: l.place.pb()}, 0
+		in.left++
+		n.request(to, func(op uint64) any { f.Op = op; return f }, func(ok bool) {
+			failed = failed || !ok
+			in.one()
+		})
+	}
+	grow := func(by int) {
+		if size += by; size > proto.SoftFrame {
+			flush(false)
+		}
+	}
+	for _, o := range sortedKeys(l.owners) {
+		frame.Registrations = append(frame.Registrations, l.owners[o].pb())
+		grow(100 * (1 + len(l.owners[o].interests)))
+	}
+	n.eachRetained(l, func(k *Kept) {
+		frame.Retained = append(frame.Retained, n.keptToPB(k))
+		grow(64 + k.Message.Size())
+	})
+	for _, c := range l.sortedChildren() {
+		frame.Children = append(frame.Children, c.pb())
+		grow(16 + len(c.Prefix))
+	}
+	if custody {
+		for _, e := range l.order.live() {
+			if e.over() {
+				continue
+			}
+			if c := n.custodyToPB(e); c != nil {
+				frame.Custody = append(frame.Custody, c)
+				grow(128 + e.size)
+			}
+		}
+		for _, s := range n.streamsOf(l) {
+			frame.Seen = append(frame.Seen, &pb.Seen{Epoch: s.epoch, Upto: s.low, Ranges: s.seen.pb()})
+			grow(32 + 16*len(s.seen))
+		}
+	}
+	flush(true)
+	in.wait(func() { done(!failed) })
+}
+
+func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
+	place, ok := placeOf(f.GetPlace())
+	if !ok {
+		n.stats.Malformed++
+		return
+	}
+	at := place.Location()
+	l := n.locations[at]
+	if l == nil {
+		if l = n.newLocation(place, at); l == nil {
+			return
+		}
+		l.phase, l.filler = filling, p.id
+	}
+	if l.phase == founding {
+		l.phase, l.filler, l.asking = filling, p.id, nil
+		l.set = Set{}
+	}
+	n.need(p.id)
+	for _, r := range f.GetRegistrations() {
+		n.applySync(l, r)
+	}
+	for _, k := range f.GetRetained() {
+		n.keepRetained(l, n.keptOf(k))
+	}
+	for _, c := range f.GetChildren() {
+		if child, ok := placeOf(c); ok {
+			l.children[child] = true
+		}
+	}
+	for _, s := range f.GetSeen() {
+		n.takeSeen(l, s)
+	}
+	for _, c := range f.GetCustody() {
+		n.takeCustody(l, c, p.id)
+	}
+	n.ack(p.id, f.GetOp())
+}
+
+// relinquish gives a location up to another rendezvous. From now on publishes are passed on to it, where
+// they wait; once everything that this node has sent has arrived, so that nothing can be overtaken, it is
+// handed what is left to do.
+func (n *Node) relinquish(l *location) {
+	l.phase = relinquishing
+	n.stats.HandOvers++
+	l.change = nil
+	in := &gather{n: n}
+	for _, s := range sortedKeys(l.sent) {
+		in.left++
+		n.request(s, func(op uint64) any { return &pb.Sync{Op: op} }, func(bool) { in.one() })
+	}
+	clear(l.sent)
+	n.wake(l, in) // who was told of no interest was told under this node's lease
+	in.wait(func() { n.handOver(l) })
+	n.settle(l)
+}
+
+func (n *Node) handOver(l *location) {
+	if l.phase != relinquishing || n.locations[l.at] != l {
+		return
+	}
+	to := n.rendezvous(l.set)
+	if to == n.self || to == "" {
+		n.review(l)
+		return
+	}
+	after := func(ok bool) {
+		switch {
+		case l.phase != relinquishing || n.locations[l.at] != l:
+		case !ok:
+			n.timers.set(n.now+leaseEvery/10, func() { n.handOver(l) })
+		default:
+			n.handedOver(l)
+		}
+	}
+	n.transfer(l, to, true, func(ok bool) {
+		if !ok {
+			after(false)
+			return
+		}
+		n.request(to, func(op uint64) any {
+			return &pb.HandOver{Op: op, Place: l.place.pb(), Set: l.set.pb(),
+				Inheritors: idsToBytes(sortedKeys(l.inheritors))}
+		}, after)
+	})
+}
+
+// handedOver lets go of what another has: as a member this node keeps its copies, else it forgets all.
+func (n *Node) handedOver(l *location) {
+	l.unsettled = fifo[*unsettled]{}
+	for _, r := range l.registers {
+		r.over = true // its owner asks again where the rendezvous is now
+	}
+	l.registers = nil
+	for _, e := range l.order.live() {
+		if !e.over() {
+			n.ackKept(e)
+			e.copy = true
+		}
+	}
+	for _, s := range n.streamsOf(l) {
+		if len(s.entries) == 0 {
+			delete(n.streams, s.epoch)
+		}
+	}
+	l.phase = standby
+	n.review(l)
+	n.settle(l)
+}
+
+func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
+	place, ok := placeOf(f.GetPlace())
+	set, fits := setOf(f.GetSet(), place.Location())
+	if !ok || !fits {
+		n.stats.Malformed++
+		return
+	}
+	n.learnSet(place, set)
+	l := n.locations[place.Location()]
+	if l == nil {
+		return // no answer: the other will see who the rendezvous is and try there
+	}
+	for _, i := range f.GetInheritors() {
+		if id := NodeID(i); id.valid() && id != n.self {
+			l.inheritors[id] = true
+			n.need(id)
+		}
+	}
+	if l.phase == awaiting && l.await == p.id {
+		l.await = ""
+		l.phase = serving
+		l.since = n.now - LeaseTime // the one before has stopped
+		n.promote(l)
+	} else if l.phase == serving {
+		n.promote(l)
+	}
+	// The other lets go when this is acknowledged: a second copy comes first.
+	n.copyEntries(l, func(e *entry) bool { return !e.copied }, func() { n.ack(p.id, f.GetOp()) })
+	n.settle(l)
+}

@@ -1,0 +1,228 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// inherited is the registrations of a place above, at a node that serves a location below it and is no
+// member of the set above. It is good while leases from a majority of that set are held; members push what
+// changes, and a registration there is no promise before this node has acknowledged it.
+type inherited struct {
+	table
+	place   Place
+	at      dht.Location
+	set     Set
+	sources map[NodeID]bool // members that push to this node
+	asked   time.Duration
+	used    time.Duration
+}
+
+// ready reports whether what was inherited is all that stands.
+func (n *Node) ready(i *inherited) bool {
+	held := 0
+	for _, m := range i.set.Members {
+		if i.sources[m] && n.holds(m) {
+			held++
+		}
+	}
+	return i.set.Version > 0 && held >= i.set.majority()
+}
+
+// ancestors returns the tables of the places above a location. ok is false while one is being asked for; sure
+// is false where one has been asked for in vain, so that what matches nothing may have a subscriber.
+func (n *Node) ancestors(l *location) (tables []*table, ok, sure bool) {
+	ok, sure = true, true
+	for _, place := range l.place.above() {
+		at := place.Location()
+		if a := n.locations[at]; a != nil && a.phase >= standby && a.set.has(n.self) {
+			tables = append(tables, &a.table)
+			sure = sure && n.whole(a.set)
+			continue
+		}
+		i := n.inherited[at]
+		if i == nil {
+			i = n.inherit(place, at)
+		}
+		i.used = n.now
+		tables = append(tables, &i.table)
+		if !n.ready(i) {
+			sure = false
+			ok = ok && n.now-i.asked > promiseTime
+		}
+	}
+	return tables, ok, sure
+}
+
+func (n *Node) inherit(place Place, at dht.Location) *inherited {
+	i := &inherited{table: newTable(), place: place, at: at, sources: map[NodeID]bool{}, asked: n.now, used: n.now}
+	n.inherited[at] = i
+	n.inheritFrom(i, n.route(place).set)
+	return i
+}
+
+// inheritFrom asks the members of a set that do not push yet.
+func (n *Node) inheritFrom(i *inherited, set Set) {
+	if i.set.Version == 0 || set.beats(i.set, i.at) {
+		i.set = set
+	}
+	for _, m := range i.set.Members {
+		if m == n.self || i.sources[m] && n.holds(m) || !n.inReach(m) {
+			continue
+		}
+		n.need(m)
+		n.send(m, &pb.Inherit{Place: i.place.pb(), Have: i.have()})
+	}
+}
+
+func (n *Node) receiveInherit(p *peer, f *pb.Inherit) {
+	place, ok := placeOf(f.GetPlace())
+	if !ok || place.Depth > 1 {
+		n.stats.Malformed++
+		return
+	}
+	n.giveInheritance(p.id, place, f)
+}
+
+func (n *Node) giveInheritance(to NodeID, place Place, f *pb.Inherit) {
+	l := n.locate(place, place.Location())
+	switch {
+	case l == nil:
+		if set := n.route(place).set; set.Version > 0 {
+			n.send(to, &pb.SetNews{Place: f.GetPlace(), Set: set.pb()})
+		}
+	case l.phase < standby:
+		l.calls = append(l.calls, func() { n.giveInheritance(to, place, f) })
+	default:
+		l.inheritors[to] = true
+		n.need(to)
+		a := &pb.Inherited{Place: f.GetPlace(), Set: l.set.pb(), Registrations: l.missing(f.GetHave())}
+		for _, h := range f.GetHave() {
+			if l.owners[NodeID(h.GetOwner())] == nil {
+				a.Gone = append(a.Gone, h.GetOwner())
+			}
+		}
+		n.send(to, a)
+	}
+}
+
+func (n *Node) receiveInherited(p *peer, f *pb.Inherited) {
+	place, ok := placeOf(f.GetPlace())
+	at := place.Location()
+	set, fits := setOf(f.GetSet(), at)
+	i := n.inherited[at]
+	if !ok || !fits || i == nil {
+		return
+	}
+	if i.set.Version == 0 || set.beats(i.set, at) {
+		n.inheritFrom(i, set)
+	}
+	n.learnRoute(place, set)
+	for _, r := range f.GetRegistrations() {
+		n.applyInherited(i, r, &gather{n: n})
+	}
+	// Another member may have told of an owner that this one has not heard of yet, so only a member that
+	// was asked with that owner in hand can say that it is gone, and only where nobody else pushes.
+	if len(i.sources) == 0 || len(i.sources) == 1 && i.sources[p.id] {
+		for _, g := range f.GetGone() {
+			i.drop(NodeID(g))
+		}
+	}
+	i.sources[p.id] = true
+	if n.ready(i) {
+		n.inheritanceReady(place)
+	}
+}
+
+// inheritanceReady carries on at the locations that waited for a place above.
+func (n *Node) inheritanceReady(place Place) {
+	for _, l := range n.sortedLocations() {
+		if l.pulling && slices.Contains(l.place.above(), place) {
+			n.drainPulled(l)
+		}
+	}
+}
+
+// drainPulled serves what waited for the registrations above, once they are there or it has waited enough.
+func (n *Node) drainPulled(l *location) {
+	if _, ok, _ := n.ancestors(l); !ok {
+		return
+	}
+	l.pulling = false
+	n.settle(l)
+}
+
+// pushed takes over a registration of a place above, and acknowledges it when everybody knows who was told,
+// on the strength of its absence, that nobody is interested.
+func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
+	if set.beats(i.set, i.at) {
+		n.inheritFrom(i, set)
+	}
+	g := &gather{n: n}
+	for _, r := range f.GetRegistrations() {
+		if n.applyInherited(i, r, g) == unknown {
+			delete(i.sources, p.id)
+			n.inheritFrom(i, set)
+			return
+		}
+	}
+	g.wait(func() { n.ack(p.id, f.GetOp()) })
+}
+
+func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather) verdict {
+	v, added := i.apply(r, n.cfg.Limits.Registrations, n.now)
+	if v == applied && len(added) > 0 {
+		n.wakeBelow(i.place, g)
+		for _, l := range n.sortedLocations() {
+			if l.unsettled.len() > 0 && slices.Contains(l.place.above(), i.place) {
+				n.matchUnsettled(l, NodeID(r.GetOwner()), added)
+			}
+		}
+	}
+	return v
+}
+
+// reviewInherited drops sources that went out of reach.
+func (n *Node) reviewInherited() {
+	for _, i := range n.inherited {
+		for m := range i.sources {
+			if !n.inReach(m) {
+				delete(i.sources, m)
+			}
+		}
+	}
+}
+
+func (n *Node) tickInherited() {
+	for _, place := range n.inheritedPlaces() {
+		at := place.Location()
+		i := n.inherited[at]
+		if a := n.locations[at]; n.now-i.used > idleTime || a != nil && a.phase >= standby && a.set.has(n.self) {
+			delete(n.inherited, at)
+			continue
+		}
+		for _, m := range i.set.Members {
+			n.need(m)
+		}
+		if r := n.route(place); r.set.Version == 0 || !n.ready(i) {
+			n.inheritFrom(i, r.set)
+		}
+		for _, o := range sortedKeys(i.owners) {
+			if r := i.owners[o]; n.now-r.refreshed > r.hold() {
+				i.table.drop(o)
+			}
+		}
+	}
+}
+
+func (n *Node) inheritedPlaces() []Place {
+	var places []Place
+	for _, i := range n.inherited {
+		places = append(places, i.place)
+	}
+	slices.SortFunc(places, func(a, b Place) int { return cmpLocation(a.Location(), b.Location()) })
+	return places
+}

@@ -1,0 +1,100 @@
+package core
+
+import (
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// lease is the pair of leases between this node and another. Who holds one counts from when it asked, who
+// grants one from when it answered, so that the holder's always ends first.
+type lease struct {
+	needed  time.Duration // this node depends on the other until then
+	first   time.Duration // when it was first asked for, since the stream came up; 0: never
+	asked   time.Duration
+	held    time.Duration // until when this node holds the other's lease
+	granted time.Duration // until when the other may hold this node's
+}
+
+// need says that this node depends on another for a while. The lease is asked for at once, ahead of
+// whatever is sent next.
+func (n *Node) need(id NodeID) {
+	p := n.peers[id]
+	if p == nil {
+		return
+	}
+	p.lease.needed = n.now + 2*LeaseTime
+	if p.up && p.lease.first == 0 {
+		n.askLease(p)
+	}
+}
+
+func (n *Node) askLease(p *peer) {
+	p.lease.asked = n.now
+	if p.lease.first == 0 {
+		p.lease.first = max(n.now, 1)
+	}
+	n.send(p.id, &pb.Lease{Ask: uint64(n.now)}) //nolint:gosec // a clock that does not go below 0
+}
+
+// holds reports whether this node holds a node's lease; it always holds its own.
+func (n *Node) holds(id NodeID) bool {
+	if id == n.self {
+		return true
+	}
+	p := n.peers[id]
+	return p != nil && p.lease.held > n.now
+}
+
+func (n *Node) receiveLease(p *peer, f *pb.Lease) {
+	if f.GetGranted() != 0 {
+		asked := time.Duration(f.GetGranted()) //nolint:gosec // what was sent
+		life := min(time.Duration(f.GetForMs())*time.Millisecond, LeaseTime)
+		if asked <= n.now && asked+life > p.lease.held {
+			p.lease.held = asked + life
+		}
+		if p.up && !p.reach && p.lease.held > n.now {
+			p.reach, p.since = true, n.now
+			n.peerInReach(p)
+		}
+	}
+	if f.GetAsk() != 0 && !n.left {
+		p.lease.granted = n.now + LeaseTime
+		n.send(p.id, &pb.Lease{Granted: f.GetAsk(), ForMs: uint32(LeaseTime / time.Millisecond)})
+	}
+}
+
+// tickLeases asks for leases again, and counts as out of reach who has stopped granting them.
+func (n *Node) tickLeases() {
+	for _, p := range n.ordered {
+		if !p.up {
+			continue
+		}
+		l := &p.lease
+		needed := l.needed > n.now || p.used != 0 && n.now-p.used < useFor
+		switch {
+		case !needed:
+			l.first = 0
+			if !p.reach {
+				p.reach, p.since = true, n.now
+				n.peerInReach(p)
+			}
+		case l.first == 0 || n.now-l.asked >= leaseEvery:
+			n.askLease(p)
+		}
+		if p.reach && l.first != 0 && l.held <= n.now && n.now-l.first >= LeaseTime {
+			n.outOfReach(p)
+		}
+	}
+}
+
+// whole reports whether this node holds leases from a majority of a set.
+func (n *Node) whole(s Set) bool {
+	held := 0
+	for _, m := range s.Members {
+		if n.holds(m) {
+			held++
+		}
+	}
+	return held >= s.majority()
+}

@@ -1,0 +1,86 @@
+package core
+
+import (
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// Leave begins to leave politely: what this node is responsible for is handed to others, what it has published
+// is taken over by others, and nobody waits for it afterwards. The effect Left says when that is done; a node
+// with nobody to hand to has left at once.
+func (n *Node) Leave() {
+	if n.leaving {
+		return
+	}
+	n.leaving = true
+	for _, p := range n.ordered {
+		if p.up {
+			n.send(p.id, &pb.Leaving{Node: []byte(n.self)})
+		}
+	}
+	n.tickLeave()
+}
+
+func (n *Node) receiveLeaving(p *peer, f *pb.Leaving) {
+	if NodeID(f.GetNode()) != p.id || p.left {
+		return
+	}
+	p.left = true
+	n.spread(p.id, []*pb.Known{p.known()})
+	n.out = append(n.out, Effect{Kind: Forget, To: p.id})
+	for _, l := range n.sortedLocations() {
+		l.retry = 0
+		if l.phase == serving {
+			// What it published need not wait for its second copy.
+			n.copyEntries(l, func(e *entry) bool { return !e.copied && !e.copying && e.s.hop == p.id }, nil)
+			n.tickChange(l)
+		}
+	}
+	n.reviewRoutes()
+}
+
+func (n *Node) reviewRoutes() {
+	for _, r := range n.sortedRoutes() {
+		n.reroute(r)
+	}
+}
+
+// tickLeave reports when nothing is left that others need.
+func (n *Node) tickLeave() {
+	if !n.leaving || n.left {
+		return
+	}
+	alone := true
+	for _, p := range n.ordered {
+		if p.reach && !p.left {
+			alone = false
+		}
+	}
+	if !alone && (n.member() || n.owing()) {
+		return
+	}
+	n.left = true
+	n.out = append(n.out, Effect{Kind: Left})
+}
+
+// member reports whether this node is still in a set that others count on.
+func (n *Node) member() bool {
+	for _, l := range n.locations {
+		if l.set.has(n.self) || l.phase == relinquishing || l.phase == filling {
+			return true
+		}
+	}
+	return false
+}
+
+// owing reports whether a message of this node's has not been taken over, or a client of it waits.
+func (n *Node) owing() bool {
+	if n.outCount > 0 {
+		return true
+	}
+	for _, r := range n.routes {
+		if len(r.held) > 0 || r.own != nil && r.own.flying {
+			return true
+		}
+	}
+	return false
+}

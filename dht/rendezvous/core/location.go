@@ -1,0 +1,326 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// phase is what this node is to a location.
+//
+//	          ┌ filling ┐ (being made a member)
+//	          │         v
+//	founding ─┼──> standby <──────────────┐
+//	          │      │  ^                 │
+//	          │      v  │                 │
+//	          │   awaiting ──> serving ──> relinquishing ──> (forgotten, when it is no member any more)
+//	          └─────────────────^
+//
+// Publishes and registrations wait while founding and awaiting, and are passed on from standby, filling and
+// relinquishing.
+type phase uint8
+
+const (
+	founding      phase = iota // asking the others whether a set stands
+	filling                    // given the state of a location whose set it will be in
+	standby                    // a member; another is the rendezvous
+	awaiting                   // the rendezvous, once the one before has handed over
+	serving                    // the rendezvous
+	relinquishing              // the rendezvous no more, but what it sent has not all arrived
+)
+
+func (p phase) String() string {
+	return [...]string{"founding", "filling", "standby", "awaiting", "serving", "relinquishing"}[p]
+}
+
+// location is what a node keeps for a location of whose set it is a member.
+type location struct {
+	table
+	place Place
+	at    dht.Location
+	set   Set
+	phase phase
+
+	asking  map[NodeID]bool // founding: who has not answered
+	filler  NodeID          // filling: who fills it
+	await   NodeID          // awaiting: who hands over
+	since   time.Duration   // serving: no subscription is promised before this, plus a lease
+	waiting fifo[*arrival]
+	calls   []func() // what waits beside publishes until the phase settles
+
+	children map[Place]bool // places below that hold retained messages
+	listed   bool           // the places above know that this one does
+	listing  bool
+	onListed []func()
+
+	order      fifo[*entry] // in custody, as they came; some are over
+	sent       map[NodeID]bool
+	told       map[NodeID]bool // nodes that drop QoS 0 messages because nobody is interested
+	inheritors map[NodeID]bool
+	registers  []*registering
+	pulling    bool // its ancestors' registrations are being asked for
+
+	unsettled fifo[*unsettled]
+	synced    map[NodeID]bool // members that have matched what is unsettled
+
+	change     *change
+	promised   ballot
+	accepted   proposal
+	retry      time.Duration // no change is tried before
+	nextDigest time.Duration // unsettled: the members are not asked again before
+	touched    time.Duration
+}
+
+// locate returns the location of a place, beginning its founding where this node knows nothing of it and
+// would be in its first set; nil where it would not be, or where there are too many.
+func (n *Node) locate(place Place, at dht.Location) *location {
+	if l := n.locations[at]; l != nil {
+		l.touched = n.now
+		return l
+	}
+	r := n.route(place)
+	if r.set.Version > 0 && !r.set.has(n.self) {
+		return nil
+	}
+	members := n.candidates(at)
+	if !slices.Contains(members, n.self) {
+		return nil
+	}
+	l := n.newLocation(place, at)
+	if l == nil {
+		return nil
+	}
+	l.phase, l.set = founding, Set{1, members}
+	l.asking = map[NodeID]bool{}
+	for _, m := range members {
+		if m != n.self && n.inReach(m) {
+			l.asking[m] = true
+			n.need(m)
+		}
+	}
+	for _, m := range sortedKeys(l.asking) {
+		n.request(m, func(op uint64) any {
+			return &pb.Found{Op: op, Place: place.pb(), Set: l.set.pb()}
+		}, func(bool) {
+			if delete(l.asking, m); len(l.asking) == 0 && l.phase == founding {
+				n.founded(l)
+			}
+		})
+	}
+	if len(l.asking) == 0 {
+		n.founded(l)
+	}
+	return l
+}
+
+func (n *Node) newLocation(place Place, at dht.Location) *location {
+	if len(n.locations) >= n.cfg.Limits.Locations || place.Location() != at {
+		return nil
+	}
+	l := &location{table: newTable(), place: place, at: at, touched: n.now,
+		children: map[Place]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
+		inheritors: map[NodeID]bool{}, synced: map[NodeID]bool{}}
+	n.locations[at] = l
+	return l
+}
+
+// founded ends the founding: everybody who could be asked has answered.
+func (n *Node) founded(l *location) {
+	l.phase = standby
+	n.review(l)
+	n.settle(l)
+}
+
+func (n *Node) receiveFound(p *peer, f *pb.Found) {
+	place, ok := placeOf(f.GetPlace())
+	at := place.Location()
+	offered, fits := setOf(f.GetSet(), at)
+	if !ok || !fits || !offered.has(n.self) {
+		n.stats.Malformed++
+		return
+	}
+	n.need(p.id)
+	l := n.locations[at]
+	switch {
+	case l == nil:
+		if l = n.newLocation(place, at); l == nil {
+			return
+		}
+		l.phase, l.set = standby, offered
+		n.learnRoute(place, offered)
+		n.review(l)
+	case l.phase == founding && offered.beats(l.set, at):
+		l.asking = nil
+		l.phase = standby
+		n.adopt(l, offered)
+	case l.phase == filling:
+		l.set = offered
+		l.phase = standby
+		n.adopt(l, offered)
+	}
+	n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: l.set.pb()})
+}
+
+func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
+	place, ok := placeOf(f.GetPlace())
+	set, fits := setOf(f.GetSet(), place.Location())
+	if !ok || !fits {
+		n.stats.Malformed++
+		return
+	}
+	n.learnSet(place, set)
+	if done, ok := p.ops[f.GetOp()]; ok {
+		delete(p.ops, f.GetOp())
+		done(true)
+	}
+}
+
+// learnSet takes over a set that others say stands, where it replaces the one known.
+func (n *Node) learnSet(place Place, set Set) {
+	n.learnRoute(place, set)
+	l := n.locations[place.Location()]
+	if l == nil || !set.beats(l.set, l.at) && l.phase != filling {
+		return
+	}
+	if l.phase == founding || l.phase == filling {
+		l.phase = standby
+	}
+	n.adopt(l, set)
+}
+
+// adopt puts a set in the place of a location's.
+func (n *Node) adopt(l *location, set Set) {
+	l.set = set
+	l.change = nil
+	l.promised, l.accepted = ballot{}, proposal{}
+	n.stats.SetChanges++
+	for _, m := range set.Members {
+		n.need(m)
+	}
+	n.learnRoute(l.place, set)
+	n.review(l)
+	n.settle(l)
+}
+
+// review decides anew what this node is to a location, after its set or somebody's reach has changed.
+func (n *Node) review(l *location) {
+	if l.phase == founding || l.phase == filling {
+		if l.phase == filling && !n.inReach(l.filler) {
+			n.drop(l)
+		}
+		return
+	}
+	head := n.rendezvous(l.set)
+	switch {
+	case l.phase == serving && head != n.self && head != "":
+		n.relinquish(l)
+	case l.phase == serving:
+	case l.phase == relinquishing && head == n.self:
+		l.phase = serving // who was to take over is out of reach
+		l.since = n.now
+	case l.phase == relinquishing:
+	case !l.set.has(n.self):
+		n.drop(l)
+	case head == n.self && l.await != "" && l.await != n.self && n.inReach(l.await):
+		l.phase = awaiting
+	case head == n.self:
+		n.takeOver(l)
+	case l.phase == awaiting:
+		l.phase = standby
+	}
+	n.settle(l)
+}
+
+// takeOver makes this node the rendezvous. Where the one before did not hand over, it may still believe that
+// it is: for as long as a lease lasts, no subscription is promised.
+func (n *Node) takeOver(l *location) {
+	if l.set.Members[0] != n.self || l.await != "" {
+		l.since = n.now
+		n.stats.Failovers++
+	} else {
+		l.since = n.now - LeaseTime
+	}
+	l.phase, l.await = serving, ""
+	n.promote(l)
+}
+
+// settle carries on what waited for the phase to be decided.
+func (n *Node) settle(l *location) {
+	if l.phase == founding || l.phase == awaiting {
+		return
+	}
+	if l.change == nil && len(l.calls) > 0 {
+		calls := l.calls
+		l.calls = nil
+		for _, call := range calls {
+			call()
+		}
+	}
+	if !l.pulling && l.waiting.len() > 0 {
+		for _, a := range l.waiting.takeAll() {
+			n.arrive(l, a)
+		}
+	}
+}
+
+// drop forgets a location that this node is no member of any more.
+func (n *Node) drop(l *location) {
+	delete(n.locations, l.at)
+	for _, e := range l.order.takeAll() {
+		n.release(e)
+	}
+	n.cfg.Retained.Drop(l.at)
+	calls, waiting := l.calls, l.waiting.takeAll()
+	l.calls = nil
+	for _, r := range l.registers {
+		r.over = true
+	}
+	if r := n.routes[l.at]; r != nil {
+		n.reroute(r)
+	}
+	for _, a := range waiting {
+		n.arriveAnywhere(l.place, l.at, a)
+	}
+	for _, call := range calls {
+		call()
+	}
+}
+
+// idleTime is after how long a location that holds nothing is forgotten. Its set, found again, is the same.
+const idleTime = 20 * time.Minute
+
+func (n *Node) tickLocation(l *location) {
+	if l.phase == serving {
+		n.tickRegisters(l)
+		n.tickCustody(l)
+		n.tickChange(l)
+		n.tickListing(l)
+		n.tickUnsettled(l)
+		if l.pulling {
+			n.drainPulled(l)
+		}
+	}
+	if l.phase == awaiting && !n.inReach(l.await) {
+		n.review(l)
+	}
+	for _, m := range l.set.Members {
+		n.need(m)
+	}
+	for _, o := range sortedKeys(l.owners) {
+		if r := l.owners[o]; n.now-r.refreshed > r.hold() {
+			n.dropOwner(l, o)
+		}
+	}
+	idle := len(l.owners) == 0 && len(l.children) == 0 && l.order.len() == 0 && l.waiting.len() == 0 &&
+		len(l.calls) == 0 && l.unsettled.len() == 0 && l.change == nil && n.now-l.touched > idleTime
+	if idle && (l.phase == serving || l.phase == standby) && n.cfg.Retained.Len(l.at) == 0 {
+		delete(n.locations, l.at)
+	}
+}
+
+func (n *Node) dropOwner(l *location, owner NodeID) {
+	l.table.drop(owner)
+	n.cancelShares(l, owner)
+}

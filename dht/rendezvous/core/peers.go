@@ -1,0 +1,336 @@
+package core
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// peer is what this node knows of another.
+//
+//	known ── Up ──> up, in reach ── Down ──> known, out of reach ── a minute ──> dead
+//	                 │      ^
+//	                 └ its lease ran out ┘ and came again
+//
+// A node that left politely, or that came back with another database, is gone: it is in no set from then on.
+type peer struct {
+	id        NodeID
+	point     dht.Location
+	addresses []string
+	life      uint64
+	up        bool // there is a stream in each direction
+	reach     bool // up, and its lease has not run out
+	left      bool // politely
+	gone      bool // replaced by the same peer with another database
+	since     time.Duration
+
+	ops   map[uint64]func(ok bool) // requests that it has not acknowledged
+	acks  []uint64                 // of its requests, to be acknowledged at the end of the batch
+	taken acks
+	kept  acks
+	store acks
+	done  acks
+	dirty bool
+
+	lease   lease
+	used    time.Duration // when it was last published through
+	toldSet time.Duration // when it was last told that it asked the wrong node
+
+	shares fifo[*entry] // in custody for it, oldest first; some are done
+	owed   int          // of these, how many are not
+}
+
+// dead reports whether p is to be replaced in the sets that it is in.
+func (n *Node) dead(p *peer) bool {
+	return p.gone || p.left || !p.reach && n.now-p.since >= deadAfter
+}
+
+// inReach reports whether a node can be talked to; this node can.
+func (n *Node) inReach(id NodeID) bool {
+	if id == n.self {
+		return true
+	}
+	p := n.peers[id]
+	return p != nil && p.reach
+}
+
+func (n *Node) addPeer(id NodeID) *peer {
+	p := &peer{id: id, point: dht.PeerPoint(id.Peer()), since: n.now, ops: map[uint64]func(bool){}}
+	n.peers[id] = p
+	i, _ := slices.BinarySearchFunc(n.ordered, id, func(p *peer, id NodeID) int { return cmp.Compare(p.id, id) })
+	n.ordered = slices.Insert(n.ordered, i, p)
+	return p
+}
+
+// Hello returns the first frame for a stream to any node.
+func (n *Node) Hello(life uint64) *pb.Hello {
+	h := &pb.Hello{Node: []byte(n.self), Version: 1, Life: life, Addresses: n.cfg.Addresses}
+	for _, p := range n.ordered {
+		if !p.gone && len(h.Known) < 2*n.cfg.Small {
+			h.Known = append(h.Known, p.known())
+		}
+	}
+	return h
+}
+
+func (p *peer) known() *pb.Known {
+	return &pb.Known{Node: []byte(p.id), Addresses: p.addresses, Left: p.left, Life: p.life}
+}
+
+// Up tells that a node has said Hello and can be sent to.
+func (n *Node) Up(h *pb.Hello) {
+	id := NodeID(h.GetNode())
+	if !id.valid() || id == n.self {
+		return
+	}
+	p := n.peers[id]
+	if p == nil {
+		p = n.addPeer(id)
+	}
+	news := p.life < h.GetLife() || p.left
+	p.life, p.left, p.gone = max(p.life, h.GetLife()), false, false
+	if len(h.GetAddresses()) > 0 {
+		p.addresses = bounded(h.GetAddresses())
+	}
+	for _, q := range n.ordered {
+		if q != p && q.id.Peer() == id.Peer() && !q.gone {
+			n.lose(q)
+		}
+	}
+	if p.up {
+		n.Down(id) // a new stream: what was on the way on the old one is lost
+	}
+	p.up, p.reach, p.since = true, true, n.now
+	p.lease = lease{}
+	if news {
+		n.spread(id, []*pb.Known{p.known()})
+	}
+	n.learnNodes(id, h.GetKnown())
+	n.peerInReach(p)
+}
+
+// lose marks a peer as replaced by itself with another database: whatever it held is lost, and what it
+// wanted nobody wants any more.
+func (n *Node) lose(p *peer) {
+	n.Down(p.id)
+	p.gone = true
+	for _, l := range n.sortedLocations() {
+		n.dropOwner(l, p.id)
+	}
+	for _, i := range n.inherited {
+		i.drop(p.id)
+	}
+	n.membersChanged()
+}
+
+// Down tells that a node cannot be sent to any more.
+func (n *Node) Down(id NodeID) {
+	p := n.peers[id]
+	if p == nil || !p.up {
+		return
+	}
+	p.up = false
+	p.acks = p.acks[:0]
+	p.taken, p.kept, p.store, p.done = acks{}, acks{}, acks{}, acks{}
+	n.outOfReach(p)
+}
+
+// outOfReach marks a peer as unreachable and lets everything that waits for it go on without it.
+func (n *Node) outOfReach(p *peer) {
+	if p.reach {
+		p.reach, p.since = false, n.now
+	}
+	ops := p.ops
+	p.ops = map[uint64]func(bool){}
+	for _, op := range sortedKeys(ops) {
+		ops[op](false)
+	}
+	n.membersChanged()
+}
+
+func (n *Node) peerInReach(p *peer) {
+	n.membersChanged()
+	n.resendShares(p)
+	n.resendRoutes(p)
+	n.exchangeDigests(p)
+	if n.leaving {
+		n.send(p.id, &pb.Leaving{Node: []byte(n.self)})
+	}
+}
+
+// learnNodes takes in what another node says of nodes.
+func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
+	var news []*pb.Known
+	for _, k := range known {
+		id := NodeID(k.GetNode())
+		if !id.valid() {
+			n.stats.Malformed++
+			continue
+		}
+		if id == n.self || id.Peer() == n.self.Peer() {
+			continue
+		}
+		p := n.peers[id]
+		switch {
+		case p == nil && len(n.peers) >= 4*n.cfg.Small:
+			continue
+		case p == nil:
+			if n.successor(id, k.GetLife()) {
+				continue
+			}
+			p = n.addPeer(id)
+			p.addresses, p.life, p.left = bounded(k.GetAddresses()), k.GetLife(), k.GetLeft()
+			if !p.left {
+				n.out = append(n.out, Effect{Kind: Dial, To: id, Addresses: p.addresses})
+			}
+		case k.GetLife() > p.life:
+			p.life, p.left = k.GetLife(), k.GetLeft()
+			p.addresses = bounded(k.GetAddresses())
+			if !p.up && !p.left {
+				n.out = append(n.out, Effect{Kind: Dial, To: id, Addresses: p.addresses})
+			}
+		case k.GetLife() == p.life && k.GetLeft() && !p.left:
+			p.left = true
+			n.out = append(n.out, Effect{Kind: Forget, To: id})
+		default:
+			continue
+		}
+		news = append(news, p.known())
+	}
+	if len(news) > 0 {
+		n.spread(from, news)
+		n.membersChanged()
+	}
+}
+
+// successor reports whether a later life of the same peer, with another database, is known already.
+func (n *Node) successor(id NodeID, life uint64) bool {
+	for _, p := range n.ordered {
+		if p.id.Peer() == id.Peer() && (p.up || p.life >= life) {
+			return true
+		}
+	}
+	return false
+}
+
+// bounded keeps a few addresses of a sane length.
+func bounded(addresses []string) []string {
+	var a []string
+	for _, s := range addresses {
+		if len(a) < 16 && len(s) < 256 {
+			a = append(a, s)
+		}
+	}
+	return a
+}
+
+// spread tells what is new to everybody but where it came from.
+func (n *Node) spread(from NodeID, news []*pb.Known) {
+	for _, p := range n.ordered {
+		if p.up && p.id != from {
+			n.send(p.id, &pb.Nodes{Known: news})
+		}
+	}
+}
+
+// membersChanged goes through everything that depends on who is there.
+func (n *Node) membersChanged() {
+	for _, l := range n.sortedLocations() {
+		n.review(l)
+	}
+	for _, r := range n.sortedRoutes() {
+		n.reroute(r)
+	}
+	n.reviewInherited()
+}
+
+// candidates are the nodes that a first set is made of: known, not left, not dead.
+func (n *Node) candidates(at dht.Location) []NodeID {
+	return n.closest(at, func(p *peer) bool { return !n.dead(p) })
+}
+
+// closest returns the nodes closest to a location, at most SetSize, of this node and those that fit.
+func (n *Node) closest(at dht.Location, fits func(*peer) bool) []NodeID {
+	type near struct {
+		id    NodeID
+		point dht.Location
+	}
+	var best []near
+	consider := func(c near) {
+		i := len(best)
+		for i > 0 && at.Closer(c.point, best[i-1].point) {
+			i--
+		}
+		if i < SetSize {
+			best = slices.Insert(best, i, c)
+			best = best[:min(len(best), SetSize)]
+		}
+	}
+	if !n.leaving {
+		consider(near{n.self, n.point})
+	}
+	for _, p := range n.ordered {
+		if fits(p) {
+			consider(near{p.id, p.point})
+		}
+	}
+	ids := make([]NodeID, len(best))
+	for i, b := range best {
+		ids[i] = b.id
+	}
+	return ids
+}
+
+// ack acknowledges a request at the end of the batch.
+func (n *Node) ack(to NodeID, op uint64) {
+	if p := n.dirtyPeer(to); p != nil {
+		p.acks = append(p.acks, op)
+	}
+}
+
+// dirtyPeer returns a peer that will be sent acknowledgements; nil when it is not up.
+func (n *Node) dirtyPeer(id NodeID) *peer {
+	p := n.peers[id]
+	if p == nil || !p.up {
+		return nil
+	}
+	if !p.dirty {
+		p.dirty = true
+		n.dirty = append(n.dirty, p)
+	}
+	return p
+}
+
+// flushAcks sends what has gathered since the last Take. It comes after everything else in the batch, so
+// that an acknowledgement never overtakes what it follows from.
+func (n *Node) flushAcks() {
+	for _, p := range n.dirty {
+		p.dirty = false
+		if !p.up {
+			continue
+		}
+		if taken, kept := p.taken.take(), p.kept.take(); taken != nil || kept != nil {
+			n.send(p.id, &pb.PublishAck{Taken: taken, Kept: kept})
+		}
+		if stored, done := p.store.take(), p.done.take(); stored != nil || done != nil {
+			n.send(p.id, &pb.DeliverAck{Stored: stored, Done: done})
+		}
+		if len(p.acks) > 0 {
+			n.send(p.id, &pb.Ack{Ops: slices.Clone(p.acks)})
+			p.acks = p.acks[:0]
+		}
+	}
+	n.dirty = n.dirty[:0]
+}
+
+func (n *Node) receiveAck(p *peer, f *pb.Ack) {
+	for _, op := range f.GetOps() {
+		if done, ok := p.ops[op]; ok {
+			delete(p.ops, op)
+			done(true)
+		}
+	}
+}

@@ -1,0 +1,288 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// Receive takes in a frame from a node that is up. Frames of one node come in the order in which it sent
+// them. The frame belongs to the core from then on; messages in it may share memory with a buffer that is not
+// written to again.
+func (n *Node) Receive(from NodeID, frame any) {
+	p := n.peers[from]
+	if p == nil || !p.up {
+		return
+	}
+	switch f := frame.(type) {
+	case *proto.Publish:
+		n.receivePublish(p, f)
+	case *proto.Deliver:
+		n.receiveDeliver(p, f)
+	case *pb.PublishAck:
+		n.receivePublishAck(p, f)
+	case *pb.DeliverAck:
+		n.receiveDeliverAck(p, f)
+	case *pb.Ack:
+		n.receiveAck(p, f)
+	case *pb.Lease:
+		n.receiveLease(p, f)
+	case *pb.Forget:
+		n.receiveForget(p, f)
+	case *pb.Nodes:
+		n.learnNodes(from, f.GetKnown())
+	default:
+		n.receiveControl(p, frame)
+	}
+}
+
+func (n *Node) receiveControl(p *peer, frame any) {
+	switch f := frame.(type) {
+	case *pb.Register:
+		n.receiveRegister(p, f)
+	case *pb.RegisterAck:
+		n.receiveRegisterAck(p, f)
+	case *pb.Replicate:
+		n.receiveReplicate(p, f)
+	case *pb.Found:
+		n.receiveFound(p, f)
+	case *pb.FoundAck:
+		n.receiveFoundAck(p, f)
+	case *pb.Prepare:
+		n.receivePrepare(p, f)
+	case *pb.Promise:
+		n.receivePromise(p, f)
+	case *pb.Accept:
+		n.receiveAccept(p, f)
+	case *pb.Accepted:
+		n.receiveAccepted(p, f)
+	case *pb.SetNews:
+		n.receiveSetNews(p, f)
+	case *pb.Transfer:
+		n.receiveTransfer(p, f)
+	case *pb.HandOver:
+		n.receiveHandOver(p, f)
+	default:
+		n.receiveRest(p, frame)
+	}
+}
+
+func (n *Node) receiveRest(p *peer, frame any) {
+	switch f := frame.(type) {
+	case *pb.Inherit:
+		n.receiveInherit(p, f)
+	case *pb.Inherited:
+		n.receiveInherited(p, f)
+	case *pb.NoInterest:
+		n.receiveNoInterest(p, f)
+	case *pb.Wake:
+		n.receiveWake(p, f)
+	case *pb.Sync:
+		n.receiveSync(p, f)
+	case *pb.Retain:
+		n.receiveRetain(p, f)
+	case *pb.RetainedQuery:
+		n.receiveRetainedQuery(p, f)
+	case *pb.RetainedReply:
+		n.receiveRetainedReply(p, f)
+	case *pb.Child:
+		n.receiveChild(p, f)
+	case *pb.Copy:
+		n.receiveCopy(p, f)
+	case *pb.CopyDone:
+		n.receiveCopyDone(p, f)
+	case *pb.Digest:
+		n.receiveDigest(p, f)
+	case *pb.Leaving:
+		n.receiveLeaving(p, f)
+	}
+}
+
+// received is an epoch of messages for subscribers at this node: which numbers came for whom, until the
+// rendezvous says that they cannot come again.
+type received struct {
+	low     uint64
+	plain   spans
+	groups  map[proto.Group]*spans
+	open    map[uint64]*Receipt
+	touched time.Duration
+}
+
+// Receipt stands for a message that this node's broker has and has not dealt with yet.
+type Receipt struct {
+	id     Identity
+	from   []NodeID // who waits to hear that it is done
+	left   int      // deliveries to the broker that are not done
+	stored bool     // they were told that it need not be sent again
+}
+
+func (n *Node) received(epoch uint64) *received {
+	r := n.epochs[epoch]
+	if r == nil {
+		r = &received{groups: map[proto.Group]*spans{}, open: map[uint64]*Receipt{}}
+		n.epochs[epoch] = r
+	}
+	r.touched = n.now
+	return r
+}
+
+func (r *received) forget(upto uint64) {
+	if upto <= r.low {
+		return
+	}
+	r.low = upto
+	r.plain.trim(upto)
+	for g, s := range r.groups {
+		if s.trim(upto); len(*s) == 0 {
+			delete(r.groups, g)
+		}
+	}
+}
+
+func (n *Node) receiveDeliver(p *peer, f *proto.Deliver) {
+	if f.Epoch != 0 {
+		f.Message = f.Message.Clone() // it outlives the buffer that it came in
+	}
+	n.deliverHere(p.id, f)
+}
+
+// deliverHere gives a message to this node's broker, once for each addressee, whoever sends it however often.
+func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
+	if f.Epoch == 0 {
+		n.stats.Delivered++
+		n.out = append(n.out, Effect{Kind: Deliver, Delivery: Delivery{Message: f.Message, Plain: f.Plain, Groups: f.Groups}})
+		return
+	}
+	id := Identity{f.Epoch, f.Seq}
+	r := n.received(f.Epoch)
+	r.forget(f.Forget)
+	if f.Seq <= r.low {
+		n.stats.Duplicates++
+		n.doneWith(from, id)
+		return
+	}
+	plain := f.Plain && r.plain.add(f.Seq)
+	groups := f.Groups[:0:0]
+	for _, g := range f.Groups {
+		s := r.groups[g]
+		if s == nil {
+			s = new(spans)
+			r.groups[g] = s
+		}
+		if s.add(f.Seq) {
+			groups = append(groups, g)
+		}
+	}
+	c := r.open[f.Seq]
+	if !plain && len(groups) == 0 {
+		n.stats.Duplicates++
+		switch {
+		case c == nil:
+			n.doneWith(from, id)
+		case !slices.Contains(c.from, from):
+			c.from = append(c.from, from)
+			c.stored = false
+			n.unstored.push(c)
+		}
+		return
+	}
+	if c == nil {
+		c = &Receipt{id: id}
+		r.open[f.Seq] = c
+	}
+	if !slices.Contains(c.from, from) {
+		c.from = append(c.from, from)
+	}
+	c.left++
+	n.unstored.push(c)
+	n.stats.Delivered++
+	d := Delivery{Message: f.Message, Plain: plain, Groups: groups, Receipt: c}
+	if s := n.mine[f.Epoch]; s != nil {
+		if e := s.open[f.Seq]; e != nil {
+			d.Origin = e.origin
+		} else if from == n.self {
+			d.Origin = n.ownOrigin(id)
+		}
+	}
+	n.out = append(n.out, Effect{Kind: Deliver, Delivery: d})
+}
+
+// ownOrigin finds the client of a message that this node publishes and serves itself.
+func (n *Node) ownOrigin(id Identity) any {
+	if s := n.streams[id.Epoch]; s != nil {
+		if e := s.entries[id.Seq]; e != nil && e.own != nil {
+			return e.own.origin
+		}
+	}
+	return nil
+}
+
+// Done tells that the broker needs a delivered message no more.
+func (n *Node) Done(c *Receipt) {
+	if c.left--; c.left > 0 {
+		return
+	}
+	if r := n.epochs[c.id.Epoch]; r != nil {
+		delete(r.open, c.id.Seq)
+	}
+	for _, from := range c.from {
+		n.doneWith(from, c.id)
+	}
+}
+
+func (n *Node) doneWith(from NodeID, id Identity) {
+	if from == n.self {
+		if s := n.streams[id.Epoch]; s != nil {
+			if e := s.entries[id.Seq]; e != nil {
+				n.shareDone(e, n.self)
+			}
+		}
+		return
+	}
+	if p := n.dirtyPeer(from); p != nil {
+		p.done.add(id)
+	}
+}
+
+func (n *Node) forgetReceived(f *pb.Forget_Epoch) {
+	r := n.epochs[f.GetEpoch()]
+	if r == nil {
+		return
+	}
+	r.forget(f.GetUpto())
+	if f.GetClosed() && len(r.open) == 0 {
+		delete(n.epochs, f.GetEpoch())
+	}
+}
+
+// tickReceived tells who sent messages that they are stored, where they are not done yet, and forgets epochs
+// that nobody has said are over.
+func (n *Node) tickReceived() {
+	for _, c := range n.unstored.takeAll() {
+		if c.left == 0 || c.stored {
+			continue
+		}
+		c.stored = true
+		for _, from := range c.from {
+			if p := n.dirtyPeer(from); p != nil && from != n.self {
+				p.store.add(c.id)
+			}
+		}
+	}
+	if n.now < n.nextForget {
+		return
+	}
+	n.nextForget = n.now + forgetEvery
+	n.tickStreams()
+	for _, epoch := range sortedKeys(n.epochs) {
+		r := n.epochs[epoch]
+		if len(r.open) > 0 {
+			continue
+		}
+		if age := n.now - r.touched; age > 6*epochLife || len(n.epochs) > n.cfg.Limits.UnknownEpochs && age > epochLife {
+			delete(n.epochs, epoch)
+		}
+	}
+}

@@ -1,0 +1,347 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// registering is one registration on its way to being a promise, at the rendezvous.
+type registering struct {
+	owner    NodeID
+	seq      uint64
+	asker    NodeID // where the answer goes
+	have     int    // members that have it
+	members  int    // members that have not answered
+	concerns gather // everybody else who must know before it is a promise
+	until    time.Duration
+	deadline time.Duration
+	over     bool
+}
+
+func (n *Node) receiveRegister(p *peer, f *pb.Register) {
+	place, ok := placeOf(f.GetPlace())
+	owner := NodeID(f.GetRegistration().GetOwner())
+	if !ok || !owner.valid() || f.GetHops() == 0 && owner != p.id || f.GetHops() > proto.MaxHops || place.Depth > 1 {
+		n.stats.Malformed++
+		return
+	}
+	n.register(place, f.GetRegistration(), p.id, f.GetHops())
+}
+
+// register takes a registration to where it stands: here, or at the rendezvous.
+func (n *Node) register(place Place, r *pb.Registration, from NodeID, hops uint32) {
+	at := place.Location()
+	l := n.locate(place, at)
+	again := func() { n.register(place, r, from, hops) }
+	switch {
+	case l == nil:
+		n.passRegister(place, n.route(place).hop, r, from, hops)
+	case l.phase == founding || l.phase == awaiting || l.phase == serving && l.change != nil:
+		l.calls = append(l.calls, again)
+	case l.phase == serving:
+		n.registerHere(l, r, from)
+	case l.phase == filling:
+		n.passRegister(place, l.filler, r, from, hops)
+	default:
+		n.passRegister(place, n.rendezvous(l.set), r, from, hops)
+	}
+}
+
+func (n *Node) passRegister(place Place, to NodeID, r *pb.Registration, from NodeID, hops uint32) {
+	if to == "" || to == n.self || hops >= proto.MaxHops {
+		return // its owner asks again
+	}
+	n.need(to)
+	n.send(to, &pb.Register{Place: place.pb(), Registration: r, Hops: hops + 1})
+	if from != n.self && hops == 0 {
+		if set := n.route(place).set; set.Version > 0 {
+			n.send(from, &pb.SetNews{Place: place.pb(), Set: set.pb()})
+		}
+	}
+}
+
+// registerHere applies a registration at its rendezvous, and answers when it is a promise.
+func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
+	owner := NodeID(r.GetOwner())
+	v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+	switch v {
+	case refused:
+		n.stats.Malformed++
+		return
+	case unknown:
+		n.answerRegister(l, owner, r.GetSeq(), false, true)
+		return
+	case known:
+		n.passRefresh(l, r)
+		if !slices.ContainsFunc(l.registers, func(g *registering) bool { return g.owner == owner }) {
+			n.answerRegister(l, owner, r.GetSeq(), !n.majorityInReach(l.set), false)
+			return
+		}
+		// An earlier one is on its way: this one becomes a promise with it.
+	}
+	n.coordinate(l, r, from, len(added) > 0)
+}
+
+// passRefresh lets the others who keep a registration know that it still stands.
+func (n *Node) passRefresh(l *location, r *pb.Registration) {
+	if r.GetBase() != r.GetSeq() {
+		return
+	}
+	f := &pb.Replicate{Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}}
+	for _, m := range l.set.Members {
+		if m != n.self && n.inReach(m) {
+			n.send(m, f)
+		}
+	}
+	for _, i := range sortedKeys(l.inheritors) {
+		if !l.set.has(i) && n.inReach(i) {
+			n.send(i, f)
+		}
+	}
+}
+
+func (n *Node) majorityInReach(s Set) bool {
+	in := 0
+	for _, m := range s.Members {
+		if n.inReach(m) {
+			in++
+		}
+	}
+	return in >= s.majority()
+}
+
+// coordinate has a registration taken over by the other members and told to everybody whom it concerns.
+func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bool) {
+	g := &registering{owner: NodeID(r.GetOwner()), seq: r.GetSeq(), asker: from, have: 1, deadline: n.now + promiseTime}
+	g.concerns.n = n
+	if l.since+LeaseTime > n.now {
+		g.until = l.since + LeaseTime
+	}
+	l.registers = append(l.registers, g)
+	asked := map[NodeID]bool{n.self: true}
+	for _, m := range l.set.Members {
+		if m == n.self {
+			continue
+		}
+		asked[m] = true
+		n.need(m)
+		if !n.inReach(m) {
+			if p := n.peers[m]; p != nil && !p.left && !p.gone && p.lease.granted > g.until {
+				g.until = p.lease.granted
+			}
+			continue
+		}
+		g.members++
+		n.request(m, func(op uint64) any {
+			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}}
+		}, func(ok bool) {
+			g.members--
+			if ok {
+				g.have++
+			} else if p := n.peers[m]; p != nil && !p.left && !p.gone {
+				g.until = max(g.until, p.lease.granted)
+			}
+			n.tryPromise(l, g)
+		})
+	}
+	n.inform(l, r, asked, wakes, &g.concerns)
+	g.concerns.wait(func() { n.tryPromise(l, g) })
+	n.tryPromise(l, g)
+}
+
+// inform tells those whom a registration concerns, beside the members: who inherits it, and who was told
+// that nobody is interested.
+func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wakes bool, g *gather) {
+	for _, i := range sortedKeys(l.inheritors) {
+		if asked[i] {
+			continue
+		}
+		if p := n.peers[i]; p == nil || p.left || p.gone || !p.reach && p.lease.granted <= n.now {
+			delete(l.inheritors, i)
+			continue
+		}
+		g.ask(i, func(op uint64) any {
+			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}}
+		})
+	}
+	if wakes {
+		n.wakeBelow(l.place, g)
+	}
+}
+
+// tryPromise answers a registration for which nothing is left to wait for.
+func (n *Node) tryPromise(l *location, g *registering) {
+	waits := g.members > 0 || g.concerns.left > 0
+	majority := g.have >= l.set.majority()
+	switch {
+	case g.over || n.locations[l.at] != l:
+		return
+	case !waits && !majority: // known already: a majority cannot be reached
+	case !waits && n.now >= g.until:
+	case !majority && n.now >= g.deadline:
+	default:
+		return
+	}
+	g.over = true
+	l.registers = slices.DeleteFunc(l.registers, func(o *registering) bool { return o == g })
+	if !majority {
+		n.stats.PromisesLocal++
+	}
+	n.answerRegister(l, g.owner, g.seq, !majority, false)
+}
+
+func (n *Node) tickRegisters(l *location) {
+	for _, g := range slices.Clone(l.registers) {
+		n.tryPromise(l, g)
+	}
+}
+
+// answerRegister tells the owner. It is the owner's node that asked, even where others passed it on.
+func (n *Node) answerRegister(l *location, owner NodeID, seq uint64, local, resend bool) {
+	a := &pb.RegisterAck{Place: l.place.pb(), Owner: []byte(owner), Seq: seq, Set: l.set.pb(), Local: local, Resend: resend}
+	if owner == n.self {
+		n.registerAnswered(l.place, a)
+		return
+	}
+	n.send(owner, a)
+}
+
+// receiveReplicate takes over registrations from another member, or from one of a place above.
+func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
+	place, ok := placeOf(f.GetPlace())
+	at := place.Location()
+	set, fits := setOf(f.GetSet(), at)
+	if !ok || !fits || !set.has(p.id) {
+		n.stats.Malformed++
+		return
+	}
+	l := n.locations[at]
+	if l == nil {
+		if i := n.inherited[at]; i != nil {
+			n.pushed(i, p, set, f)
+			return
+		}
+		if !set.has(n.self) {
+			n.ack(p.id, f.GetOp()) // nothing here depends on it
+			return
+		}
+		if l = n.newLocation(place, at); l == nil {
+			return
+		}
+		l.phase, l.set = standby, set
+		n.learnRoute(place, set)
+		n.review(l)
+	}
+	if l.set.beats(set, at) && !f.GetSync() {
+		n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: l.set.pb()})
+	}
+	n.learnSet(place, set)
+	concerned := &gather{n: n}
+	asked := map[NodeID]bool{n.self: true, p.id: true}
+	for _, m := range set.Members {
+		asked[m] = true
+	}
+	for _, r := range f.GetRegistrations() {
+		if f.GetSync() {
+			n.applySync(l, r)
+			continue
+		}
+		v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+		if v == unknown {
+			// This member missed something: what the other has brings it level.
+			n.send(p.id, n.digest(l, false))
+			return // no acknowledgement: it has not got it
+		}
+		n.inform(l, r, asked, len(added) > 0, concerned)
+	}
+	for _, c := range f.GetChildren() {
+		if child, ok := placeOf(c); ok {
+			l.children[child] = true
+		}
+	}
+	concerned.wait(func() { n.ack(p.id, f.GetOp()) })
+}
+
+// applySync takes over a registration that this node had missed: it was made at other members. What is not
+// settled is matched against it.
+func (n *Node) applySync(l *location, r *pb.Registration) {
+	if v, added := l.apply(r, n.cfg.Limits.Registrations, n.now); v == applied && len(added) > 0 {
+		g := &gather{n: n}
+		n.wakeBelow(l.place, g)
+		n.matchUnsettled(l, NodeID(r.GetOwner()), added)
+	}
+}
+
+// exchangeDigests compares registrations with a member that has come back into reach.
+func (n *Node) exchangeDigests(p *peer) {
+	for _, l := range n.sortedLocations() {
+		if l.phase >= standby && l.set.has(p.id) && l.set.has(n.self) {
+			n.need(p.id)
+			n.send(p.id, n.digest(l, false))
+		}
+	}
+}
+
+func (n *Node) digest(l *location, answer bool) *pb.Digest {
+	return &pb.Digest{Place: l.place.pb(), Set: l.set.pb(), Have: l.have(), Answer: answer, Retained: n.retainedSum(l)}
+}
+
+func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
+	place, ok := placeOf(f.GetPlace())
+	at := place.Location()
+	set, fits := setOf(f.GetSet(), at)
+	if !ok || !fits {
+		n.stats.Malformed++
+		return
+	}
+	n.learnSet(place, set)
+	l := n.locations[at]
+	if l == nil || l.phase < standby || !l.set.has(p.id) {
+		return
+	}
+	if m := l.missing(f.GetHave()); len(m) > 0 {
+		for chunk := range slices.Chunk(m, 100) {
+			n.request(p.id, func(op uint64) any {
+				return &pb.Replicate{Op: op, Place: f.GetPlace(), Set: l.set.pb(), Registrations: chunk, Sync: true}
+			}, func(bool) {})
+		}
+	}
+	if f.GetRetained() != n.retainedSum(l) {
+		n.sendRetained(l, p.id)
+	}
+	if !f.GetAnswer() {
+		n.send(p.id, n.digest(l, true))
+		return
+	}
+	n.settledBy(l, p.id)
+}
+
+// wake has everybody woken who was told that nobody is interested in a location.
+func (n *Node) wake(l *location, g *gather) {
+	for _, t := range sortedKeys(l.told) {
+		if t == n.self {
+			n.awake(l.place)
+			continue
+		}
+		g.ask(t, func(op uint64) any { return &pb.Wake{Op: op, Places: []*pb.Place{l.place.pb()}} })
+	}
+	clear(l.told)
+}
+
+// wakeBelow wakes those who were told so of a place, or of any place below it, by this node.
+func (n *Node) wakeBelow(place Place, g *gather) {
+	if l := n.locations[place.Location()]; l != nil {
+		n.wake(l, g)
+	}
+	if place.Depth > 1 {
+		return
+	}
+	for _, l := range n.sortedLocations() {
+		if len(l.told) > 0 && slices.Contains(l.place.above(), place) {
+			n.wake(l, g)
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package core
+
+import (
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// own is what this node's own subscribers want at one place.
+type own struct {
+	interests map[string]*Interest
+	changed   map[string]bool // since what was sent last
+	seq       uint64          // of the last change
+	sent      uint64          // what was sent last
+	base      uint64          // what is known to stand
+	waiters   []waiter
+	flying    bool // an answer is waited for
+	whole     bool // the next one must say everything
+	asked     time.Duration
+	refreshed time.Duration
+}
+
+type waiter struct {
+	seq  uint64
+	done func(local bool)
+}
+
+// Register tells what this node's subscribers want of a filter, all of them together; the zero Interest
+// withdraws it. done, unless nil, is called once: when what anybody publishes reaches it, or, with local set,
+// when no more than this node and those in reach can be promised.
+func (n *Node) Register(filter string, interest Interest, done func(local bool)) {
+	prefix, depth := topic.FirstLevel(filter)
+	r := n.route(Place{prefix, depth})
+	o := r.own
+	if o == nil {
+		if interest.zero() {
+			n.call(func() { done(false) })
+			return
+		}
+		o = &own{interests: map[string]*Interest{}, changed: map[string]bool{}, whole: true, seq: 1}
+		// So that numbers rise even where this place was registered at before, forgotten, and is again.
+		o.seq = max(1, uint64(n.wall.UnixMilli())) //nolint:gosec // after 1970
+		o.sent = o.seq
+		r.own = o
+	}
+	have := o.interests[filter]
+	switch {
+	case interest.zero() && have == nil, have != nil && equalInterest(have, &interest):
+		if len(o.changed) == 0 && !o.flying && !o.whole {
+			if done != nil {
+				n.call(func() { done(false) })
+			}
+			return
+		}
+	case interest.zero():
+		delete(o.interests, filter)
+		o.seq++
+		o.changed[filter] = true
+	default:
+		o.interests[filter] = &interest
+		o.seq++
+		o.changed[filter] = true
+	}
+	if done != nil {
+		o.waiters = append(o.waiters, waiter{o.seq, done})
+	}
+	n.sendRegister(r)
+}
+
+func equalInterest(a, b *Interest) bool {
+	if a.Plain != b.Plain || a.QoS != b.QoS || a.Hold != b.Hold || len(a.Groups) != len(b.Groups) {
+		return false
+	}
+	for i := range a.Groups {
+		if a.Groups[i] != b.Groups[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// WithdrawAll takes back everything that this node registered: its subscribers will not come back.
+func (n *Node) WithdrawAll() {
+	for _, r := range n.sortedRoutes() {
+		if r.own == nil {
+			continue
+		}
+		for _, f := range sortedKeys(r.own.interests) {
+			n.Register(f, Interest{}, nil)
+		}
+	}
+}
+
+// sendRegister sends what has changed, one frame at a time: what changes meanwhile goes with the next.
+func (n *Node) sendRegister(r *route) {
+	o := r.own
+	if o == nil || o.flying || o.seq == o.sent && !o.whole || r.hop == "" {
+		return
+	}
+	reg := &pb.Registration{Owner: []byte(n.self), Seq: o.seq}
+	if o.whole {
+		for _, f := range sortedKeys(o.interests) {
+			reg.Interests = append(reg.Interests, o.interests[f].pb(f))
+		}
+	} else {
+		reg.Base = o.base
+		for _, f := range sortedKeys(o.changed) {
+			i := o.interests[f]
+			if i == nil {
+				i = &Interest{}
+			}
+			reg.Interests = append(reg.Interests, i.pb(f))
+		}
+	}
+	o.sent = o.seq
+	o.flying, o.asked = true, n.now
+	clear(o.changed)
+	n.sendRegistration(r, reg)
+}
+
+func (n *Node) sendRegistration(r *route, reg *pb.Registration) {
+	if r.hop == n.self {
+		n.register(r.place, reg, n.self, 0)
+		return
+	}
+	n.need(r.hop)
+	n.send(r.hop, &pb.Register{Place: r.place.pb(), Registration: reg})
+}
+
+// refreshRegister asks the rendezvous whether what stood still stands, and whether it is a promise.
+func (n *Node) refreshRegister(r *route) {
+	o := r.own
+	if o == nil || r.hop == "" {
+		return
+	}
+	if o.seq != o.sent || o.sent != o.base || o.whole {
+		o.flying, o.whole = false, true
+		n.sendRegister(r)
+		return
+	}
+	o.flying, o.asked, o.refreshed = true, n.now, n.now
+	n.sendRegistration(r, &pb.Registration{Owner: []byte(n.self), Seq: o.seq, Base: o.seq})
+}
+
+func (n *Node) receiveRegisterAck(_ *peer, f *pb.RegisterAck) {
+	place, ok := placeOf(f.GetPlace())
+	if !ok || NodeID(f.GetOwner()) != n.self {
+		n.stats.Malformed++
+		return
+	}
+	n.registerAnswered(place, f)
+}
+
+func (n *Node) registerAnswered(place Place, f *pb.RegisterAck) {
+	at := place.Location()
+	r := n.routes[at]
+	if r == nil || r.own == nil {
+		return
+	}
+	if set, ok := setOf(f.GetSet(), at); ok {
+		n.learnSet(place, set)
+	}
+	o := r.own
+	if !o.flying || f.GetSeq() != o.sent {
+		return
+	}
+	o.flying = false
+	if f.GetResend() {
+		o.whole = true
+		n.sendRegister(r)
+		return
+	}
+	o.whole, o.base, o.refreshed = false, f.GetSeq(), n.now
+	waiters := o.waiters
+	o.waiters = nil
+	for _, w := range waiters {
+		if w.seq > o.base {
+			o.waiters = append(o.waiters, w)
+			continue
+		}
+		local := f.GetLocal()
+		n.call(func() { w.done(local) })
+	}
+	n.sendRegister(r)
+}
+
+func (n *Node) tickRegistrant(r *route) {
+	o := r.own
+	if o == nil {
+		return
+	}
+	switch {
+	case r.hop == "" && len(o.waiters) > 0 && n.now-o.asked > promiseTime:
+		waiters := o.waiters
+		o.waiters = nil
+		for _, w := range waiters {
+			n.stats.PromisesLocal++
+			n.call(func() { w.done(true) })
+		}
+	case o.flying && n.now-o.asked > 2*LeaseTime:
+		o.flying, o.whole = false, true
+		n.sendRegister(r)
+	case !o.flying && o.seq == o.sent && n.now-o.refreshed > refreshEvery:
+		n.refreshRegister(r)
+	}
+}

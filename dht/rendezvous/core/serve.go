@@ -1,0 +1,434 @@
+package core
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// arrival is a message that has come to a location, from this node or another.
+type arrival struct {
+	m         *proto.Message
+	id        Identity
+	from      NodeID // who sent it here
+	publisher NodeID // the publisher's node, where this node may know it
+	released  uint64
+	age       time.Duration
+	hops      int
+	served    bool
+	echo      bool
+	own       *pending // this node's own
+}
+
+func (n *Node) receivePublish(p *peer, f *proto.Publish) {
+	prefix, depth := dht.Prefix(f.Message.Topic, f.Depth)
+	if depth != f.Depth || depth == 0 {
+		n.stats.Malformed++
+		return
+	}
+	a := &arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
+		age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo}
+	if f.Hops > 0 {
+		a.publisher = NodeID(f.Origin)
+	}
+	if l := n.locations[f.Location]; l != nil && l.place.Prefix == prefix && l.place.Depth == depth {
+		l.touched = n.now
+		n.arrive(l, a)
+		return
+	}
+	place := Place{prefix, depth}
+	if at := place.Location(); at == f.Location {
+		n.arriveAnywhere(place, at, a)
+		return
+	}
+	n.stats.Malformed++
+}
+
+// arriveAnywhere takes a message to its location, here or elsewhere.
+func (n *Node) arriveAnywhere(place Place, at dht.Location, a *arrival) {
+	if l := n.locate(place, at); l != nil {
+		n.arrive(l, a)
+		return
+	}
+	n.passOn(place, n.route(place).hop, a)
+}
+
+// arrive deals with a message according to what this node is to its location.
+func (n *Node) arrive(l *location, a *arrival) {
+	switch l.phase {
+	case serving:
+		if !l.pulling {
+			if _, ok, _ := n.ancestors(l); ok {
+				n.serve(l, a)
+				return
+			}
+			l.pulling = true
+		}
+		n.wait(l, a)
+	case founding, awaiting:
+		n.wait(l, a)
+	case filling:
+		n.passOn(l.place, l.filler, a)
+	default:
+		n.passOn(l.place, n.rendezvous(l.set), a)
+	}
+}
+
+func (n *Node) wait(l *location, a *arrival) {
+	if l.waiting.len() >= n.cfg.Limits.Waiting && a.id.Epoch == 0 {
+		n.stats.DroppedWaiting++
+		return
+	}
+	if l.waiting.len() >= 2*n.cfg.Limits.Waiting && a.own == nil {
+		n.stats.DroppedWaiting++ // its publisher's node keeps it, and sends it again
+		return
+	}
+	if a.own == nil {
+		a.m = a.m.Clone()
+	}
+	l.waiting.push(a)
+}
+
+// passOn sends a message to whoever can deal with it.
+func (n *Node) passOn(place Place, to NodeID, a *arrival) {
+	if a.own != nil {
+		if to == n.self { // its location is not served here, and nobody else is there
+			to = ""
+		}
+		e := a.own
+		if e.via = ""; e.r.hop == n.self {
+			e.r.hop = to
+		}
+		n.transmit(e)
+		return
+	}
+	if to == "" || to == n.self || to == a.from || a.hops >= proto.MaxHops {
+		if a.id.Epoch == 0 {
+			n.stats.DroppedQoS0++
+		}
+		return // its publisher's node keeps it
+	}
+	n.stats.Forwarded++
+	f := &proto.Publish{Message: a.m, Location: place.Location(), Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
+		Released: a.released, Served: a.served, Echo: a.echo, Hops: a.hops + 1, Age: a.age}
+	if a.served {
+		f.Origin = string(a.publisher)
+	}
+	if a.id.Epoch != 0 {
+		if len(n.relayed) >= n.cfg.Limits.UnknownEpochs {
+			clear(n.relayed)
+		}
+		n.relayed[a.id.Epoch] = a.from
+	}
+	if p := n.peers[a.from]; p != nil && a.hops == 0 && n.now-p.toldSet > time.Second/2 {
+		if set := n.route(place).set; set.Version > 0 {
+			p.toldSet = n.now
+			n.send(a.from, &pb.SetNews{Place: place.pb(), Set: set.pb()})
+		}
+	}
+	n.need(to)
+	n.send(to, f)
+}
+
+// dest is a node that a message is for.
+type dest struct {
+	node   NodeID
+	groups []proto.Group
+	plain  bool
+	qos    byte
+}
+
+// candidate is a node that has members in a shared subscription.
+type candidate struct {
+	node    NodeID
+	members int
+	qos     byte
+	online  bool
+}
+
+// matching gathers who a message is for. It is used again for each message.
+type matching struct {
+	dests  []dest
+	groups map[proto.Group][]candidate
+	keys   []proto.Group
+	m      *proto.Message
+	except NodeID // whose plain subscribers have it
+	anyone bool   // somebody beside except is interested in something here
+}
+
+func (s *matching) reset(m *proto.Message, except NodeID) {
+	s.dests, s.keys = s.dests[:0], s.keys[:0]
+	clear(s.groups)
+	s.m, s.except = m, except
+}
+
+func (s *matching) dest(node NodeID) *dest {
+	for i := range s.dests {
+		if s.dests[i].node == node {
+			return &s.dests[i]
+		}
+	}
+	s.dests = append(s.dests, dest{node: node})
+	return &s.dests[len(s.dests)-1]
+}
+
+func (s *matching) add(filter string, node NodeID, i *Interest) {
+	if i.Plain && node != s.except {
+		d := s.dest(node)
+		d.plain = true
+		d.qos = max(d.qos, i.QoS)
+	}
+	for _, g := range i.Groups {
+		key := proto.Group{Name: g.Name, Filter: filter}
+		if s.groups == nil {
+			s.groups = map[proto.Group][]candidate{}
+		}
+		if s.groups[key] == nil {
+			s.keys = append(s.keys, key)
+		}
+		s.groups[key] = append(s.groups[key], candidate{node, g.Members, g.QoS, g.Online})
+	}
+}
+
+// match finds the nodes that a message is for. The result is good until the next call.
+func (n *Node) match(l *location, m *proto.Message, id Identity, except NodeID) []dest {
+	s := &n.scratch
+	s.reset(m, except)
+	l.tree.Match(m.Topic, s.add)
+	above, _, _ := n.ancestors(l)
+	for _, t := range above {
+		t.tree.Match(m.Topic, s.add)
+	}
+	slices.SortFunc(s.keys, func(a, b proto.Group) int {
+		if a.Filter != b.Filter {
+			if a.Filter < b.Filter {
+				return -1
+			}
+			return 1
+		}
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	turn := id
+	if id.Epoch == 0 {
+		n.turn++
+		turn.Seq = n.turn
+	}
+	for _, k := range s.keys {
+		c := n.pick(k, s.groups[k], turn)
+		d := s.dest(c.node)
+		d.groups = append(d.groups, k)
+		d.qos = max(d.qos, c.qos)
+	}
+	slices.SortFunc(s.dests, func(a, b dest) int {
+		if a.node < b.node {
+			return -1
+		}
+		return 1
+	})
+	n.stats.Matched++
+	return s.dests
+}
+
+// pick chooses the node of a shared subscription that gets a message: weighted rendezvous hashing (Thaler
+// and Ravishankar 1998) of the message's identity, so that every rendezvous that knows the same members
+// chooses the same one, and a retry goes where the message went. Members with a connection, at nodes in
+// reach, come first.
+func (n *Node) pick(g proto.Group, cs []candidate, id Identity) candidate {
+	rank := func(c candidate) int {
+		switch {
+		case c.online && n.inReach(c.node):
+			return 2
+		case n.inReach(c.node):
+			return 1
+		}
+		return 0
+	}
+	best, score, top := cs[0], math.Inf(-1), -1
+	for _, c := range cs {
+		h := hash(id, g, c.node)
+		s := -float64(max(c.members, 1)) / math.Log((float64(h>>11)+0.5)/(1<<53))
+		if r := rank(c); r > top || r == top && s > score {
+			best, score, top = c, s, r
+		}
+	}
+	return best
+}
+
+// hash mixes an identity, a group and a node into a number (FNV-1a, finished as in MurmurHash3).
+func hash(id Identity, g proto.Group, node NodeID) uint64 {
+	h := uint64(14695981039346656037)
+	mix := func(s string) {
+		for i := range len(s) {
+			h = (h ^ uint64(s[i])) * 1099511628211
+		}
+		h = (h ^ 0xff) * 1099511628211
+	}
+	mix(g.Name)
+	mix(g.Filter)
+	mix(string(node))
+	h ^= id.Epoch
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h ^= id.Seq * 0x9e3779b97f4a7c15
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// serve does the rendezvous' part for one message.
+func (n *Node) serve(l *location, a *arrival) {
+	keep := a.id.Epoch != 0
+	var s *stream
+	if keep {
+		s = n.stream(l, a.id.Epoch)
+		s.hop = a.from
+		s.release(a.released)
+		if a.id.Seq <= s.low || s.seen.has(a.id.Seq) {
+			n.again(s, a)
+			return
+		}
+		if a.own == nil {
+			a.m = a.m.Clone() // it outlives the buffer that it came in
+		}
+	}
+	var stamp uint64
+	if a.m.Retain {
+		stamp = n.stamp(a.age)
+	}
+	except := NodeID("")
+	if a.served {
+		except = a.publisher
+	}
+	dests := n.match(l, a.m, a.id, except)
+	sure := n.sure(l)
+	if !keep {
+		n.serveUnkept(l, a, dests, sure)
+		return
+	}
+	s.seen.add(a.id.Seq)
+	e := &entry{l: l, s: s, id: a.id, m: a.m, size: a.m.Size(), at: n.now, stamp: stamp, own: a.own}
+	for _, d := range dests {
+		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups})
+		e.left++
+	}
+	n.take(e)
+	if !sure {
+		n.unsettle(l, e, except)
+	}
+	for i := range e.shares {
+		n.deliver(e, &e.shares[i])
+	}
+	if stamp != 0 {
+		n.retain(l, e)
+	}
+	if a.echo {
+		n.whenListed(l, a.m, func() { n.ackTaken(e) })
+	}
+	n.finish(e)
+}
+
+// serveUnkept passes on a QoS 0 message, and lets its publisher's node know where nobody wants such.
+func (n *Node) serveUnkept(l *location, a *arrival, dests []dest, sure bool) {
+	for _, d := range dests {
+		n.sendOnce(l, a, d)
+	}
+	if len(dests) > 0 || a.hops > 0 || !sure || !a.served || n.interested(l, a.publisher) {
+		return
+	}
+	l.told[a.from] = true
+	if a.from == n.self {
+		n.out = append(n.out, Effect{Kind: Quiet, Place: l.place, Until: n.now + LeaseTime})
+		return
+	}
+	n.send(a.from, &pb.NoInterest{Place: l.place.pb()})
+}
+
+// interested reports whether anybody wants anything of a location's topics that the plain subscribers of the
+// publisher's own node have not got already.
+func (n *Node) interested(l *location, publisher NodeID) bool {
+	above, _, _ := n.ancestors(l)
+	for _, t := range append(above, &l.table) {
+		for _, r := range t.owners {
+			if len(r.interests) > 0 && (r.owner != publisher || r.groups()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// awake has the driver forget what it was told by Quiet.
+func (n *Node) awake(Place) { n.out = append(n.out, Effect{Kind: Awake}) }
+
+func (n *Node) receiveNoInterest(p *peer, f *pb.NoInterest) {
+	place, ok := placeOf(f.GetPlace())
+	if !ok {
+		n.stats.Malformed++
+		return
+	}
+	r := n.routes[place.Location()]
+	if r == nil || r.hop != p.id || r.switching {
+		return
+	}
+	r.quiet = true
+	p.used = n.now
+	if p.lease.held > n.now {
+		n.out = append(n.out, Effect{Kind: Quiet, Place: place, Until: p.lease.held})
+	}
+}
+
+func (n *Node) receiveWake(p *peer, f *pb.Wake) {
+	for _, w := range f.GetPlaces() {
+		if place, ok := placeOf(w); ok {
+			if r := n.routes[place.Location()]; r != nil {
+				r.quiet = false
+			}
+		}
+	}
+	n.out = append(n.out, Effect{Kind: Awake})
+	n.ack(p.id, f.GetOp())
+}
+
+// receiveSync answers when everything that came before it is where it belongs, in order.
+func (n *Node) receiveSync(p *peer, f *pb.Sync) {
+	place, ok := placeOf(f.GetPlace())
+	if !ok {
+		n.ack(p.id, f.GetOp()) // about deliveries: they are with the broker
+		return
+	}
+	to := n.route(place).hop
+	if l := n.locations[place.Location()]; l != nil {
+		switch l.phase {
+		case founding, awaiting, serving:
+			to = n.self
+		case filling:
+			to = l.filler
+		default:
+			to = n.rendezvous(l.set)
+		}
+	}
+	if to == n.self || to == "" || to == p.id || f.GetHops() >= proto.MaxHops {
+		n.ack(p.id, f.GetOp())
+		return
+	}
+	n.request(to, func(op uint64) any {
+		return &pb.Sync{Op: op, Place: f.GetPlace(), Hops: f.GetHops() + 1}
+	}, func(bool) { n.ack(p.id, f.GetOp()) })
+}
+
+// stamp gives a retained message its place in time: a hybrid logical clock (Kulkarni et al. 2014), 48 bits of
+// milliseconds and 16 of counting. One that has waited is stamped that much earlier.
+func (n *Node) stamp(age time.Duration) uint64 {
+	wall := uint64(max(0, n.wall.UnixMilli())) << 16 //nolint:gosec // not negative
+	if age > time.Second {
+		return wall - min(wall, uint64(age.Milliseconds())<<16) //nolint:gosec // positive
+	}
+	n.clock = max(n.clock+1, wall)
+	return n.clock
+}

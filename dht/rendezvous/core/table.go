@@ -1,0 +1,181 @@
+package core
+
+import (
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// Interest is what the subscribers of one node want of one filter.
+type Interest struct {
+	Groups []GroupInterest
+	Hold   time.Duration // the longest session expiry behind it
+	Plain  bool          // there are subscribers outside of shared groups
+	QoS    byte          // the highest that any of them asked for
+}
+
+// GroupInterest is a node's share in a shared subscription.
+type GroupInterest struct {
+	Name    string
+	Members int
+	QoS     byte
+	Online  bool // Members counts members with a connection
+}
+
+func (i *Interest) zero() bool { return !i.Plain && len(i.Groups) == 0 }
+
+func (i *Interest) pb(filter string) *pb.Interest {
+	p := &pb.Interest{Filter: filter, Plain: i.Plain, Qos: uint32(i.QoS), HoldS: uint32(min(i.Hold, MaxHold) / time.Second)} //nolint:gosec // bounded
+	for _, g := range i.Groups {
+		p.Groups = append(p.Groups, &pb.GroupInterest{Name: g.Name, Qos: uint32(g.QoS), Members: uint32(g.Members), Online: g.Online}) //nolint:gosec // a count
+	}
+	return p
+}
+
+func interestOf(p *pb.Interest) *Interest {
+	i := &Interest{Plain: p.GetPlain(), QoS: byte(min(p.GetQos(), 2)), Hold: min(time.Duration(p.GetHoldS())*time.Second, MaxHold)}
+	for _, g := range p.GetGroups() {
+		i.Groups = append(i.Groups, GroupInterest{Name: g.GetName(), QoS: byte(min(g.GetQos(), 2)),
+			Members: int(min(g.GetMembers(), 1<<20)), Online: g.GetOnline()})
+	}
+	return i
+}
+
+// registration is what one node wants at one location.
+type registration struct {
+	owner     NodeID
+	seq       uint64
+	interests map[string]*Interest
+	refreshed time.Duration
+}
+
+func (r *registration) groups() bool {
+	for _, i := range r.interests {
+		if len(i.Groups) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// hold is how long the registration stands without being refreshed.
+func (r *registration) hold() time.Duration {
+	h := MinHold
+	for _, i := range r.interests {
+		h = max(h, i.Hold)
+	}
+	return min(h, MaxHold)
+}
+
+func (r *registration) pb() *pb.Registration {
+	p := &pb.Registration{Owner: []byte(r.owner), Seq: r.seq}
+	for _, f := range sortedKeys(r.interests) {
+		p.Interests = append(p.Interests, r.interests[f].pb(f))
+	}
+	return p
+}
+
+// table is the registrations that stand at a place, of one's own or inherited.
+type table struct {
+	owners map[NodeID]*registration
+	tree   topic.Tree[NodeID, *Interest]
+}
+
+func newTable() table { return table{owners: map[NodeID]*registration{}} }
+
+// verdict is what came of applying a registration.
+type verdict int
+
+const (
+	applied verdict = iota // the table changed
+	known                  // it was there already, or something newer
+	unknown                // it is a change of something that is not here
+	refused                // it is no registration for this place, or too large
+)
+
+// apply takes over a registration, or the change of one. It reports the interests that are new.
+func (t *table) apply(r *pb.Registration, limit int, now time.Duration) (verdict, []string) {
+	owner := NodeID(r.GetOwner())
+	if !owner.valid() || r.GetSeq() == 0 {
+		return refused, nil
+	}
+	have := t.owners[owner]
+	if have != nil && have.seq >= r.GetSeq() {
+		have.refreshed = now
+		return known, nil
+	}
+	if r.GetBase() != 0 && (have == nil || have.seq != r.GetBase()) {
+		return unknown, nil
+	}
+	for _, i := range r.GetInterests() {
+		if topic.ValidFilter(i.GetFilter(), topic.Limits{}) != nil {
+			return refused, nil
+		}
+	}
+	if have == nil {
+		have = &registration{owner: owner, interests: map[string]*Interest{}}
+		t.owners[owner] = have
+	}
+	have.seq, have.refreshed = r.GetSeq(), now
+	mentioned := map[string]bool{}
+	var added []string
+	for _, i := range r.GetInterests() {
+		filter, interest := i.GetFilter(), interestOf(i)
+		mentioned[filter] = true
+		switch {
+		case interest.zero():
+			delete(have.interests, filter)
+			t.tree.Delete(filter, owner)
+		case have.interests[filter] != nil || len(have.interests) < limit:
+			have.interests[filter] = interest
+			t.tree.Set(filter, owner, interest)
+			added = append(added, filter)
+		}
+	}
+	if r.GetBase() == 0 {
+		for _, f := range sortedKeys(have.interests) {
+			if !mentioned[f] {
+				delete(have.interests, f)
+				t.tree.Delete(f, owner)
+			}
+		}
+	}
+	return applied, added
+}
+
+// drop forgets an owner.
+func (t *table) drop(owner NodeID) {
+	r := t.owners[owner]
+	if r == nil {
+		return
+	}
+	for f := range r.interests {
+		t.tree.Delete(f, owner)
+	}
+	delete(t.owners, owner)
+}
+
+// have lists what stands, for a comparison with another's.
+func (t *table) have() []*pb.Seq {
+	var s []*pb.Seq
+	for _, o := range sortedKeys(t.owners) {
+		s = append(s, &pb.Seq{Owner: []byte(o), Seq: t.owners[o].seq})
+	}
+	return s
+}
+
+// missing returns the registrations that somebody who has these lacks.
+func (t *table) missing(have []*pb.Seq) []*pb.Registration {
+	theirs := map[NodeID]uint64{}
+	for _, h := range have {
+		theirs[NodeID(h.GetOwner())] = h.GetSeq()
+	}
+	var m []*pb.Registration
+	for _, o := range sortedKeys(t.owners) {
+		if r := t.owners[o]; r.seq > theirs[o] {
+			m = append(m, r.pb())
+		}
+	}
+	return m
+}

@@ -1,0 +1,131 @@
+package core
+
+import (
+	"slices"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// unsettled is a message that was matched by a rendezvous that knew too little: registrations may stand at
+// members that it could not reach. It is kept until a majority has matched it, against registrations that
+// come from other members; never against new ones, which were made after it.
+type unsettled struct {
+	e      *entry
+	except NodeID // whose plain subscribers have it
+}
+
+// sure reports whether nothing can stand that this rendezvous does not know.
+func (n *Node) sure(l *location) bool {
+	if !n.whole(l.set) {
+		return false
+	}
+	_, _, sure := n.ancestors(l)
+	return sure
+}
+
+func (n *Node) unsettle(l *location, e *entry, except NodeID) {
+	if e.pinned++; e.s.entries[e.id.Seq] == nil {
+		n.take(e)
+	}
+	l.unsettled.push(&unsettled{e, except})
+	clear(l.synced)
+	for l.unsettled.len() > n.cfg.Limits.Unsettled {
+		n.stats.DroppedUnsettled++
+		n.settleOne(l.unsettled.pop())
+	}
+}
+
+func (n *Node) settleOne(u *unsettled) {
+	u.e.pinned--
+	n.finish(u.e)
+}
+
+// matchUnsettled serves what is kept to a node whose registration was missed.
+func (n *Node) matchUnsettled(l *location, owner NodeID, filters []string) {
+	if l.phase != serving {
+		return
+	}
+	for _, u := range slices.Clone(l.unsettled.live()) {
+		s := share{node: owner}
+		for _, f := range filters {
+			i := n.interestAt(l, owner, f)
+			if i == nil || !topic.Match(f, u.e.m.Topic) {
+				continue
+			}
+			s.plain = s.plain || i.Plain && owner != u.except
+			for _, g := range i.Groups {
+				if key := (proto.Group{Name: g.Name, Filter: f}); !u.e.servedGroup(key) {
+					s.groups = append(s.groups, key)
+				}
+			}
+		}
+		if s.plain && u.e.servedPlain(owner) {
+			s.plain = false
+		}
+		if !s.plain && len(s.groups) == 0 {
+			continue
+		}
+		u.e.shares = append(u.e.shares, s)
+		u.e.left++
+		n.owe(u.e, owner)
+		n.deliver(u.e, &u.e.shares[len(u.e.shares)-1])
+	}
+}
+
+// interestAt finds what a node wants of a filter, at a location or above it.
+func (n *Node) interestAt(l *location, owner NodeID, filter string) *Interest {
+	above, _, _ := n.ancestors(l)
+	for _, t := range append(above, &l.table) {
+		if i, ok := t.tree.Get(filter, owner); ok {
+			return i
+		}
+	}
+	return nil
+}
+
+func (e *entry) servedPlain(node NodeID) bool {
+	return slices.ContainsFunc(e.shares, func(s share) bool { return s.node == node && s.plain })
+}
+
+func (e *entry) servedGroup(g proto.Group) bool {
+	return slices.ContainsFunc(e.shares, func(s share) bool { return slices.Contains(s.groups, g) })
+}
+
+// settledBy notes that a member's registrations have all been matched.
+func (n *Node) settledBy(l *location, member NodeID) {
+	if l.unsettled.len() == 0 || l.phase != serving {
+		return
+	}
+	l.synced[member] = true
+	have := 1
+	for _, m := range l.set.Members {
+		if l.synced[m] {
+			have++
+		}
+	}
+	if have < l.set.majority() || !n.sure(l) {
+		return
+	}
+	for _, u := range l.unsettled.takeAll() {
+		n.settleOne(u)
+	}
+}
+
+// tickUnsettled asks the members in reach what they know, once there are enough of them.
+func (n *Node) tickUnsettled(l *location) {
+	if l.unsettled.len() == 0 || !n.sure(l) || n.now < l.nextDigest {
+		return
+	}
+	if len(l.set.Members) == 1 {
+		n.settledBy(l, n.self)
+		return
+	}
+	l.nextDigest = n.now + leaseEvery
+	for _, m := range l.set.Members {
+		if m != n.self && n.inReach(m) && !l.synced[m] {
+			n.send(m, n.digest(l, false))
+		}
+	}
+	n.settledBy(l, "")
+}

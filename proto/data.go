@@ -1,0 +1,375 @@
+package proto
+
+import (
+	"errors"
+	"time"
+	"unsafe"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// The two frames that carry messages have codecs of their own, because every message passes them: they are
+// written straight from a Message and read in place. The bytes are those of route.proto's Publish and
+// Deliver, and the tests hold them against the generated code.
+
+// Publish is a message on its way to its location's rendezvous; see route.proto.
+type Publish struct {
+	Message  *Message
+	Location [LocationSize]byte
+	Depth    int
+	Epoch    uint64
+	Seq      uint64
+	Released uint64
+	Age      time.Duration // rounded to milliseconds on the wire
+	Origin   string
+	Hops     int
+	Served   bool
+	Echo     bool
+}
+
+// Group names a shared subscription: $share/NAME/FILTER.
+type Group struct{ Name, Filter string }
+
+// Deliver is a message for subscribers at the node that it is sent to; see route.proto.
+type Deliver struct {
+	Message  *Message
+	Location [LocationSize]byte
+	Epoch    uint64
+	Seq      uint64
+	Forget   uint64
+	Stamp    uint64
+	Groups   []Group
+	Plain    bool
+}
+
+func appendString(b []byte, n protowire.Number, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return protowire.AppendString(protowire.AppendTag(b, n, protowire.BytesType), s)
+}
+
+func appendBytes(b []byte, n protowire.Number, s []byte) []byte {
+	if len(s) == 0 {
+		return b
+	}
+	return protowire.AppendBytes(protowire.AppendTag(b, n, protowire.BytesType), s)
+}
+
+func appendUint(b []byte, n protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.VarintType), v)
+}
+
+func appendFixed(b []byte, n protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendFixed64(protowire.AppendTag(b, n, protowire.Fixed64Type), v)
+}
+
+func appendBool(b []byte, n protowire.Number, v bool) []byte {
+	if !v {
+		return b
+	}
+	return appendUint(b, n, 1)
+}
+
+// ExpiresMillis is a message's remaining life as the wire has it: milliseconds plus one, 0 for no limit.
+func ExpiresMillis(expires, now time.Time) uint64 {
+	if expires.IsZero() {
+		return 0
+	}
+	return uint64(max(0, expires.Sub(now).Milliseconds())) + 1 //nolint:gosec // not negative
+}
+
+// maxExpiry is the longest life that a message may claim: MQTT's largest message expiry interval.
+const maxExpiry = uint64(1<<32) * 1000
+
+// ExpiresAt is the opposite of ExpiresMillis.
+func ExpiresAt(ms uint64, now time.Time) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(min(ms-1, maxExpiry)) * time.Millisecond) //nolint:gosec // bounded
+}
+
+func sizeBytes(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return 1 + protowire.SizeBytes(n)
+}
+
+func (m *Message) size(expires uint64) int {
+	n := sizeBytes(len(m.Topic)) + sizeBytes(len(m.Payload)) + sizeBytes(len(m.Properties))
+	if m.QoS > 0 {
+		n += 2
+	}
+	if m.Retain {
+		n += 2
+	}
+	if expires > 0 {
+		n += 1 + protowire.SizeVarint(expires)
+	}
+	return n
+}
+
+func (m *Message) appendField(b []byte, n protowire.Number, now time.Time) []byte {
+	expires := ExpiresMillis(m.Expires, now)
+	b = protowire.AppendTag(b, n, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(m.size(expires))) //nolint:gosec // a size
+	b = appendString(b, 1, m.Topic)
+	b = appendBytes(b, 2, m.Payload)
+	b = appendBytes(b, 3, m.Properties)
+	b = appendUint(b, 4, uint64(m.QoS))
+	b = appendBool(b, 5, m.Retain)
+	return appendUint(b, 6, expires)
+}
+
+func (p *Publish) append(b []byte, now time.Time) []byte {
+	b = appendBytes(b, 1, p.Location[:])
+	b = appendUint(b, 2, uint64(p.Depth)) //nolint:gosec // not negative
+	b = p.Message.appendField(b, 3, now)
+	b = appendFixed(b, 4, p.Epoch)
+	b = appendUint(b, 5, p.Seq)
+	b = appendUint(b, 6, p.Released)
+	b = appendBool(b, 7, p.Served)
+	b = appendBool(b, 8, p.Echo)
+	b = appendString(b, 9, p.Origin)
+	b = appendUint(b, 10, uint64(p.Hops))                          //nolint:gosec // not negative
+	return appendUint(b, 11, uint64(max(0, p.Age.Milliseconds()))) //nolint:gosec // not negative
+}
+
+func (d *Deliver) append(b []byte, now time.Time) []byte {
+	b = appendBytes(b, 1, d.Location[:])
+	b = d.Message.appendField(b, 2, now)
+	b = appendFixed(b, 3, d.Epoch)
+	b = appendUint(b, 4, d.Seq)
+	b = appendBool(b, 5, d.Plain)
+	for _, g := range d.Groups {
+		b = protowire.AppendTag(b, 6, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(sizeBytes(len(g.Name))+sizeBytes(len(g.Filter)))) //nolint:gosec // a size
+		b = appendString(b, 1, g.Name)
+		b = appendString(b, 2, g.Filter)
+	}
+	b = appendUint(b, 7, d.Forget)
+	return appendFixed(b, 8, d.Stamp)
+}
+
+// field is one field of a protobuf message as it was read.
+type field struct {
+	num   protowire.Number
+	num64 uint64 // of a varint or a fixed64
+	bytes []byte // of a length-delimited field: aliases the input
+}
+
+// nextField splits a field off b.
+func nextField(b []byte) (f field, rest []byte, err error) {
+	num, typ, n := protowire.ConsumeTag(b)
+	if n < 0 {
+		return f, nil, protowire.ParseError(n)
+	}
+	b = b[n:]
+	f.num = num
+	switch typ {
+	case protowire.VarintType:
+		f.num64, n = protowire.ConsumeVarint(b)
+	case protowire.Fixed64Type:
+		f.num64, n = protowire.ConsumeFixed64(b)
+	case protowire.BytesType:
+		f.bytes, n = protowire.ConsumeBytes(b)
+	default:
+		n = protowire.ConsumeFieldValue(num, typ, b)
+		f.num = 0 // no field of ours has such a type
+	}
+	if n < 0 {
+		return f, nil, protowire.ParseError(n)
+	}
+	return f, b[n:], nil
+}
+
+// alias makes a string of bytes that are not written to again.
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+var (
+	errNoMessage  = errors.New("no message in it")
+	errLocation   = errors.New("a location has 32 bytes")
+	errDepth      = errors.New("more levels than a topic can have")
+	errQoS        = errors.New("QoS above 2")
+	errNode       = errors.New("a node's name has 16 to 80 bytes")
+	errHops       = errors.New("passed on too often")
+	errGroups     = errors.New("too many groups")
+	errIdentity   = errors.New("a message that must not be lost has an identity, of two parts")
+	maxTopicDepth = 65535
+)
+
+// maxGroups bounds the shared subscriptions that one node can be picked for with one message.
+const maxGroups = 1024
+
+func decodeMessage(b []byte, now time.Time) (*Message, error) {
+	m := new(Message)
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return nil, err
+		}
+		b = rest
+		switch f.num {
+		case 1:
+			m.Topic = alias(f.bytes)
+		case 2:
+			m.Payload = f.bytes
+		case 3:
+			m.Properties = f.bytes
+		case 4:
+			if f.num64 > 2 {
+				return nil, errQoS
+			}
+			m.QoS = byte(f.num64)
+		case 5:
+			m.Retain = f.num64 != 0
+		case 6:
+			m.Expires = ExpiresAt(f.num64, now)
+		}
+	}
+	return m, m.Validate()
+}
+
+// Validate says what is wrong with a message from another node.
+func (m *Message) Validate() error {
+	if err := topic.ValidName(m.Topic, topic.Limits{}); err != nil {
+		return err
+	}
+	if len(m.Properties) > 0 {
+		return ValidProperties(m.Properties)
+	}
+	return nil
+}
+
+func (p *Publish) decode(b []byte, now time.Time) error {
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.num {
+		case 1:
+			if len(f.bytes) != LocationSize {
+				return errLocation
+			}
+			copy(p.Location[:], f.bytes)
+		case 2:
+			if f.num64 > uint64(maxTopicDepth) { //nolint:gosec // a constant
+				return errDepth
+			}
+			p.Depth = int(f.num64) //nolint:gosec // bounded
+		case 3:
+			if p.Message, err = decodeMessage(f.bytes, now); err != nil {
+				return err
+			}
+		case 4:
+			p.Epoch = f.num64
+		case 5:
+			p.Seq = f.num64
+		case 6:
+			p.Released = f.num64
+		case 7:
+			p.Served = f.num64 != 0
+		case 8:
+			p.Echo = f.num64 != 0
+		case 9:
+			if len(f.bytes) < MinNodeSize || len(f.bytes) > MaxNodeSize {
+				return errNode
+			}
+			p.Origin = string(f.bytes)
+		case 10:
+			if f.num64 > MaxHops {
+				return errHops
+			}
+			p.Hops = int(f.num64) //nolint:gosec // bounded
+		case 11:
+			p.Age = time.Duration(min(f.num64, maxExpiry)) * time.Millisecond //nolint:gosec // bounded
+		}
+	}
+	return checkData(p.Message, p.Epoch, p.Seq)
+}
+
+func (d *Deliver) decode(b []byte, now time.Time) error {
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch f.num {
+		case 1:
+			if len(f.bytes) != LocationSize {
+				return errLocation
+			}
+			copy(d.Location[:], f.bytes)
+		case 2:
+			if d.Message, err = decodeMessage(f.bytes, now); err != nil {
+				return err
+			}
+		case 3:
+			d.Epoch = f.num64
+		case 4:
+			d.Seq = f.num64
+		case 5:
+			d.Plain = f.num64 != 0
+		case 6:
+			if len(d.Groups) == maxGroups {
+				return errGroups
+			}
+			g, err := decodeGroup(f.bytes)
+			if err != nil {
+				return err
+			}
+			d.Groups = append(d.Groups, g)
+		case 7:
+			d.Forget = f.num64
+		case 8:
+			d.Stamp = f.num64
+		}
+	}
+	if d.Message == nil {
+		return errNoMessage
+	}
+	if (d.Epoch == 0) != (d.Seq == 0) {
+		return errIdentity
+	}
+	return nil
+}
+
+func decodeGroup(b []byte) (g Group, err error) {
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return g, err
+		}
+		b = rest
+		switch f.num {
+		case 1:
+			g.Name = string(f.bytes)
+		case 2:
+			g.Filter = string(f.bytes)
+		}
+	}
+	return g, topic.ValidFilter(g.Filter, topic.Limits{})
+}
+
+func checkData(m *Message, epoch, seq uint64) error {
+	if m == nil {
+		return errNoMessage
+	}
+	if kept := m.QoS > 0 || m.Retain; kept && epoch == 0 || (epoch == 0) != (seq == 0) {
+		return errIdentity
+	}
+	return nil
+}
