@@ -124,7 +124,7 @@ func TestMistakesInAddresses(t *testing.T) {
 		{"--admin", "admin.listen", "7880", `"7880" is no address; want a loopback host:port such as 127.0.0.1:7880, or the path of a Unix socket`},
 	} {
 		t.Run(tc.value, func(t *testing.T) {
-			got := refused(t, Sources{File: write(t, ""), Flags: []Flag{{tc.flag, tc.key, []string{tc.value}}}})
+			got := refused(t, Sources{File: write(t, ""), Flags: []Flag{{Name: tc.flag, Key: tc.key, Values: []string{tc.value}}}})
 			want := tc.flag + ": " + tc.key
 			if strings.HasPrefix(got, want+"[0]") {
 				want += "[0]"
@@ -168,8 +168,8 @@ func TestPriority(t *testing.T) {
 		Env: []string{"MOZZIE_LOG_LEVEL=error", "MOZZIE_LOCATIONS_DEPTH=3", "HOME=/home/me",
 			"MOZZIE_SWARM_LISTEN=/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2"},
 		Flags: []Flag{
-			{"--log-level", "log.level", []string{"debug"}},
-			{"--mqtt", "mqtt.listeners", []string{"tcp://127.0.0.1:0", "ws://0.0.0.0:0/mqtt?anonymous=true"}},
+			{Name: "--log-level", Key: "log.level", Values: []string{"debug"}},
+			{Name: "--mqtt", Key: "mqtt.listeners", Values: []string{"tcp://127.0.0.1:0", "ws://0.0.0.0:0/mqtt?anonymous=true"}},
 		},
 	})
 	if err != nil {
@@ -227,7 +227,7 @@ limits: {max_packet_size: 64KiB, max_queued_bytes: 1_000_000, max_session_expiry
 
 func TestFileInDataDirectory(t *testing.T) {
 	file := write(t, "locations: {depth: 4}\n")
-	data := Flag{"--data", "data", []string{filepath.Dir(file)}}
+	data := Flag{Name: "--data", Key: "data", Values: []string{filepath.Dir(file)}}
 	c, err := Load(Sources{Flags: []Flag{data}})
 	if err != nil || c.Locations.Depth != 4 {
 		t.Errorf("depth %d, %v", c.Locations.Depth, err)
@@ -275,7 +275,7 @@ func TestShow(t *testing.T) {
 	c, err := Load(Sources{
 		File:  file,
 		Env:   []string{"MOZZIE_SWARM_JOIN=the-secret", "HOME=/home/me"},
-		Flags: []Flag{{"--open", "swarm.open", []string{"true"}}},
+		Flags: []Flag{{Name: "--open", Key: "swarm.open", Values: []string{"true"}}},
 	})
 	if err != nil {
 		t.Fatal(err)

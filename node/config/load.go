@@ -32,6 +32,7 @@ type Flag struct {
 	Name   string   // as the user wrote it: "--mqtt"
 	Key    string   // "mqtt.listeners"
 	Values []string // one, or the whole of a list
+	Joined bool     // a list is in one value, for SplitList
 }
 
 // Problem is one thing that is wrong with a configuration.
@@ -203,7 +204,11 @@ func (c *Config) applyFlags(flags []Flag) (problems Problems) {
 			problems = append(problems, Problem{Where: f.Name, Key: f.Key, Text: "unknown key; " + hint})
 			continue
 		}
-		problems = append(problems, c.apply(l, f.Name, f.Values)...)
+		values := f.Values
+		if f.Joined && l.value.Kind() == reflect.Slice {
+			values = SplitList(strings.Join(values, ","))
+		}
+		problems = append(problems, c.apply(l, f.Name, values)...)
 	}
 	return problems
 }
