@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"unicode"
 )
 
@@ -99,7 +100,7 @@ func (c *Config) loadFile(src Sources, env map[string]string) error {
 		file = filepath.Join(data, FileName)
 	}
 	text, err := readFile(file)
-	if data != "" && errors.Is(err, fs.ErrNotExist) {
+	if data != "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) {
 		return nil
 	}
 	if err != nil {
