@@ -15,8 +15,13 @@ type Swarm interface {
 	// Detour reports whether m, about to be published, is to be served to this node's own plain
 	// subscribers only when the swarm brings it back through Broker.Deliver. That is so for retained
 	// messages, which their rendezvous puts in order, and for those right behind them. It is asked once
-	// for each message, just before Publish, from the publisher's goroutine.
+	// for each message, just before Publish, from the publisher's goroutine. m is good during the call only.
 	Detour(m *proto.Message) bool
+
+	// Wanted reports whether QoS 0 messages of a topic have to go through Publish: false when nobody beyond
+	// this node's own plain subscribers wants them now, which the broker serves itself. It is consulted for
+	// QoS 0 messages without Retain that need no detour, for each of them, and must cost next to nothing.
+	Wanted(topic string) bool
 
 	// Publish takes over a batch of messages that one client of this node published, in order. The slice
 	// belongs to the caller again when Publish returns; the messages belong to everybody.
@@ -37,8 +42,9 @@ type Swarm interface {
 
 // Outgoing is a message from a client of this node on its way to the swarm.
 type Outgoing struct {
-	Msg    *proto.Message
-	Origin Origin // nil for messages that no client waits for: wills, and QoS 0
+	Msg *proto.Message
+	// Origin is nil for wills. For QoS 0 it is only there to be handed back in Delivery.
+	Origin Origin
 	// PacketID is handed back in Origin.Accepted.
 	PacketID uint16
 	// ServedHere says that this node's plain subscribers have the message already (see Swarm.Detour).

@@ -1,0 +1,205 @@
+package mqttfront
+
+// ackRing has the QoS 1 and 2 messages of a client that wait for being accepted, in their order. It is guarded
+// by conn.mu.
+type ackRing struct {
+	ring   []ackWait
+	head   int
+	n      int
+	bytes  int    // of the messages
+	pushed uint64 // messages ever
+	open1  int    // QoS 1 messages in the ring
+	open2  int    // QoS 2 exchanges of this connection until PUBCOMP
+	wait   chan struct{}
+}
+
+// ackWait is one such message.
+type ackWait struct {
+	refusal  *Refusal
+	size     int
+	packetID uint16
+	qos      byte
+	accepted bool
+	stored   bool // what this node itself keeps of it is safe
+}
+
+func (r *ackRing) at(i int) *ackWait { return &r.ring[(r.head+i)%len(r.ring)] }
+
+func (r *ackRing) push(w ackWait) {
+	if r.n == len(r.ring) {
+		bigger := make([]ackWait, max(8, 2*len(r.ring)))
+		for i := range r.n {
+			bigger[i] = *r.at(i)
+		}
+		r.ring, r.head = bigger, 0
+	}
+	*r.at(r.n) = w
+	r.n++
+	r.pushed++
+	r.bytes += w.size
+	if w.qos == 1 {
+		r.open1++
+	}
+}
+
+// pushAck notes a message that is to be acknowledged once it is accepted.
+func (c *conn) pushAck(w ackWait) {
+	c.mu.Lock()
+	c.acks.push(w)
+	c.mu.Unlock()
+}
+
+// Accepted implements Origin.
+func (c *conn) Accepted(packetID uint16, err error) {
+	c.mu.Lock()
+	qos := byte(0)
+	for i := range c.acks.n { // nearly always the first
+		if w := c.acks.at(i); w.packetID == packetID && !w.accepted {
+			w.accepted = true
+			if err != nil {
+				w.refusal = asRefusal(err, ReasonUnspecified)
+				c.b.stats.Refused.Add(1)
+			}
+			qos = w.qos
+			break
+		}
+	}
+	if qos == 1 {
+		c.releaseLocked()
+	}
+	c.mu.Unlock()
+	if qos == 2 {
+		c.accepted2(packetID, err)
+	}
+}
+
+// accepted2 notes in the session that a QoS 2 message is accepted, and acknowledges it.
+func (c *conn) accepted2(packetID uint16, err error) {
+	s := c.sess
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in, ok := s.inbound[packetID]; ok {
+		if err != nil {
+			s.forgetInboundLocked(packetID)
+		} else {
+			in.accepted = true
+			s.inbound[packetID] = in
+		}
+	}
+	c.mu.Lock()
+	c.releaseLocked()
+	c.mu.Unlock()
+	if now := s.conn.Load(); now != nil && now != c && err == nil { // the client came back meanwhile
+		now.mu.Lock()
+		now.appendAckLocked(typePubrec, packetID, reasonSuccess, "")
+		now.mu.Unlock()
+	}
+}
+
+// stored releases the acknowledgements of the messages before upTo that waited for the store.
+func (c *conn) stored(upTo uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := c.acks.pushed - uint64(c.acks.n)
+	for i := 0; i < c.acks.n && first+uint64(i) < upTo; i++ {
+		w := c.acks.at(i)
+		w.stored = true
+		if err != nil && w.refusal == nil {
+			w.refusal = &Refusal{ReasonQuotaExceeded, "the message can't be stored"}
+		}
+	}
+	c.releaseLocked()
+}
+
+// releaseLocked writes the acknowledgements that are due, in the order of the messages [MQTT-4.6.0-2]
+// [MQTT-4.6.0-3] [MQTT-4.6.0-4].
+func (c *conn) releaseLocked() {
+	r := &c.acks
+	for r.n > 0 {
+		w := r.at(0)
+		if !w.accepted || !w.stored {
+			break
+		}
+		kind := byte(typePuback)
+		if w.qos == 2 {
+			kind = typePubrec
+		} else {
+			r.open1--
+		}
+		switch {
+		case w.refusal == nil:
+			c.appendAckLocked(kind, w.packetID, reasonSuccess, "")
+		case c.version == v5:
+			if w.qos == 2 {
+				r.open2--
+			}
+			c.appendAckLocked(kind, w.packetID, w.refusal.Code, w.refusal.Text)
+		case w.refusal.Code == ReasonNotAuthorized || w.refusal.Code == reasonTopicInvalid:
+			c.appendAckLocked(kind, w.packetID, reasonSuccess, "") // [MQTT-3.3.5-2] of MQTT 3.1.1
+		default: // MQTT 3 has no way to say no: it stays without an answer
+		}
+		r.bytes -= w.size
+		*w = ackWait{}
+		r.head = (r.head + 1) % len(r.ring)
+		r.n--
+	}
+	if r.n == 0 && len(r.ring) > 64 {
+		r.ring, r.head = nil, 0
+	}
+	if r.wait != nil && !c.crowdedLocked() {
+		close(r.wait)
+		r.wait = nil
+	}
+}
+
+// crowdedLocked reports whether the client must wait before it is read from again.
+func (c *conn) crowdedLocked() bool {
+	return c.acks.n >= c.b.cfg.ReceiveMaximum || c.acks.bytes > c.b.cfg.MaxUnacceptedBytes
+}
+
+// waitForRoom keeps the reading goroutine until enough of what the client sent is accepted.
+func (c *conn) waitForRoom(u *burst) {
+	c.mu.Lock()
+	if !c.crowdedLocked() {
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
+	u.pause()
+	for {
+		c.mu.Lock()
+		if !c.crowdedLocked() || c.closing {
+			c.dirty = true
+			c.mu.Unlock()
+			return
+		}
+		if c.acks.wait == nil {
+			c.acks.wait = make(chan struct{})
+		}
+		wait := c.acks.wait
+		c.mu.Unlock()
+		select {
+		case <-wait:
+			c.seen()
+		case <-c.b.stopped:
+			return
+		}
+	}
+}
+
+// appendAckLocked appends an acknowledgement to what waits for the client.
+func (c *conn) appendAckLocked(kind byte, packetID uint16, reason Reason, text string) {
+	if c.closing {
+		return
+	}
+	if !c.problemInfo {
+		text = "" // [MQTT-3.1.2-29]
+	}
+	if c.pendingLocked() > 4*c.b.cfg.MaxPendingBytes {
+		c.abandonLocked() // it publishes and reads nothing
+		return
+	}
+	c.reserveLocked(16 + len(text))
+	c.out.b = appendAck(c.out.b, c.version, kind, packetID, reason, text)
+	c.touchLocked(nil)
+}

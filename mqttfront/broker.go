@@ -1,0 +1,326 @@
+package mqttfront
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// Broker is the MQTT side of a node.
+type Broker struct {
+	cfg   Config
+	swarm Swarm
+	auth  Auth
+	store SessionStore
+	log   *slog.Logger
+	stats *Stats
+	start time.Time
+
+	subs      topic.Tree[*session, *subscription] // outside of shared groups
+	shares    topic.Tree[string, *group]          // by filter and name
+	shareMu   sync.Mutex                          // held by those that change shares; before group.mu
+	local     topic.Names[*proto.Message]         // retained below $local and $SYS
+	slots     *slots
+	interests interests
+
+	registry
+
+	deliverMu  sync.Mutex
+	delivering outMessage // guarded by deliverMu
+
+	wg      sync.WaitGroup // every goroutine
+	stopped chan struct{}  // closed by Close
+	once    sync.Once
+}
+
+// registry knows what is there.
+type registry struct {
+	reg       sync.Mutex
+	sessions  map[string]*session
+	conns     map[*conn]struct{}
+	byHost    map[string]int
+	listeners map[*listener]struct{}
+	draining  bool
+	idle      chan struct{} // closed when draining and the last connection is gone
+}
+
+// New returns a broker that serves nobody yet: see Listen. It brings back the sessions that store kept.
+func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logger) (*Broker, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if auth == nil {
+		auth = AllowAll{}
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b := &Broker{
+		cfg: cfg, swarm: swarm, auth: auth, store: store, log: log, stats: new(Stats), start: time.Now(),
+		slots: new(slots), interests: interests{byFilter: make(map[string]*demand)},
+		registry: registry{
+			sessions: make(map[string]*session), conns: make(map[*conn]struct{}), byHost: make(map[string]int),
+			listeners: make(map[*listener]struct{}), idle: make(chan struct{}),
+		},
+		stopped: make(chan struct{}),
+	}
+	if err := b.restore(); err != nil {
+		return nil, err
+	}
+	b.wg.Go(b.runTicker)
+	return b, nil
+}
+
+// Stats returns the counters, which go on counting.
+func (b *Broker) Stats() *Stats { return b.stats }
+
+// admit lets a connection in, or not.
+func (b *Broker) admit(c *conn) error {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	if b.draining {
+		return errDraining
+	}
+	if limit := b.cfg.MaxConnectionsPerAddress; len(b.conns) >= b.cfg.MaxConnections || limit > 0 && b.byHost[c.host] >= limit {
+		b.stats.RefusedConns.Add(1)
+		return errTooMany
+	}
+	b.conns[c] = struct{}{}
+	b.byHost[c.host]++
+	b.stats.Connections.Add(1)
+	return nil
+}
+
+var (
+	errDraining = &Refusal{reasonShuttingDown, "the server is shutting down"}
+	errTooMany  = &Refusal{ReasonQuotaExceeded, "too many connections"}
+)
+
+// dismiss forgets a connection.
+func (b *Broker) dismiss(c *conn) {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	delete(b.conns, c)
+	if b.byHost[c.host]--; b.byHost[c.host] == 0 {
+		delete(b.byHost, c.host)
+	}
+	b.stats.Connections.Add(-1)
+	if b.draining && len(b.conns) == 0 {
+		b.idleLocked()
+	}
+}
+
+func (b *Broker) idleLocked() {
+	select {
+	case <-b.idle:
+	default:
+		close(b.idle)
+	}
+}
+
+func (b *Broker) isDraining() bool {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	return b.draining
+}
+
+// Drain takes leave of all clients: no more are accepted, those that are there are told (MQTT 5: 0x8B) and
+// disconnected, and their wills go to the swarm, which must still be there. It returns when all are gone, or
+// ctx is over. Deliver goes on working, for the sessions.
+func (b *Broker) Drain(ctx context.Context) error {
+	b.reg.Lock()
+	first := !b.draining
+	b.draining = true
+	var ls []*listener
+	for l := range b.listeners {
+		ls = append(ls, l)
+	}
+	cs := b.connsLocked()
+	if len(cs) == 0 {
+		b.idleLocked()
+	}
+	var ss []*session
+	for _, s := range b.sessions {
+		ss = append(ss, s)
+	}
+	b.reg.Unlock()
+	if first {
+		for _, l := range ls {
+			l.close()
+		}
+		for _, c := range cs {
+			if c.ready() {
+				c.stop(errDraining)
+			} else {
+				c.nc.Close()
+			}
+		}
+		for _, s := range ss {
+			s.hurryWill()
+		}
+	}
+	select {
+	case <-b.idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// hurryWill sends a will that waits for its delay.
+func (s *session) hurryWill() {
+	s.mu.Lock()
+	var will *WillRecord
+	if s.conn.Load() == nil && !s.ended {
+		will, s.will = s.will, nil
+		s.saveLocked(0)
+	}
+	s.mu.Unlock()
+	if will != nil {
+		s.b.publishWill(will)
+	}
+}
+
+func (b *Broker) connsLocked() []*conn {
+	cs := make([]*conn, 0, len(b.conns))
+	for c := range b.conns {
+		cs = append(cs, c)
+	}
+	return cs
+}
+
+// ready reports whether the client is past CONNECT.
+func (c *conn) ready() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sess != nil
+}
+
+// Close cuts what is left and waits for every goroutine of the broker. Without Drain before, clients are not
+// told. Sessions stay as the store has them. Only what a callback into Auth, Swarm or SessionStore may still
+// be waiting for is waited for without a limit.
+func (b *Broker) Close() error {
+	b.once.Do(func() {
+		b.reg.Lock()
+		b.draining = true
+		var ls []*listener
+		for l := range b.listeners {
+			ls = append(ls, l)
+		}
+		cs := b.connsLocked()
+		var ss []*session
+		for _, s := range b.sessions {
+			ss = append(ss, s)
+		}
+		b.reg.Unlock()
+		for _, l := range ls {
+			l.close()
+		}
+		close(b.stopped)
+		for _, c := range cs {
+			c.mu.Lock()
+			c.abandonLocked()
+			c.mu.Unlock()
+			c.nc.Close()
+		}
+		for _, s := range ss {
+			s.mu.Lock()
+			if s.timer != nil {
+				s.timer.Stop()
+			}
+			s.mu.Unlock()
+		}
+	})
+	b.wg.Wait()
+	return nil
+}
+
+// restore brings back the sessions that the store kept.
+func (b *Broker) restore() error {
+	now := time.Now()
+	return b.store.Load(func(rec SessionRecord, log SessionLog) {
+		s := &session{b: b, id: rec.ID}
+		s.user, s.expiry, s.will, s.log = rec.User, rec.Expiry, rec.Will, log
+		s.asked = 1
+		if s.since = rec.Disconnected; s.since.IsZero() {
+			s.since = now // it was connected when the node stopped
+		}
+		s.restoreQueue()
+		b.sessions[keyOf(s.user, s.id)] = s
+		b.stats.Sessions.Add(1)
+		b.stats.Offline.Add(1)
+		stand := s.standingLocked()
+		for _, r := range rec.Subs {
+			share, inner, err := topic.ParseShare(r.Filter)
+			if err != nil {
+				continue
+			}
+			sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
+				noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished}
+			if s.subs == nil {
+				s.subs = make(map[string]*subscription)
+			}
+			s.subs[sub.filter] = sub
+			b.stats.Subscriptions.Add(1)
+			if share == "" {
+				b.subs.Set(inner, s, sub)
+			} else {
+				b.joinGroup(s, sub)
+			}
+			b.demand(inner, func(d *demand) { d.add(sub, stand, 1) }, nil)
+		}
+		s.mu.Lock()
+		s.armLocked(now)
+		s.mu.Unlock()
+	})
+}
+
+// restoreQueue takes window and queue from the log.
+func (s *session) restoreQueue() {
+	after := uint64(0)
+	for {
+		es := s.log.Fetch(after, headEntries)
+		if len(es) == 0 {
+			break
+		}
+		for _, e := range es {
+			after = e.Pos
+			s.lastPos = e.Pos
+			s.count(1, int64(e.Msg.Size()))
+			switch {
+			case e.PacketID > 0 && s.win.n == 0:
+				s.win.first = e.PacketID
+				s.win.push(e)
+			case e.PacketID > 0:
+				for s.win.next() != e.PacketID && s.win.n < maxPacketIDs {
+					s.win.hole()
+				}
+				s.win.push(e)
+			case s.queue.len() >= headEntries:
+				s.spilled++
+				continue
+			default:
+				s.queue.push(e)
+			}
+			s.behind = e.Pos
+		}
+	}
+	for _, id := range s.log.Inbound() {
+		if s.inbound == nil {
+			s.inbound = make(map[uint16]inbound)
+		}
+		s.inbound[id] = inbound{accepted: true}
+	}
+}
+
+// storeDone counts what the store could not keep.
+func (b *Broker) storeDone(err error) {
+	if err != nil {
+		b.stats.StoreErrors.Add(1)
+		b.log.Warn("storing sessions", "error", err)
+	}
+}

@@ -1,0 +1,280 @@
+package mqttfront
+
+import (
+	"sync"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// burst is what one goroutine does with the packets of one read, or with one batch of deliveries: what it
+// touched is written, published and accounted for once, at its end.
+type burst struct {
+	b        *Broker
+	now      time.Time
+	self     *conn      // whose packets are read, if any
+	touched  []*conn    // to be flushed
+	batch    []Outgoing // to be published
+	receipts []Receipt  // to be told
+	synced   bool       // the store was told something that acknowledgements wait for
+	accepts  []accepted // messages that need nobody to accept them
+	redo     []Entry    // of shared subscriptions, for other members
+
+	plain [2][]byte // the current message, encoded for MQTT 3 and 5 at QoS 0 without anything of one's own
+	have  [2]bool
+
+	received, sent [3]uint64
+	slow           uint64
+}
+
+type accepted struct {
+	packetID uint16
+	err      error
+}
+
+var bursts = sync.Pool{New: func() any { return new(burst) }}
+
+func (b *Broker) begin(now time.Time) *burst {
+	u := bursts.Get().(*burst)
+	u.b, u.now = b, now
+	return u
+}
+
+// publish hands over to the swarm what was collected so far.
+func (u *burst) publish() {
+	if u.synced {
+		u.synced = false
+		u.syncStore()
+	}
+	if len(u.batch) > 0 {
+		u.b.swarm.Publish(u.batch)
+		clear(u.batch)
+		u.batch = u.batch[:0]
+	}
+	for _, a := range u.accepts {
+		u.self.Accepted(a.packetID, a.err)
+	}
+	u.accepts = u.accepts[:0]
+}
+
+// pause does what can't wait any longer, before u goes on.
+func (u *burst) pause() {
+	u.publish()
+	for _, c := range u.touched {
+		c.flush()
+	}
+	clear(u.touched)
+	u.touched = u.touched[:0]
+	u.self.flush()
+}
+
+// syncStore has the acknowledgements that wait for the store released.
+func (u *burst) syncStore() {
+	c := u.self
+	if c == nil {
+		u.b.store.Sync(u.b.storeDone)
+		return
+	}
+	c.mu.Lock()
+	upTo := c.acks.pushed
+	c.mu.Unlock()
+	u.b.store.Sync(func(err error) {
+		u.b.storeDone(err)
+		c.stored(upTo, err)
+	})
+}
+
+// end does what was put off, and gives u back.
+func (u *burst) end() {
+	u.publish()
+	for len(u.redo) > 0 || len(u.receipts) > 0 {
+		for i := 0; i < len(u.redo); i++ {
+			u.redeliver(u.redo[i])
+		}
+		clear(u.redo)
+		u.redo = u.redo[:0]
+		for i := 0; i < len(u.receipts); i++ {
+			u.receipts[i].Done()
+		}
+		clear(u.receipts)
+		u.receipts = u.receipts[:0]
+	}
+	if u.synced {
+		u.synced = false
+		u.syncStore()
+	}
+	for _, c := range u.touched {
+		c.flush()
+	}
+	clear(u.touched)
+	u.touched = u.touched[:0]
+	if u.self != nil {
+		u.self.flush()
+		u.self = nil
+	}
+	st := u.b.stats
+	for q := range u.received {
+		if n := u.received[q]; n > 0 {
+			st.Received[q].Add(n)
+		}
+		if n := u.sent[q]; n > 0 {
+			st.Sent[q].Add(n)
+		}
+	}
+	if u.slow > 0 {
+		st.DropSlow.Add(u.slow)
+	}
+	u.received, u.sent, u.slow = [3]uint64{}, [3]uint64{}, 0
+	for i := range u.plain {
+		if cap(u.plain[i]) > largeBuffer {
+			u.plain[i] = nil
+		}
+	}
+	u.b = nil
+	bursts.Put(u)
+}
+
+// outMessage is a message as it is served: possibly still in the read buffer.
+type outMessage struct {
+	proto.Message
+	keep   *proto.Message // the same with memory of its own, once somebody needed that
+	slot   *slot
+	packet []byte   // the packet that it came in, where that can be sent on to MQTT 3 clients as it is
+	from   *session // whose client published it; nil: not known
+	tally  *tally   // counts the sessions that must be through with it; nil: nobody asks
+}
+
+// owned returns the message with memory of its own.
+func (m *outMessage) owned() *proto.Message {
+	if m.keep == nil {
+		m.keep = own(&m.Message)
+	}
+	return m.keep
+}
+
+// own is proto.Message.Clone for a message whose topic is a string of its own already.
+func own(m *proto.Message) *proto.Message {
+	c := *m
+	buf := make([]byte, len(m.Payload)+len(m.Properties))
+	n := copy(buf, m.Payload)
+	copy(buf[n:], m.Properties)
+	c.Payload, c.Properties = buf[:n:n], nil
+	if len(m.Properties) > 0 {
+		c.Properties = buf[n:]
+	}
+	return &c
+}
+
+// serve gives a message to the targets that its topic has on this node.
+func (u *burst) serve(m *outMessage, targets []target) {
+	u.have = [2]bool{}
+	for i := range targets {
+		t := &targets[i]
+		if t.noLocal && t.s == m.from { // [MQTT-3.8.3-3]
+			own, ok := t.own()
+			if ok {
+				u.serveOne(m, &own)
+			}
+			continue
+		}
+		u.serveOne(m, t)
+	}
+}
+
+func (u *burst) serveOne(m *outMessage, t *target) {
+	qos := min(m.QoS, t.qos)       // [MQTT-3.8.4-8]
+	retain := m.Retain && t.retain // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+	if m.Retain && t.s.asking.Load() {
+		t.s.sawRetained(m.Topic)
+	}
+	if qos == 0 {
+		c := t.s.conn.Load()
+		if c == nil {
+			return
+		}
+		if t.s.ordered.Load() { // behind retained messages that are queued
+			t.s.offer(u, Entry{Msg: m.owned(), IDs: t.ids, Retain: retain})
+			return
+		}
+		u.send0(c, m, t.ids, retain)
+		return
+	}
+	e := Entry{Msg: m.owned(), IDs: t.ids, QoS: qos, Retain: retain}
+	if m.tally != nil {
+		m.tally.n.Add(1)
+		e.Receipt = m.tally
+	}
+	t.s.offer(u, e)
+}
+
+// send0 appends a QoS 0 message to what waits for a client.
+func (u *burst) send0(c *conn, m *outMessage, ids []uint32, retain bool) {
+	v := 0
+	if c.version == v5 {
+		v = 1
+	}
+	shared := len(ids) == 0 && !retain && (v == 0 || c.aliasMax == 0)
+	var packet []byte
+	size := 0
+	var o outgoing
+	switch {
+	case shared && v == 0 && m.packet != nil:
+		packet = m.packet
+		size = len(packet)
+	case shared:
+		if !u.have[v] {
+			o = outgoing{version: c.version}
+			o.expires(&m.Message, u.now)
+			u.plain[v] = appendPublish(u.plain[v][:0], &o, &m.Message)
+			u.have[v] = true
+		}
+		packet = u.plain[v]
+		size = len(packet)
+	default:
+		o = outgoing{version: c.version, ids: ids, retain: retain}
+		o.expires(&m.Message, u.now)
+		size = o.size(&m.Message) + 3
+	}
+	if size > c.maxPacket { // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+		u.b.stats.DropTooLarge.Add(1)
+		return
+	}
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return
+	}
+	if p := c.pendingLocked(); p > 0 && p+size > u.b.cfg.MaxPendingBytes {
+		c.mu.Unlock()
+		u.slow++
+		return
+	}
+	c.reserveLocked(size)
+	if packet != nil {
+		c.out.b = append(c.out.b, packet...)
+	} else {
+		c.aliasLocked(&o, m.Topic)
+		c.out.b = appendPublish(c.out.b, &o, &m.Message)
+	}
+	c.touchLocked(u)
+	c.mu.Unlock()
+	u.sent[0]++
+}
+
+// aliasLocked has a topic alias stand for the topic where the client allows it [MQTT-3.1.2-26] [MQTT-3.1.2-27].
+func (c *conn) aliasLocked(o *outgoing, name string) {
+	if c.aliasMax == 0 {
+		return
+	}
+	if a, ok := c.aliases[name]; ok {
+		o.alias, o.noTopic = a, true
+		return
+	}
+	if len(c.aliases) < c.aliasMax {
+		if c.aliases == nil {
+			c.aliases = make(map[string]uint16)
+		}
+		o.alias = uint16(len(c.aliases) + 1)
+		c.aliases[name] = o.alias
+	}
+}

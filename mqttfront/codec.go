@@ -1,0 +1,266 @@
+package mqttfront
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Everything but PUBLISH and its acknowledgements goes through mochi's codec. What it gets wrong is put right
+// here: it panics on some packets, keeps pointing into what it was given, and checks properties loosely.
+
+// decode decodes the body of a packet from a client.
+func (b *Broker) decode(version, first byte, body []byte) (pk *packets.Packet, err error) {
+	if err := checkBody(version, first>>4, body); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			b.stats.DecodePanics.Add(1)
+			pk, err = nil, errMalformed
+		}
+	}()
+	pk = &packets.Packet{ProtocolVersion: version}
+	if err := pk.FixedHeader.Decode(first); err != nil {
+		return nil, errMalformed
+	}
+	pk.FixedHeader.Remaining = len(body)
+	body = bytes.Clone(body) // mochi's strings point into it
+	switch first >> 4 {
+	case typeConnect:
+		err = pk.ConnectDecode(body)
+	case typeSubscribe:
+		err = pk.SubscribeDecode(body)
+	case typeUnsubscribe:
+		err = pk.UnsubscribeDecode(body)
+	case typeDisconnect:
+		err = pk.DisconnectDecode(body)
+	default:
+		err = errMalformed
+	}
+	if err != nil {
+		return nil, refuse(reasonMalformed, "%v", err)
+	}
+	return pk, nil
+}
+
+// checkBody checks what the codec does not.
+func checkBody(version, kind byte, b []byte) error {
+	switch kind {
+	case typeSubscribe:
+		return checkSubscribe(version, b)
+	case typeUnsubscribe:
+		return checkUnsubscribe(version, b)
+	case typeDisconnect:
+		if version < v5 {
+			if len(b) > 0 {
+				return errMalformed
+			}
+			return nil
+		}
+		if len(b) > 1 {
+			p, rest, ok := sizedProperties(b[1:])
+			if !ok || len(rest) > 0 {
+				return errMalformed
+			}
+			return checkProperties(propsOfDisconnect, p)
+		}
+	}
+	return nil
+}
+
+// packetIDAndProps checks the start of SUBSCRIBE and UNSUBSCRIBE, and returns what follows.
+func packetIDAndProps(version byte, allowed propSet, b []byte) ([]byte, error) {
+	if len(b) < 2 {
+		return nil, errMalformed
+	}
+	if b[0] == 0 && b[1] == 0 { // [MQTT-2.2.1-3]
+		return nil, refuse(reasonProtocolError, "packet identifier 0")
+	}
+	b = b[2:]
+	if version == v5 {
+		p, rest, ok := sizedProperties(b)
+		if !ok {
+			return nil, errMalformed
+		}
+		if err := checkProperties(allowed, p); err != nil {
+			return nil, err
+		}
+		b = rest
+	}
+	if len(b) == 0 { // [MQTT-3.8.3-2] [MQTT-3.10.3-2]
+		return nil, refuse(reasonProtocolError, "no topic filter")
+	}
+	return b, nil
+}
+
+func checkSubscribe(version byte, b []byte) error {
+	b, err := packetIDAndProps(version, propsOfSubscribe, b)
+	if err != nil {
+		return err
+	}
+	for len(b) > 0 {
+		f, ok := prefixed(b)
+		if !ok || !validString(f) || len(b) < 3+len(f) { // [MQTT-3.8.3-1]
+			return errMalformed
+		}
+		options := b[2+len(f)]
+		b = b[3+len(f):]
+		switch {
+		case options&3 == 3, version < v5 && options > 2, options&0xc0 != 0: // [MQTT-3.8.3-5]
+			return errMalformed
+		case options&0x30 == 0x30:
+			return refuse(reasonProtocolError, "retain handling 3")
+		case options&4 != 0 && bytes.HasPrefix(f, []byte("$share/")): // [MQTT-3.8.3-4]
+			return refuse(reasonProtocolError, "no local on a shared subscription")
+		}
+	}
+	return nil
+}
+
+func checkUnsubscribe(version byte, b []byte) error {
+	b, err := packetIDAndProps(version, propsOfUnsubscribe, b)
+	if err != nil {
+		return err
+	}
+	for len(b) > 0 {
+		f, ok := prefixed(b)
+		if !ok || !validString(f) { // [MQTT-3.10.3-1]
+			return errMalformed
+		}
+		b = b[2+len(f):]
+	}
+	return nil
+}
+
+// protocolOf reads the protocol name and level that a CONNECT begins with.
+func protocolOf(b []byte) (name string, version byte, rest []byte, ok bool) {
+	n, ok := prefixed(b)
+	if !ok || len(n) > 6 || len(b) < 3+len(n) {
+		return "", 0, nil, false
+	}
+	return string(n), b[2+len(n)], b[3+len(n):], true
+}
+
+// checkConnect checks the body of a CONNECT behind the protocol level.
+func checkConnect(version byte, b []byte) error {
+	if len(b) < 3 {
+		return errMalformed
+	}
+	flags := b[0]
+	will, willQoS, willRetain := flags&4 != 0, flags>>3&3, flags&0x20 != 0
+	hasPassword, hasUser := flags&0x40 != 0, flags&0x80 != 0
+	switch {
+	case flags&1 != 0, // [MQTT-3.1.2-3]
+		willQoS == 3,                            // [MQTT-3.1.2-12]
+		!will && (willQoS > 0 || willRetain),    // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
+		version < v5 && hasPassword && !hasUser: // [MQTT-3.1.2-22] of MQTT 3.1.1
+		return errMalformed
+	}
+	b = b[3:]
+	if version == v5 {
+		p, rest, ok := sizedProperties(b)
+		if !ok {
+			return errMalformed
+		}
+		if err := checkProperties(propsOfConnect, p); err != nil {
+			return err
+		}
+		b = rest
+	}
+	text := func() bool {
+		s, ok := prefixed(b)
+		if ok {
+			b = b[2+len(s):]
+		}
+		return ok && validString(s)
+	}
+	if !text() { // [MQTT-3.1.3-4]
+		return errMalformed
+	}
+	if will {
+		if version == v5 {
+			p, rest, ok := sizedProperties(b)
+			if !ok {
+				return errMalformed
+			}
+			if err := checkProperties(propsOfWill, p); err != nil {
+				return err
+			}
+			b = rest
+		}
+		if !text() { // [MQTT-3.1.3-11]
+			return errMalformed
+		}
+		payload, ok := prefixed(b)
+		if !ok {
+			return errMalformed
+		}
+		b = b[2+len(payload):]
+	}
+	if hasUser && !text() { // [MQTT-3.1.3-12]
+		return errMalformed
+	}
+	if hasPassword {
+		p, ok := prefixed(b)
+		if !ok {
+			return errMalformed
+		}
+		b = b[2+len(p):]
+	}
+	if len(b) > 0 {
+		return errMalformed
+	}
+	return nil
+}
+
+// appendDisconnect appends a DISCONNECT with a reason.
+func (c *conn) appendDisconnect(b []byte, r *Refusal) []byte {
+	pk := packets.Packet{
+		FixedHeader:     packets.FixedHeader{Type: packets.Disconnect},
+		ProtocolVersion: v5,
+		ReasonCode:      byte(r.Code),
+	}
+	pk.Properties.ReasonString = clip(r.Text)
+	pk.Mods.MaxSize = uint32(c.maxPacket)
+	var buf bytes.Buffer
+	if pk.DisconnectEncode(&buf) != nil {
+		return b
+	}
+	return append(b, buf.Bytes()...)
+}
+
+// clip keeps a reason string to what is worth sending.
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = string(bytes.ToValidUTF8([]byte(s[:most]), nil))
+	}
+	return s
+}
+
+// encodeSuback encodes the answer to SUBSCRIBE or UNSUBSCRIBE.
+func (c *conn) encodeSuback(kind byte, packetID uint16, codes []byte, user []packets.UserProperty, text string) []byte {
+	pk := packets.Packet{
+		FixedHeader:     packets.FixedHeader{Type: kind},
+		ProtocolVersion: c.version,
+		PacketID:        packetID,
+		ReasonCodes:     codes,
+	}
+	pk.Properties.User = user
+	pk.Properties.ReasonString = clip(text)
+	pk.Mods.DisallowProblemInfo = !c.problemInfo
+	pk.Mods.MaxSize = uint32(c.maxPacket)
+	var buf bytes.Buffer
+	var err error
+	if kind == typeSuback {
+		err = pk.SubackEncode(&buf)
+	} else {
+		err = pk.UnsubackEncode(&buf)
+	}
+	if err != nil {
+		return binary.BigEndian.AppendUint16([]byte{kind << 4, 2}, packetID)
+	}
+	return buf.Bytes()
+}

@@ -1,0 +1,127 @@
+package mqttfront
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// Config is what can be set about a broker. DefaultConfig has values fit for a Raspberry Pi 3.
+type Config struct {
+	// MaxConnections is the number of connections at a time, those that have not said CONNECT yet included.
+	// One more is told so (MQTT 5: 0x97) and closed.
+	MaxConnections int
+	// MaxConnectionsPerAddress is the same for one IP address; 0: no limit of its own.
+	MaxConnectionsPerAddress int
+	// ConnectTimeout is how long a new connection may take until its CONNECT is whole.
+	ConnectTimeout time.Duration
+	// CloseTimeout is how long a client has to read the last that we have to say before the connection is cut.
+	CloseTimeout time.Duration
+
+	// MaxPacketSize is the largest packet that clients may send, in bytes with the header. It is announced.
+	MaxPacketSize int
+	// ReceiveMaximum is the number of QoS 1 and 2 messages that a client may have unacknowledged. It is
+	// announced to MQTT 5 clients and enforced; older ones are not read from while they have more.
+	ReceiveMaximum int
+	// MaxUnacceptedBytes is how much payload of one client may wait for being accepted before the client is
+	// not read from for a while.
+	MaxUnacceptedBytes int
+	// MaxInflight bounds the QoS 1 and 2 messages on their way to one client, beside its own Receive Maximum.
+	MaxInflight int
+	// TopicAliasMaximum is the number of topic aliases that a client may set.
+	TopicAliasMaximum int
+	// MaxOutboundAliases is the number of topic aliases that we set towards a client that allows it.
+	MaxOutboundAliases int
+	// MaxKeepAlive caps the keep alive that clients ask for (MQTT 5 clients are told), and stands in for 0.
+	MaxKeepAlive time.Duration
+	// MaxSessionExpiry caps session expiry; MQTT 3 sessions without "clean" last that long.
+	MaxSessionExpiry time.Duration
+
+	// MaxSessions bounds sessions, offline ones included. Beyond it, new ones are refused (MQTT 5: 0x97).
+	MaxSessions int
+	// MaxSubscriptions bounds the subscriptions of one session. One more is refused (MQTT 5: 0x97).
+	MaxSubscriptions int
+	// Topics bounds the topics and filters of clients.
+	Topics topic.Limits
+
+	// MaxQueuedMessages and MaxQueuedBytes bound what waits in one session. Beyond, the newest is dropped.
+	MaxQueuedMessages int
+	MaxQueuedBytes    int64
+	// MaxPendingBytes bounds what waits for the socket of one client. Beyond, QoS 0 messages to it are
+	// dropped, the newest first. A client that lets four times as much of what it asked for itself pile up
+	// (ping responses, acknowledgements) is disconnected.
+	MaxPendingBytes int
+
+	// SysInterval is how often $SYS topics are published; 0: never.
+	SysInterval time.Duration
+	// Version is what $SYS/broker/version says.
+	Version string
+	// WebSocketOrigins are the host patterns that browsers may come from, beside the listener's own host.
+	WebSocketOrigins []string
+}
+
+// DefaultConfig returns what a node runs with unless told otherwise.
+func DefaultConfig() Config {
+	return Config{
+		MaxConnections:     20000,
+		ConnectTimeout:     10 * time.Second,
+		CloseTimeout:       2 * time.Second,
+		MaxPacketSize:      8 << 20,
+		ReceiveMaximum:     1024,
+		MaxUnacceptedBytes: 16 << 20,
+		MaxInflight:        1024,
+		TopicAliasMaximum:  64,
+		MaxOutboundAliases: 64,
+		MaxKeepAlive:       65535 * time.Second,
+		MaxSessionExpiry:   7 * 24 * time.Hour,
+		MaxSessions:        100000,
+		MaxSubscriptions:   10000,
+		Topics:             topic.Limits{Length: topic.MaxLength, Levels: 128},
+		MaxQueuedMessages:  100000,
+		MaxQueuedBytes:     32 << 20,
+		MaxPendingBytes:    2 << 20,
+		SysInterval:        10 * time.Second,
+		Version:            "mozzie",
+	}
+}
+
+// Bounds that the protocol or this implementation sets.
+const (
+	maxPacketIDs     = 65535     // [MQTT-2.2.1-3]: 1 to 65535
+	maxPacketLimit   = 268435460 // the largest remaining length and its header
+	minPacketLimit   = 1024
+	maxKeepAliveSecs = 65535
+)
+
+// Validate reports the first setting that can't work, with what would.
+func (c *Config) Validate() error {
+	between := func(name string, v, low, high int64) error {
+		if v < low || v > high {
+			return fmt.Errorf("%s is %d, must be between %d and %d", name, v, low, high)
+		}
+		return nil
+	}
+	const lots = 1 << 40
+	return errors.Join(
+		between("MaxConnections", int64(c.MaxConnections), 1, lots),
+		between("MaxConnectionsPerAddress", int64(c.MaxConnectionsPerAddress), 0, lots),
+		between("ConnectTimeout", int64(c.ConnectTimeout), int64(time.Millisecond), int64(time.Hour)),
+		between("CloseTimeout", int64(c.CloseTimeout), int64(time.Millisecond), int64(time.Minute)),
+		between("MaxPacketSize", int64(c.MaxPacketSize), minPacketLimit, maxPacketLimit),
+		between("ReceiveMaximum", int64(c.ReceiveMaximum), 1, maxPacketIDs),
+		between("MaxUnacceptedBytes", int64(c.MaxUnacceptedBytes), 1, lots),
+		between("MaxInflight", int64(c.MaxInflight), 1, maxPacketIDs),
+		between("TopicAliasMaximum", int64(c.TopicAliasMaximum), 0, 65535),
+		between("MaxOutboundAliases", int64(c.MaxOutboundAliases), 0, 65535),
+		between("MaxKeepAlive", int64(c.MaxKeepAlive/time.Second), 1, maxKeepAliveSecs),
+		between("MaxSessionExpiry", int64(c.MaxSessionExpiry/time.Second), 0, lots),
+		between("MaxSessions", int64(c.MaxSessions), 1, lots),
+		between("MaxSubscriptions", int64(c.MaxSubscriptions), 1, lots),
+		between("MaxQueuedMessages", int64(c.MaxQueuedMessages), 1, lots),
+		between("MaxQueuedBytes", c.MaxQueuedBytes, 1, lots),
+		between("MaxPendingBytes", int64(c.MaxPendingBytes), 1<<10, lots),
+		between("SysInterval", int64(c.SysInterval), 0, int64(24*time.Hour)),
+	)
+}

@@ -1,0 +1,332 @@
+package mqttfront
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// conn is one connection. It is the Origin of the messages that its client publishes.
+type conn struct {
+	b        *Broker
+	nc       net.Conn
+	listener *listener
+	host     string // IP address, for the limit
+	in       reader
+
+	// Set while CONNECT is dealt with, before the session knows the connection; constant afterwards.
+	sess        *session
+	who         Identity
+	version     byte
+	problemInfo bool // reason strings are welcome
+	keepAlive   time.Duration
+	maxPacket   int // the client's Maximum Packet Size
+	window      int // how many QoS 1 and 2 messages we may have on the way to it
+
+	lastSeen atomic.Int64 // Unix nanoseconds
+	silenced atomic.Bool  // the keep alive is over, said once
+
+	own reading // of the goroutine that reads
+
+	mu       sync.Mutex
+	out      *buffer       // what waits to be written; nil: nothing
+	writing  bool          // somebody is writing; he comes back for out
+	dirty    bool          // somebody is going to flush soon
+	pump     bool          // the session has more for us once there is room
+	closing  bool          // nothing may be appended any more
+	drained  chan struct{} // closed when closing and all is written
+	acks     ackRing
+	answers  []*answer         // SUBACKs and UNSUBACKs in their order
+	aliases  map[string]uint16 // that we set towards the client
+	aliasMax int
+}
+
+// reading is what only the reading goroutine uses.
+type reading struct {
+	pub     publish
+	scratch []byte
+	msg     outMessage
+	last    *slot   // of the topic before
+	aliases []*slot // that the client set, by alias - 1
+	bye     bool    // the client said DISCONNECT with success
+	expiry  *uint32 // from its DISCONNECT
+}
+
+var errBye = errors.New("the client said goodbye")
+
+// runConn serves a connection until it ends.
+func (b *Broker) runConn(nc net.Conn, l *listener) {
+	c := &conn{b: b, nc: nc, listener: l, maxPacket: maxPacketLimit}
+	c.host = hostOf(nc.RemoteAddr())
+	c.in.init(nc)
+	if err := b.admit(c); err != nil {
+		nc.Close()
+		return
+	}
+	defer b.dismiss(c)
+	c.lastSeen.Store(time.Now().UnixNano())
+	nc.SetReadDeadline(time.Now().Add(b.cfg.ConnectTimeout))
+	err := c.connect()
+	if err == nil {
+		nc.SetReadDeadline(time.Time{})
+		err = c.serve()
+	}
+	c.end(err)
+}
+
+// serve reads and handles packets until the connection ends, and says why.
+func (c *conn) serve() error {
+	for {
+		data, err := c.in.fill(c)
+		if len(data) == 0 && err != nil {
+			return err
+		}
+		now := time.Now()
+		c.lastSeen.Store(now.UnixNano())
+		u := c.b.begin(now)
+		u.self = c
+		c.mu.Lock()
+		c.dirty = true // what comes meanwhile goes out when u ends
+		stopped := c.closing
+		c.mu.Unlock()
+		n := 0
+		if !stopped {
+			n, err = c.handleAll(u, data)
+		}
+		u.end()
+		if err != nil {
+			return err
+		}
+		if stopped {
+			return net.ErrClosed
+		}
+		if err := c.in.keep(data[n:]); err != nil {
+			return err
+		}
+	}
+}
+
+// handleAll handles the whole packets at the start of data and returns their length.
+func (c *conn) handleAll(u *burst, data []byte) (n int, err error) {
+	for n < len(data) {
+		head, body, err := header(data[n:])
+		if err == errShort {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		if head+body > c.b.cfg.MaxPacketSize { // [MQTT-3.2.2-15]
+			return n, refuse(reasonPacketTooLarge, "packet of %d bytes, at most %d are allowed", head+body, c.b.cfg.MaxPacketSize)
+		}
+		if len(data)-n < head+body {
+			c.in.need = head + body
+			return n, nil
+		}
+		packet := data[n : n+head+body]
+		n += len(packet)
+		if packet[0]>>4 == typePublish {
+			err = c.onPublish(u, packet, packet[head:])
+		} else {
+			err = c.handle(u, packet[0], packet[head:])
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// handle handles one packet that is no PUBLISH.
+func (c *conn) handle(u *burst, first byte, body []byte) error {
+	want := byte(0)
+	switch kind := first >> 4; kind {
+	case typePubrel, typeSubscribe, typeUnsubscribe:
+		want = 2
+	}
+	if first&0xf != want { // [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1]
+		return errMalformed
+	}
+	switch kind := first >> 4; kind {
+	case typePuback, typePubrec, typePubrel, typePubcomp:
+		a, err := decodeAck(c.version, body)
+		if err != nil {
+			return err
+		}
+		return c.onAck(u, kind, a)
+	case typePingreq:
+		if len(body) > 0 {
+			return errMalformed
+		}
+		return c.control([]byte{typePingresp << 4, 0}) // [MQTT-3.12.4-1]
+	case typeSubscribe:
+		u.publish() // so that what was published before is retained before
+		return c.onSubscribe(u, body)
+	case typeUnsubscribe:
+		return c.onUnsubscribe(u, body)
+	case typeDisconnect:
+		u.publish()
+		return c.onDisconnect(body)
+	case typeConnect:
+		return refuse(reasonProtocolError, "a second CONNECT") // [MQTT-3.1.0-2]
+	case typeAuth:
+		return refuse(reasonProtocolError, "AUTH without an authentication method")
+	}
+	return refuse(reasonProtocolError, "packet type %d from a client", first>>4)
+}
+
+func (c *conn) onDisconnect(body []byte) error {
+	if c.version < v5 {
+		c.own.bye = true
+		return errBye
+	}
+	pk, err := c.b.decode(c.version, typeDisconnect<<4, body)
+	if err != nil {
+		return err
+	}
+	if pk.Properties.SessionExpiryIntervalFlag {
+		c.own.expiry = &pk.Properties.SessionExpiryInterval
+		c.sess.mu.Lock()
+		was := c.sess.asked
+		c.sess.mu.Unlock()
+		if was == 0 && *c.own.expiry != 0 { // section 3.14.2.2.2
+			c.own.expiry = nil
+			return refuse(reasonProtocolError, "a session expiry in DISCONNECT where CONNECT had none")
+		}
+	}
+	c.own.bye = Reason(pk.ReasonCode) == reasonSuccess // else with the will [MQTT-3.1.2-10] [MQTT-3.14.4-3]
+	return errBye
+}
+
+// end takes leave of the client and of the session, after err ended the connection.
+func (c *conn) end(err error) {
+	var r *Refusal
+	if errors.As(err, &r) {
+		switch r.Code {
+		case reasonMalformed:
+			c.b.stats.Malformed.Add(1)
+		case reasonProtocolError:
+			c.b.stats.ProtocolErrors.Add(1)
+		}
+		c.b.log.Debug("closing a connection", "client", c.who.ClientID, "remote", c.nc.RemoteAddr(), "reason", r.Error())
+		c.stop(r)
+	}
+	if c.sess != nil {
+		c.b.detach(c)
+	}
+	c.mu.Lock()
+	said := c.closing // there is something that the client should get to read
+	c.closing = true
+	if c.drained == nil {
+		c.drained = make(chan struct{})
+	}
+	drained := c.drained
+	if !c.writing && c.out == nil {
+		c.closeDrainedLocked()
+	}
+	c.mu.Unlock()
+	if said && err != errBye && !errors.Is(err, io.EOF) {
+		c.linger(drained)
+	}
+	c.nc.Close()
+	c.in.release()
+}
+
+// linger lets the client read our last packet: closing with unread input makes some systems throw it away.
+func (c *conn) linger(drained chan struct{}) {
+	timeout := c.b.cfg.CloseTimeout
+	c.nc.SetWriteDeadline(time.Now().Add(timeout))
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case <-drained:
+	case <-t.C:
+		return
+	}
+	if half, ok := c.nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.nc.SetReadDeadline(time.Now().Add(timeout))
+	var sink [512]byte
+	for {
+		if _, err := c.nc.Read(sink[:]); err != nil {
+			return
+		}
+	}
+}
+
+// stop ends the connection from any goroutine. An MQTT 5 client is told why.
+func (c *conn) stop(r *Refusal) {
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return
+	}
+	if c.version == v5 && c.sess != nil { // [MQTT-4.13.1-1]; MQTT 3 servers have no DISCONNECT
+		c.reserveLocked(64)
+		c.out.b = c.appendDisconnect(c.out.b, r)
+	}
+	c.abandonLocked()
+	switch {
+	case c.writing:
+	case c.out != nil:
+		c.writing = true
+		c.b.wg.Go(c.runWriter)
+	default:
+		c.closeDrainedLocked()
+	}
+	c.mu.Unlock()
+}
+
+// abandonLocked lets nothing more be appended, and wakes the reading goroutine, which then ends.
+func (c *conn) abandonLocked() {
+	c.closing = true
+	if c.drained == nil {
+		c.drained = make(chan struct{})
+	}
+	if c.acks.wait != nil {
+		close(c.acks.wait)
+		c.acks.wait = nil
+	}
+	c.nc.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (c *conn) seen() { c.lastSeen.Store(time.Now().UnixNano()) }
+
+func (c *conn) closeDrainedLocked() {
+	select {
+	case <-c.drained:
+	default:
+		close(c.drained)
+	}
+}
+
+// control appends a short packet that the client asked for.
+func (c *conn) control(packet []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		return nil
+	}
+	if c.pendingLocked() > 4*c.b.cfg.MaxPendingBytes {
+		return refuse(ReasonQuotaExceeded, "the client does not read")
+	}
+	c.reserveLocked(len(packet))
+	c.out.b = append(c.out.b, packet...)
+	c.touchLocked(nil)
+	return nil
+}
+
+func hostOf(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return host
+}

@@ -1,0 +1,247 @@
+package mqttfront
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// maxConnect is the largest CONNECT that there can reasonably be: five strings of 64 KiB.
+const maxConnect = 5<<16 + 1024
+
+var errNoConnect = errors.New("the first packet is no CONNECT") // [MQTT-3.1.0-1]
+
+// connect reads CONNECT and answers it.
+func (c *conn) connect() error {
+	body, rest, err := c.readConnect()
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.b.stats.ConnectTimeout.Add(1)
+		}
+		return err
+	}
+	name, version, tail, ok := protocolOf(body)
+	switch {
+	case !ok, name != "MQTT" && name != "MQIsdp": // [MQTT-3.1.2-1]
+		return errMalformed
+	case name == "MQIsdp" && version != v31, name == "MQTT" && version != v311 && version != v5: // [MQTT-3.1.2-2]
+		if version > v5 {
+			version = v5
+		} else {
+			version = v311
+		}
+		return c.refuseConnect(version, refuse(reasonUnsupportedVersion, "protocol level %d is not supported", body[2+len(name)]))
+	}
+	if err := checkConnect(version, tail); err != nil {
+		if version == v5 {
+			return c.refuseConnect(version, asRefusal(err, reasonMalformed))
+		}
+		return err
+	}
+	pk, err := c.b.decode(version, typeConnect<<4, body)
+	if err != nil {
+		return err
+	}
+	if err := c.accept(pk); err != nil {
+		return c.refuseConnect(version, asRefusal(err, ReasonUnspecified))
+	}
+	return c.in.keepUnread(rest)
+}
+
+// readConnect returns the body of the first packet, and what came behind it.
+func (c *conn) readConnect() (body, rest []byte, err error) {
+	for {
+		data, err := c.in.fill(c)
+		if len(data) == 0 {
+			return nil, nil, err
+		}
+		if data[0] != typeConnect<<4 {
+			return nil, nil, errNoConnect
+		}
+		head, size, err := header(data)
+		if err != nil && err != errShort {
+			return nil, nil, err
+		}
+		if size > min(maxConnect, c.b.cfg.MaxPacketSize) {
+			return nil, nil, refuse(reasonPacketTooLarge, "CONNECT of %d bytes", size)
+		}
+		if err == nil && len(data) >= head+size {
+			return data[head : head+size], data[head+size:], nil
+		}
+		if err == nil {
+			c.in.need = head + size
+		}
+		if err := c.in.keep(data); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// refuseConnect answers CONNECT with a refusal, and returns it.
+func (c *conn) refuseConnect(version byte, r *Refusal) error {
+	c.b.log.Debug("refusing a client", "remote", c.nc.RemoteAddr(), "reason", r.Error())
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: version}
+	pk.ReasonCode = byte(r.Code)
+	pk.Properties.ReasonString = clip(r.Text)
+	if version < v5 {
+		pk.ReasonCode = v3Connack(r.Code) // [MQTT-3.2.2-4] of MQTT 3.1.1
+	}
+	var buf bytes.Buffer
+	if pk.ConnackEncode(&buf) != nil {
+		return r
+	}
+	c.mu.Lock()
+	c.reserveLocked(buf.Len())
+	c.out.b = append(c.out.b, buf.Bytes()...)
+	c.closing = true
+	c.touchLocked(nil)
+	c.mu.Unlock()
+	return r
+}
+
+// accept checks a well-formed CONNECT, and puts the session to work.
+func (c *conn) accept(pk *packets.Packet) error {
+	p := &pk.Properties
+	cfg := &c.b.cfg
+	if p.AuthenticationMethod != "" { // [MQTT-4.12.0-1]
+		return refuse(reasonBadAuthMethod, "authentication method %.60q is not known", p.AuthenticationMethod)
+	}
+	if len(p.AuthenticationData) > 0 {
+		return refuse(reasonProtocolError, "authentication data without a method")
+	}
+	assigned := ""
+	if pk.Connect.ClientIdentifier == "" {
+		if !pk.Connect.Clean { // [MQTT-3.1.3-8] of MQTT 3.1.1
+			return refuse(reasonBadClientID, "an empty client identifier needs a clean start")
+		}
+		assigned = "auto-" + rand.Text() // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+		pk.Connect.ClientIdentifier = assigned
+	}
+	login := Login{
+		ClientID: pk.Connect.ClientIdentifier, User: string(pk.Connect.Username), Password: pk.Connect.Password,
+		HasUser: pk.Connect.UsernameFlag, Remote: c.nc.RemoteAddr(),
+	}
+	if c.listener != nil {
+		login.Listener = c.listener.url
+	}
+	who, err := c.b.auth.Connect(login)
+	if err != nil {
+		return asRefusal(err, ReasonNotAuthorized)
+	}
+	c.who = who
+	will, err := c.willOf(pk)
+	if err != nil {
+		return err
+	}
+	c.version = pk.ProtocolVersion
+	c.problemInfo = !p.RequestProblemInfoFlag || p.RequestProblemInfo == 1
+	if p.MaximumPacketSize > 0 {
+		c.maxPacket = int(min(p.MaximumPacketSize, maxPacketLimit))
+	}
+	c.window = min(cfg.MaxInflight, maxPacketIDs)
+	if p.ReceiveMaximum > 0 {
+		c.window = min(c.window, int(p.ReceiveMaximum))
+	}
+	c.aliasMax = min(int(p.TopicAliasMaximum), cfg.MaxOutboundAliases)
+	asked := time.Duration(pk.Connect.Keepalive) * time.Second
+	c.keepAlive = asked
+	if asked == 0 || asked > cfg.MaxKeepAlive {
+		c.keepAlive = cfg.MaxKeepAlive
+	}
+	nc := newConnection{conn: c, id: pk.Connect.ClientIdentifier, clean: pk.Connect.Clean, will: will}
+	switch {
+	case c.version == v5:
+		nc.asked = p.SessionExpiryInterval
+	case !pk.Connect.Clean:
+		nc.asked = 0xffffffff
+	}
+	nc.expiry = min(time.Duration(nc.asked)*time.Second, cfg.MaxSessionExpiry)
+	nc.connack = func(present bool) []byte { return c.connack(&nc, asked, assigned, present) }
+	return c.b.attach(&nc)
+}
+
+// connack encodes the CONNACK of an accepted client, which announces every limit that we have.
+func (c *conn) connack(nc *newConnection, askedKeepAlive time.Duration, assigned string, present bool) []byte {
+	cfg := &c.b.cfg
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: c.version}
+	pk.SessionPresent = present // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+	p := &pk.Properties
+	p.ReceiveMaximum = uint16(cfg.ReceiveMaximum)
+	p.MaximumPacketSize = uint32(cfg.MaxPacketSize)
+	p.TopicAliasMaximum = uint16(cfg.TopicAliasMaximum)
+	p.AssignedClientID = assigned      // [MQTT-3.2.2-16]
+	if c.keepAlive != askedKeepAlive { // [MQTT-3.2.2-21]
+		p.ServerKeepAlive, p.ServerKeepAliveFlag = uint16(c.keepAlive/time.Second), true
+	}
+	if granted := uint32(nc.expiry / time.Second); granted != nc.asked {
+		p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = granted, true
+	}
+	var buf bytes.Buffer
+	if err := pk.ConnackEncode(&buf); err != nil {
+		return []byte{typeConnack << 4, 2, 0, byte(ReasonUnspecified)}
+	}
+	return buf.Bytes()
+}
+
+// willOf returns the will of a CONNECT, or why it can't be.
+func (c *conn) willOf(pk *packets.Packet) (*WillRecord, error) {
+	if !pk.Connect.WillFlag {
+		return nil, nil
+	}
+	w := &WillRecord{Msg: proto.Message{
+		Topic: pk.Connect.WillTopic, Payload: pk.Connect.WillPayload, QoS: pk.Connect.WillQos, Retain: pk.Connect.WillRetain,
+	}}
+	if err := topic.ValidName(w.Msg.Topic, c.b.cfg.Topics); err != nil {
+		return nil, refuse(reasonTopicInvalid, "will: %v", err)
+	}
+	if kindOf(w.Msg.Topic) == kindUsers {
+		return nil, errUsers
+	}
+	if err := c.b.auth.CanPublish(c.who, w.Msg.Topic); err != nil {
+		return nil, asRefusal(err, ReasonNotAuthorized)
+	}
+	p := &pk.Connect.WillProperties
+	w.Delay = time.Duration(p.WillDelayInterval) * time.Second
+	w.Expiry = time.Duration(p.MessageExpiryInterval) * time.Second
+	w.Msg.Properties = travelling(p)
+	if err := proto.ValidProperties(w.Msg.Properties); err != nil {
+		return nil, refuse(reasonProtocolError, "will: %v", err)
+	}
+	return w, nil
+}
+
+// travelling encodes the properties of a will that go with its message.
+func travelling(p *packets.Properties) (b []byte) {
+	str := func(id byte, s string) {
+		b = append(binary.BigEndian.AppendUint16(append(b, id), uint16(len(s))), s...)
+	}
+	if p.PayloadFormatFlag {
+		b = append(b, 0x01, p.PayloadFormat)
+	}
+	if p.ContentType != "" {
+		str(0x03, p.ContentType)
+	}
+	if p.ResponseTopic != "" {
+		str(0x08, p.ResponseTopic)
+	}
+	if p.CorrelationData != nil {
+		str(0x09, string(p.CorrelationData))
+	}
+	for _, u := range p.User {
+		b = append(binary.BigEndian.AppendUint16(append(b, 0x26), uint16(len(u.Key))), u.Key...)
+		b = append(binary.BigEndian.AppendUint16(b, uint16(len(u.Val))), u.Val...)
+	}
+	return b
+}
+
+// keepAliveOver reports whether the client has been silent for too long [MQTT-3.1.2-22].
+func (c *conn) keepAliveOver(now time.Time) bool {
+	return now.Sub(time.Unix(0, c.lastSeen.Load())) > c.keepAlive+c.keepAlive/2
+}

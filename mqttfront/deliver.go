@@ -1,0 +1,105 @@
+package mqttfront
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// tally counts the sessions that a delivery waits for, and tells its receipt when the last is through.
+type tally struct {
+	n atomic.Int64
+	r Receipt
+}
+
+// Done implements Receipt for one session.
+func (t *tally) Done() {
+	if t.n.Add(-1) == 0 {
+		t.r.Done()
+	}
+}
+
+// Deliver serves messages from the swarm to the clients of this node, in order. It does not wait for clients.
+// The slice belongs to the caller again when it returns.
+func (b *Broker) Deliver(batch []Delivery) {
+	b.deliverMu.Lock()
+	defer b.deliverMu.Unlock()
+	u := b.begin(time.Now())
+	for i := range batch {
+		b.deliver(u, &batch[i])
+	}
+	u.end()
+}
+
+func (b *Broker) deliver(u *burst, d *Delivery) {
+	m := &b.delivering
+	m.Message, m.keep, m.packet, m.from, m.tally = *d.Msg, d.Msg, nil, nil, nil
+	if c, ok := d.Origin.(*conn); ok && c != nil {
+		m.from = c.sess
+	}
+	if d.Receipt != nil {
+		m.tally = &tally{r: d.Receipt}
+		m.tally.n.Store(1)
+	}
+	if !m.Expired(u.now) {
+		if d.Plain {
+			u.serve(m, b.targets(b.slotOfString(d.Msg.Topic)))
+		}
+		for _, g := range d.Groups {
+			u.have = [2]bool{}
+			if g, ok := b.shares.Get(g.Filter, g.Name); ok {
+				u.serveGroup(m, g)
+			} else {
+				b.stats.DropNoMember.Add(1)
+			}
+		}
+	}
+	if m.tally != nil {
+		u.receipts = append(u.receipts, m.tally)
+	}
+	m.Message, m.keep, m.tally = proto.Message{}, nil, nil
+}
+
+// serveLocal serves a message whose topic stays on this node, and keeps it if it is to be retained.
+func (u *burst) serveLocal(m *outMessage) {
+	b := u.b
+	if m.Retain {
+		if len(m.Payload) == 0 { // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+			b.local.Delete(m.Topic)
+		} else if b.local.Len() < maxLocalRetained {
+			b.local.Set(m.Topic, m.owned())
+		}
+	}
+	u.serve(m, b.targets(b.slotOfString(m.Topic)))
+	b.shares.Match(m.Topic, func(_, _ string, g *group) {
+		u.have = [2]bool{}
+		u.serveGroup(m, g)
+	})
+}
+
+// maxLocalRetained bounds the retained messages below $local and $SYS.
+const maxLocalRetained = 10000
+
+// publishWill publishes a will.
+func (b *Broker) publishWill(w *WillRecord) {
+	msg := w.Msg
+	now := time.Now()
+	if w.Expiry > 0 {
+		msg.Expires = now.Add(w.Expiry)
+	}
+	b.stats.WillsSent.Add(1)
+	u := b.begin(now)
+	m := &outMessage{Message: msg, keep: &msg}
+	switch kindOf(msg.Topic) {
+	case kindLocal:
+		u.serveLocal(m)
+	case kindSwarm:
+		detour := b.swarm.Detour(&msg)
+		if !detour {
+			u.serve(m, b.targets(b.slotOfString(msg.Topic)))
+		}
+		u.batch = append(u.batch, Outgoing{Msg: &msg, ServedHere: !detour})
+	}
+	u.end()
+}

@@ -1,0 +1,42 @@
+// Package mqttfront is the MQTT side of a node: listeners, connections, sessions, subscriptions and delivery
+// for MQTT 3.1, 3.1.1 and 5. It knows nothing of the nodes around it but the interface Swarm, which the node
+// implements.
+//
+// # The way of a message
+//
+// One goroutine reads each connection, and decodes in place all packets that one read brought. A PUBLISH is
+// checked, its topic looked up in a cache of match results (routes), and appended to the write buffers of the
+// connections that get it at QoS 0, or to the queues of the sessions that get it at QoS 1 or 2. At the end of
+// the read the messages that somebody else may want go to the swarm in one batch, and each connection whose
+// buffer was touched is written to with one system call, by the publisher's goroutine if the socket takes it
+// at once, else by a writer of its own that lives until the buffer is empty. So there is no goroutine, channel
+// or timer for a message, and an idle connection is one goroutine without buffers.
+//
+// What comes from the swarm (Broker.Deliver) goes the same way from the routes on.
+//
+// # Who is slowed, and what is dropped
+//
+// A publisher waits for nothing but the acceptance of its own QoS 1 and 2 messages. A subscriber that does not
+// read loses, once Config.MaxPendingBytes wait for its socket, the newest QoS 0 messages; QoS 1 and 2 wait in
+// its session up to Config.MaxQueuedMessages and MaxQueuedBytes, after which the newest are dropped. Every
+// drop is counted in Stats.
+//
+// # Goroutines
+//
+//	runAccept   one for each listener; owner Broker; ends when the listener is closed
+//	runHTTP     one for each WebSocket listener; owner Broker; ends when its server is closed
+//	runConn     one for each connection (for WebSocket it is the HTTP server's); owner Broker; ends when the
+//	            connection is closed
+//	runWriter   one for a connection whose socket did not take all at once; owner conn; ends when the buffer
+//	            is empty or the connection is closed
+//	runTicker   keep alive, statistics, $SYS; owner Broker; ends in Close
+//
+// Session expiry and delayed wills are timers (time.AfterFunc), which do nothing once the broker is closed.
+//
+// # Locks
+//
+// In this order: registry.mu, interests.mu, group.mu, session.mu, conn.mu. The swarm and the store are never
+// called with session.mu or conn.mu held, with one exception: SessionLog, which is told under session.mu what
+// happens to a queue, so that it knows the order. Origin.Accepted, Receipt.Done and the done of Register may
+// be called from anywhere.
+package mqttfront

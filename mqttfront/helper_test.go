@@ -1,0 +1,191 @@
+package mqttfront_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// loner is a Swarm of one node.
+type loner struct {
+	broker *mqttfront.Broker
+
+	mu        sync.Mutex
+	interests map[string]mqttfront.Interest
+	filters   topic.Tree[string, mqttfront.Interest] // those with groups
+	retained  topic.Names[*proto.Message]
+
+	// for tests
+	promise mqttfront.Promise
+	detours bool                              // retained messages come back by Deliver
+	hold    chan struct{}                     // not nil: nothing is accepted before it is closed
+	refuse  error                             // what Accepted is told
+	seen    func(mqttfront.Outgoing)          // sees all that is published
+	slow    func(filter string) chan struct{} // done of Register waits for it
+}
+
+func newLoner() *loner { return &loner{interests: map[string]mqttfront.Interest{}, detours: true} }
+
+func (l *loner) Detour(m *proto.Message) bool { return l.detours && m.Retain }
+
+func (l *loner) Wanted(name string) bool {
+	wanted := false
+	l.filters.Match(name, func(string, string, mqttfront.Interest) { wanted = true })
+	return wanted || l.seen != nil
+}
+
+func (l *loner) Publish(batch []mqttfront.Outgoing) {
+	var ds []mqttfront.Delivery
+	for _, o := range batch {
+		if l.seen != nil {
+			l.seen(o)
+		}
+		if o.Msg.Retain && l.refuse == nil {
+			if len(o.Msg.Payload) == 0 {
+				l.retained.Delete(o.Msg.Topic)
+			} else {
+				l.retained.Set(o.Msg.Topic, o.Msg)
+			}
+		}
+		d := mqttfront.Delivery{Msg: o.Msg, Plain: !o.ServedHere, Origin: o.Origin}
+		l.filters.Match(o.Msg.Topic, func(filter, _ string, in mqttfront.Interest) {
+			for _, g := range in.Groups {
+				d.Groups = append(d.Groups, mqttfront.Group{Name: g.Name, Filter: filter})
+			}
+		})
+		if l.refuse == nil && (d.Plain || d.Groups != nil) {
+			ds = append(ds, d)
+		}
+	}
+	batch = slices.Clone(batch)
+	accept := func() {
+		for _, o := range batch {
+			if o.Origin != nil && o.Msg.QoS > 0 {
+				o.Origin.Accepted(o.PacketID, l.refuse)
+			}
+		}
+	}
+	if len(ds) > 0 {
+		l.broker.Deliver(ds)
+	}
+	if l.hold == nil {
+		accept()
+		return
+	}
+	go func() {
+		<-l.hold
+		accept()
+	}()
+}
+
+func (l *loner) Register(filter string, in mqttfront.Interest, done func(mqttfront.Promise)) {
+	l.mu.Lock()
+	l.interests[filter] = in
+	if in.Zero() {
+		delete(l.interests, filter)
+	}
+	if len(in.Groups) > 0 {
+		l.filters.Set(filter, "", in)
+	} else {
+		l.filters.Delete(filter, "")
+	}
+	l.mu.Unlock()
+	if done == nil {
+		return
+	}
+	if l.slow != nil {
+		if wait := l.slow(filter); wait != nil {
+			go func() { <-wait; done(l.promise) }()
+			return
+		}
+	}
+	done(l.promise)
+}
+
+func (l *loner) interest(filter string) mqttfront.Interest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.interests[filter]
+}
+
+func (l *loner) Retained(filter string, each func([]*proto.Message), done func()) {
+	l.retained.Match(filter, func(_ string, m *proto.Message) bool {
+		each([]*proto.Message{m})
+		return true
+	})
+	done()
+}
+
+// start runs a broker for a test. change, which may be nil, adjusts its configuration.
+func start(t testing.TB, change func(*mqttfront.Config)) (*mqttfront.Broker, *loner, string) {
+	return startWith(t, newLoner(), store.NewSessions(), nil, change)
+}
+
+func startWith(t testing.TB, l *loner, st mqttfront.SessionStore, auth mqttfront.Auth, change func(*mqttfront.Config)) (*mqttfront.Broker, *loner, string) {
+	t.Helper()
+	cfg := mqttfront.DefaultConfig()
+	cfg.SysInterval = 0
+	cfg.CloseTimeout = 300 * time.Millisecond
+	if change != nil {
+		change(&cfg)
+	}
+	b, err := mqttfront.New(cfg, l, auth, st, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.broker = b
+	addr, err := b.Listen("tcp://127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b, l, addr.String()
+}
+
+// TestServe serves MQTT for experiments by hand: MOZZIE_TEST_LISTEN='tcp://127.0.0.1:1883 ...' go test -run
+// TestServe -timeout 0. It ends when the process is told to.
+func TestServe(t *testing.T) {
+	urls := os.Getenv("MOZZIE_TEST_LISTEN")
+	if urls == "" {
+		t.Skip("MOZZIE_TEST_LISTEN is not set")
+	}
+	l := newLoner()
+	cfg := mqttfront.DefaultConfig()
+	b, err := mqttfront.New(cfg, l, nil, store.NewSessions(), slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.broker = b
+	for _, u := range splitFields(urls) {
+		addr, err := b.Listen(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Log("listening on", addr)
+	}
+	serveUntilSignal()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	t.Log("drain:", b.Drain(ctx))
+	b.Close()
+}
+
+func dial(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	return nc
+}

@@ -1,0 +1,173 @@
+package mqttfront
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// listener is something that connections come from.
+type listener struct {
+	b    *Broker
+	url  string
+	l    net.Listener
+	http *http.Server // for WebSocket
+	once sync.Once
+}
+
+// Listen begins to accept clients at a URL: tcp://HOST:PORT or ws://HOST:PORT/PATH, where the port may be 0. It
+// returns the address that clients can connect to.
+func (b *Broker) Listen(rawURL string) (net.Addr, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("MQTT listener %q: %w", rawURL, err)
+	}
+	switch u.Scheme {
+	case "tcp", "mqtt", "ws":
+	default:
+		return nil, fmt.Errorf("MQTT listener %q: scheme %q is not known, tcp:// and ws:// are", rawURL, u.Scheme)
+	}
+	if u.Port() == "" {
+		return nil, fmt.Errorf("MQTT listener %q: the port is missing", rawURL)
+	}
+	l, err := net.Listen("tcp", u.Host)
+	if err != nil {
+		return nil, fmt.Errorf("MQTT listener %q: %w", rawURL, err)
+	}
+	if u.Scheme == "ws" {
+		err = b.ServeWebSocket(l, rawURL, u.Path)
+	} else {
+		err = b.Serve(l, rawURL)
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l.Addr(), nil
+}
+
+// Serve begins to accept MQTT connections from l, which may be anything that brings byte streams. name is for
+// Auth and the log. The broker closes l.
+func (b *Broker) Serve(l net.Listener, name string) error {
+	ln := &listener{b: b, url: name, l: l}
+	if err := b.addListener(ln); err != nil {
+		return err
+	}
+	b.wg.Go(ln.runAccept)
+	return nil
+}
+
+// ServeWebSocket begins to accept MQTT over WebSocket from l. An empty path stands for /mqtt and /.
+func (b *Broker) ServeWebSocket(l net.Listener, name, path string) error {
+	ln := &listener{b: b, url: name, l: l}
+	mux := http.NewServeMux()
+	if path == "" || path == "/" {
+		mux.HandleFunc("/mqtt", ln.upgrade)
+		path = "/{$}"
+	}
+	mux.HandleFunc(path, ln.upgrade)
+	ln.http = &http.Server{Handler: mux, ReadHeaderTimeout: b.cfg.ConnectTimeout, MaxHeaderBytes: 16 << 10}
+	if err := b.addListener(ln); err != nil {
+		return err
+	}
+	b.wg.Go(ln.runHTTP)
+	return nil
+}
+
+func (b *Broker) addListener(l *listener) error {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	if b.draining {
+		return errDraining
+	}
+	b.listeners[l] = struct{}{}
+	return nil
+}
+
+func (l *listener) close() {
+	l.once.Do(func() {
+		if l.http != nil {
+			l.http.Close()
+		}
+		l.l.Close()
+	})
+}
+
+// runAccept accepts connections until the listener is closed. Other errors, such as running out of file
+// descriptors, are waited out.
+func (l *listener) runAccept() {
+	const most = time.Second
+	pause := time.Duration(0)
+	for {
+		nc, err := l.l.Accept()
+		if err == nil {
+			pause = 0
+			l.b.wg.Go(func() { l.b.runConn(nc, l) })
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		l.b.stats.AcceptErrors.Add(1)
+		pause = min(max(2*pause, 5*time.Millisecond), most)
+		l.b.log.Warn("accepting a client", "listener", l.url, "error", err, "retry_in", pause)
+		select {
+		case <-l.b.stopped:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (l *listener) runHTTP() {
+	if err := l.http.Serve(l.l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		l.b.log.Error("serving WebSocket clients", "listener", l.url, "error", err)
+	}
+}
+
+// upgrade turns an HTTP request into an MQTT connection [MQTT-6.0.0-1] to [MQTT-6.0.0-4].
+func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols:    []string{"mqtt", "mqttv3.1"},
+		OriginPatterns:  l.b.cfg.WebSocketOrigins,
+		CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		l.b.log.Debug("refusing a WebSocket client", "remote", r.RemoteAddr, "error", err)
+		return
+	}
+	if ws.Subprotocol() == "" {
+		ws.Close(websocket.StatusPolicyViolation, "the subprotocol must be mqtt")
+		return
+	}
+	l.b.wg.Add(1)
+	defer l.b.wg.Done()
+	nc := &wsConn{Conn: websocket.NetConn(context.Background(), ws, websocket.MessageBinary), remote: remoteOf(r), ws: ws}
+	l.b.runConn(nc, l)
+}
+
+// wsConn is a WebSocket connection as a byte stream that knows its peer.
+type wsConn struct {
+	net.Conn
+	remote net.Addr
+	ws     *websocket.Conn
+}
+
+func (c *wsConn) RemoteAddr() net.Addr { return c.remote }
+
+// Close does not wait for the peer to agree.
+func (c *wsConn) Close() error { return c.ws.CloseNow() }
+
+func remoteOf(r *http.Request) net.Addr {
+	if a, err := net.ResolveTCPAddr("tcp", r.RemoteAddr); err == nil {
+		return a
+	}
+	return &net.TCPAddr{}
+}

@@ -1,0 +1,239 @@
+package mqttfront
+
+import (
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// onPublish handles a PUBLISH: packet is all of it, body what follows the fixed header.
+func (c *conn) onPublish(u *burst, packet, body []byte) error {
+	p := &c.own.pub
+	var err error
+	if c.own.scratch, err = decodePublish(p, c.version, packet[0], body, c.own.scratch); err != nil {
+		return err
+	}
+	sl, err := c.topicOf(p)
+	if err != nil {
+		return err
+	}
+	u.received[p.qos]++
+	var refusal error
+	switch {
+	case sl.kind == kindUsers:
+		refusal = errUsers
+	default:
+		refusal = c.b.auth.CanPublish(c.who, sl.topic)
+	}
+	if p.qos > 0 {
+		return c.publishKept(u, p, sl, refusal)
+	}
+	if refusal != nil {
+		c.b.stats.Refused.Add(1)
+		return nil
+	}
+	m := c.message(u, p, sl)
+	if c.version < v5 && packet[0] == typePublish<<4 {
+		m.packet = packet
+	} else {
+		m.packet = nil
+	}
+	switch sl.kind {
+	case kindLocal:
+		u.serveLocal(m)
+	case kindSwarm:
+		detour := c.b.swarm.Detour(&m.Message)
+		if !detour {
+			u.serve(m, c.b.targets(sl))
+		}
+		if detour || m.Retain || c.b.swarm.Wanted(sl.topic) {
+			u.batch = append(u.batch, Outgoing{Msg: m.owned(), Origin: c, ServedHere: !detour})
+		}
+	}
+	m.keep, m.packet = nil, nil
+	return nil
+}
+
+// topicOf resolves the topic of a PUBLISH [MQTT-3.3.2-7] to [MQTT-3.3.2-12].
+func (c *conn) topicOf(p *publish) (*slot, error) {
+	own := &c.own
+	if !p.hasAlias {
+		if own.last != nil && own.last.topic == string(p.topic) {
+			return own.last, nil
+		}
+		if len(p.topic) == 0 {
+			return nil, refuse(reasonProtocolError, "PUBLISH without a topic")
+		}
+		sl, err := c.b.slotOf(p.topic)
+		if err != nil {
+			return nil, refuse(reasonTopicInvalid, "%v", err)
+		}
+		own.last = sl
+		return sl, nil
+	}
+	if p.alias == 0 || int(p.alias) > c.b.cfg.TopicAliasMaximum { // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
+		return nil, refuse(reasonTopicAlias, "topic alias %d, 1 to %d are allowed", p.alias, c.b.cfg.TopicAliasMaximum)
+	}
+	i := int(p.alias) - 1
+	if len(p.topic) == 0 {
+		if i >= len(own.aliases) || own.aliases[i] == nil {
+			return nil, refuse(reasonTopicAlias, "topic alias %d was never set", p.alias)
+		}
+		return own.aliases[i], nil
+	}
+	sl, err := c.b.slotOf(p.topic)
+	if err != nil {
+		return nil, refuse(reasonTopicInvalid, "%v", err)
+	}
+	for len(own.aliases) <= i {
+		own.aliases = append(own.aliases, nil)
+	}
+	own.aliases[i] = sl
+	return sl, nil
+}
+
+// message returns a PUBLISH as a message that is still in the read buffer.
+func (c *conn) message(u *burst, p *publish, sl *slot) *outMessage {
+	m := &c.own.msg
+	m.Message = proto.Message{Topic: sl.topic, Payload: p.payload, Properties: p.props, QoS: p.qos, Retain: p.retain}
+	if p.hasExpiry {
+		m.Expires = u.now.Add(time.Duration(p.expiry) * time.Second)
+	}
+	m.keep, m.slot, m.from, m.tally = nil, sl, c.sess, nil
+	return m
+}
+
+// publishKept handles a QoS 1 or 2 message.
+func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error {
+	if p.qos == 2 {
+		fresh, err := c.received2(u, p.packetID)
+		if !fresh || err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	if p.qos == 2 {
+		c.acks.open2++
+	}
+	over := c.version == v5 && c.acks.open1+c.acks.open2 >= c.b.cfg.ReceiveMaximum+int(p.qos-1)
+	c.mu.Unlock()
+	if over { // [MQTT-3.3.4-7] [MQTT-3.3.4-9]
+		return refuse(reasonReceiveMaximum, "more than %d messages without an acknowledgement", c.b.cfg.ReceiveMaximum)
+	}
+	c.waitForRoom(u)
+	w := ackWait{packetID: p.packetID, qos: p.qos, size: len(p.payload), stored: true}
+	if refusal != nil || sl.kind == kindSilent {
+		c.pushAck(w)
+		u.accepts = append(u.accepts, accepted{p.packetID, refusal})
+		return nil
+	}
+	m := c.message(u, p, sl)
+	m.packet = nil
+	keep := m.owned()
+	before := u.synced
+	u.synced = p.qos == 2 && c.sess.log != nil
+	if sl.kind == kindLocal {
+		u.serveLocal(m)
+		w.stored = !u.synced
+		u.synced = u.synced || before
+		c.pushAck(w)
+		u.accepts = append(u.accepts, accepted{p.packetID, nil})
+		m.keep = nil
+		return nil
+	}
+	detour := c.b.swarm.Detour(keep)
+	if !detour {
+		u.serve(m, c.b.targets(sl))
+	}
+	w.stored = !u.synced
+	u.synced = u.synced || before
+	c.pushAck(w)
+	u.batch = append(u.batch, Outgoing{Msg: keep, Origin: c, PacketID: p.packetID, ServedHere: !detour})
+	m.keep = nil
+	return nil
+}
+
+// inbound is a QoS 2 message from the client whose exchange is not over.
+type inbound struct {
+	accepted bool  // PUBREC may go out
+	by       *conn // that counts it
+}
+
+// received2 notes a QoS 2 message. fresh is false for one that came before [MQTT-4.3.3-10] [MQTT-4.3.3-12].
+func (c *conn) received2(u *burst, packetID uint16) (fresh bool, err error) {
+	s := c.sess
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in, ok := s.inbound[packetID]
+	if !ok {
+		if s.inbound == nil {
+			s.inbound = make(map[uint16]inbound)
+		}
+		s.inbound[packetID] = inbound{by: c}
+		if s.log != nil {
+			s.log.Received(packetID)
+		}
+		return true, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if in.by != c {
+		in.by = c
+		s.inbound[packetID] = in
+		c.acks.open2++
+		if c.version == v5 && c.acks.open1+c.acks.open2 > c.b.cfg.ReceiveMaximum {
+			return false, refuse(reasonReceiveMaximum, "more than %d messages without an acknowledgement", c.b.cfg.ReceiveMaximum)
+		}
+	}
+	if in.accepted {
+		c.appendAckLocked(typePubrec, packetID, reasonSuccess, "")
+	}
+	return false, nil
+}
+
+func (s *session) forgetInboundLocked(packetID uint16) {
+	delete(s.inbound, packetID)
+	if len(s.inbound) == 0 {
+		s.inbound = nil
+	}
+	if s.log != nil {
+		s.log.Released(packetID)
+	}
+}
+
+// onPubrel ends the exchange of a QoS 2 message from the client [MQTT-4.3.3-11].
+func (c *conn) onPubrel(a ack) {
+	s := c.sess
+	s.mu.Lock()
+	in, ok := s.inbound[a.packetID]
+	ok = ok && in.accepted
+	if ok {
+		s.forgetInboundLocked(a.packetID)
+	}
+	s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !ok {
+		c.appendAckLocked(typePubcomp, a.packetID, reasonPacketIDUnknown, "")
+		return
+	}
+	if in.by == c {
+		c.acks.open2--
+	}
+	c.appendAckLocked(typePubcomp, a.packetID, reasonSuccess, "")
+}
+
+// onAck handles one of the four acknowledgements.
+func (c *conn) onAck(u *burst, kind byte, a ack) error {
+	switch kind {
+	case typePubrel:
+		c.onPubrel(a)
+	case typePuback:
+		c.sess.onPuback(u, c, a)
+	case typePubrec:
+		c.sess.onPubrec(u, c, a)
+	case typePubcomp:
+		c.sess.onPubcomp(u, c, a)
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package mqttfront
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Reason is an MQTT 5 reason code.
+type Reason byte
+
+// The reason codes that we send or act on.
+const (
+	reasonSuccess             Reason = 0x00
+	reasonWithWill            Reason = 0x04
+	reasonNoSubscription      Reason = 0x11
+	ReasonUnspecified         Reason = 0x80
+	reasonMalformed           Reason = 0x81
+	reasonProtocolError       Reason = 0x82
+	ReasonImplementation      Reason = 0x83
+	reasonUnsupportedVersion  Reason = 0x84
+	reasonBadClientID         Reason = 0x85
+	ReasonBadUserOrPassword   Reason = 0x86
+	ReasonNotAuthorized       Reason = 0x87
+	ReasonServerUnavailable   Reason = 0x88
+	ReasonServerBusy          Reason = 0x89
+	ReasonBanned              Reason = 0x8A
+	reasonShuttingDown        Reason = 0x8B
+	reasonBadAuthMethod       Reason = 0x8C
+	reasonKeepAlive           Reason = 0x8D
+	reasonTakenOver           Reason = 0x8E
+	reasonFilterInvalid       Reason = 0x8F
+	reasonTopicInvalid        Reason = 0x90
+	reasonPacketIDUnknown     Reason = 0x92
+	reasonReceiveMaximum      Reason = 0x93
+	reasonTopicAlias          Reason = 0x94
+	reasonPacketTooLarge      Reason = 0x95
+	ReasonQuotaExceeded       Reason = 0x97
+	reasonAdministrative      Reason = 0x98
+	reasonV3BadVersion        byte   = 1 // MQTT 3 CONNACK codes
+	reasonV3BadClientID       byte   = 2
+	reasonV3Unavailable       byte   = 3
+	reasonV3BadUserOrPassword byte   = 4
+	reasonV3NotAuthorized     byte   = 5
+)
+
+// Refusal is an error that a client is told as it is.
+type Refusal struct {
+	Code Reason
+	Text string // the reason string
+}
+
+func (r *Refusal) Error() string { return fmt.Sprintf("0x%02x %s", byte(r.Code), r.Text) }
+
+func refuse(code Reason, format string, args ...any) *Refusal {
+	return &Refusal{code, fmt.Sprintf(format, args...)}
+}
+
+// asRefusal returns what to tell a client about err.
+func asRefusal(err error, otherwise Reason) *Refusal {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r
+	}
+	return &Refusal{Code: otherwise, Text: err.Error()}
+}
+
+// v3Connack is the CONNACK return code of MQTT 3 for a reason.
+func v3Connack(r Reason) byte {
+	switch r {
+	case reasonUnsupportedVersion:
+		return reasonV3BadVersion
+	case reasonBadClientID:
+		return reasonV3BadClientID
+	case ReasonBadUserOrPassword:
+		return reasonV3BadUserOrPassword
+	case ReasonNotAuthorized, ReasonBanned:
+		return reasonV3NotAuthorized
+	}
+	return reasonV3Unavailable
+}
+
+// errUsers is the answer to topics and filters that name users.
+var errUsers = &Refusal{ReasonNotAuthorized, "not authorized, users are not enabled on this node"}

@@ -1,0 +1,362 @@
+package mqttfront
+
+import (
+	"time"
+)
+
+// newConnection is a CONNECT that is good.
+type newConnection struct {
+	conn    *conn
+	id      string
+	clean   bool
+	will    *WillRecord
+	asked   uint32 // session expiry, seconds
+	expiry  time.Duration
+	connack func(present bool) []byte
+}
+
+// keyOf is what a session is known by: the user cannot contain the character between.
+func keyOf(user, clientID string) string { return user + "\x00" + clientID }
+
+// standing is what of a session its interest in filters depends on.
+type standing struct {
+	hold   time.Duration
+	online bool
+}
+
+// attach joins a connection to its session, which is made, resumed or taken over, and answers CONNECT.
+func (b *Broker) attach(nc *newConnection) error {
+	c := nc.conn
+	key := keyOf(c.who.User, nc.id)
+	u := b.begin(time.Now())
+	defer u.end()
+
+	b.reg.Lock()
+	if b.draining {
+		b.reg.Unlock()
+		return refuse(ReasonServerUnavailable, "the server is shutting down")
+	}
+	s, over := b.sessions[key], (*session)(nil)
+	var kicked *conn
+	var wills []*WillRecord
+	if s != nil {
+		s.mu.Lock()
+		if s.ended || nc.clean || s.expiredLocked(u.now) { // [MQTT-3.1.2-4] [MQTT-3.1.2-5]
+			if !s.ended {
+				over, kicked = s, s.conn.Load()
+				s.endLocked()
+			}
+			s.mu.Unlock()
+			s = nil
+		}
+	}
+	present := s != nil
+	if !present {
+		if len(b.sessions) >= b.cfg.MaxSessions && b.sessions[key] == nil {
+			b.reg.Unlock()
+			return refuse(ReasonQuotaExceeded, "too many sessions")
+		}
+		s = &session{b: b, id: nc.id}
+		s.mu.Lock()
+		s.user = c.who.User
+		b.sessions[key] = s
+		b.stats.Sessions.Add(1)
+	}
+	before := s.standingLocked()
+	if present {
+		kicked = s.conn.Load()
+		if kicked == nil {
+			b.stats.Offline.Add(-1)
+		}
+		// [MQTT-3.1.3-9]; without a delay the will of the old connection is due
+		if kicked != nil && s.will != nil && s.will.Delay == 0 {
+			wills = append(wills, s.will)
+		}
+	}
+	s.attachLocked(u, nc, present)
+	after := s.standingLocked()
+	subs := s.subsLocked()
+	s.mu.Unlock()
+	b.reg.Unlock()
+
+	b.stats.Connected.Add(1)
+	if kicked != nil { // [MQTT-3.1.4-3]
+		b.stats.Takeovers.Add(1)
+		kicked.stop(&Refusal{reasonTakenOver, "another connection took over"})
+	}
+	if over != nil {
+		b.finish(over)
+	}
+	if present {
+		b.restand(subs, before, after)
+	}
+	for _, w := range wills {
+		b.publishWill(w)
+	}
+	return nil
+}
+
+// attachLocked makes c the connection of the session.
+func (s *session) attachLocked(u *burst, nc *newConnection, present bool) {
+	c := nc.conn
+	s.gen++
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+	s.will, s.asked, s.since = nc.will, nc.asked, time.Time{}
+	s.setExpiryLocked(nc.expiry)
+	s.quota, s.resend = c.window, 0
+	answer := nc.connack(present)
+	c.mu.Lock()
+	c.sess = s
+	c.reserveLocked(len(answer))
+	c.out.b = append(c.out.b, answer...)
+	c.touchLocked(u)
+	c.mu.Unlock()
+	s.dropAsksLocked()
+	s.conn.Store(c)
+	s.saveLocked(c.version)
+	s.pumpLocked(u)
+}
+
+// setExpiryLocked changes how long the session lives, and with it whether it is kept.
+func (s *session) setExpiryLocked(expiry time.Duration) {
+	s.expiry = expiry
+	switch {
+	case expiry > 0 && s.log == nil:
+		s.log = s.b.store.Create(keyOf(s.user, s.id))
+		for _, sub := range s.subs {
+			s.log.Subscribe(sub.record())
+		}
+		for id := range s.inbound {
+			s.log.Received(id)
+		}
+		for i := range s.win.n {
+			if e := s.win.at(i); e.Msg != nil {
+				s.keepLocked(e)
+				s.log.Sent(e.Pos, e.PacketID, e.State)
+			}
+		}
+		for i := range s.queue.len() {
+			if e := &s.queue.list[s.queue.head+i]; e.QoS > 0 {
+				s.keepLocked(e)
+			}
+		}
+	case expiry == 0 && s.log != nil:
+		for s.spilled > 0 && s.fetchAllLocked() {
+		}
+		s.log.Delete()
+		s.log = nil
+	}
+}
+
+func (s *session) keepLocked(e *Entry) {
+	s.lastPos++
+	e.Pos = s.lastPos
+	s.behind = e.Pos
+	s.log.Append(*e)
+}
+
+// fetchAllLocked brings more of the queue into memory than it usually has.
+func (s *session) fetchAllLocked() bool {
+	es := s.log.Fetch(s.behind, s.spilled)
+	for _, e := range es {
+		s.pushLocked(e)
+		s.behind = e.Pos
+		s.spilled--
+	}
+	return len(es) > 0
+}
+
+func (s *session) saveLocked(version byte) {
+	if s.log != nil {
+		s.log.Save(SessionRecord{ID: s.id, User: s.user, Version: version, Expiry: s.expiry, Disconnected: s.since, Will: s.will})
+	}
+}
+
+func (s *session) standingLocked() standing {
+	return standing{s.expiry, s.conn.Load() != nil}
+}
+
+func (s *session) subsLocked() []*subscription {
+	if len(s.subs) == 0 {
+		return nil
+	}
+	subs := make([]*subscription, 0, len(s.subs))
+	for _, sub := range s.subs {
+		subs = append(subs, sub)
+	}
+	return subs
+}
+
+func (s *session) expiredLocked(now time.Time) bool {
+	return s.conn.Load() == nil && !s.since.IsZero() && !now.Before(s.since.Add(s.expiry))
+}
+
+// endLocked marks the session as over. Whoever does that calls finish afterwards.
+func (s *session) endLocked() {
+	s.ended = true
+	s.gen++
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+	s.stood = s.standingLocked()
+	if s.conn.Swap(nil) == nil {
+		s.b.stats.Offline.Add(-1)
+	}
+}
+
+// detach parts a connection that is over from its session.
+func (b *Broker) detach(c *conn) {
+	s := c.sess
+	b.stats.Disconnected.Add(1)
+	s.mu.Lock()
+	if s.conn.Load() != c {
+		s.mu.Unlock()
+		return
+	}
+	now := time.Now()
+	before := s.standingLocked()
+	if c.own.expiry != nil {
+		s.setExpiryLocked(min(time.Duration(*c.own.expiry)*time.Second, b.cfg.MaxSessionExpiry))
+	}
+	if c.own.bye {
+		s.will = nil // [MQTT-3.1.2-8] [MQTT-3.14.4-3]
+	}
+	if s.expiry == 0 {
+		s.endLocked()
+		s.mu.Unlock()
+		b.finish(s)
+		return
+	}
+	u := b.begin(now)
+	s.gen++
+	s.since = now
+	s.conn.Store(nil)
+	b.stats.Offline.Add(1)
+	s.dropAsksLocked()
+	s.dropZerosLocked(u)
+	var will *WillRecord
+	if s.will != nil && (s.will.Delay == 0 || b.isDraining()) {
+		will, s.will = s.will, nil
+	}
+	s.saveLocked(c.version)
+	s.armLocked(now)
+	after := s.standingLocked()
+	subs := s.subsLocked()
+	s.mu.Unlock()
+	b.restand(subs, before, after)
+	if will != nil {
+		b.publishWill(will)
+	}
+	u.end()
+}
+
+// dropZerosLocked forgets the QoS 0 messages that are queued: they are for the connection that is over.
+func (s *session) dropZerosLocked(u *burst) {
+	if s.zeros == 0 {
+		return
+	}
+	for range s.queue.len() {
+		if e := s.popLocked(); e.QoS > 0 {
+			s.pushLocked(e)
+		} else {
+			s.overLocked(u, e)
+		}
+	}
+}
+
+// armLocked sets the timer of an offline session for its will or its end, whatever is first.
+func (s *session) armLocked(now time.Time) {
+	due := s.since.Add(s.expiry)
+	if s.will != nil {
+		if d := s.since.Add(s.will.Delay); d.Before(due) {
+			due = d
+		}
+	}
+	gen := s.gen
+	s.timer = time.AfterFunc(max(due.Sub(now), 0), func() { s.onTimer(gen) })
+}
+
+// onTimer sends a delayed will that is due, and ends the session when its time is over.
+func (s *session) onTimer(gen int) {
+	select {
+	case <-s.b.stopped:
+		return
+	default:
+	}
+	now := time.Now()
+	s.mu.Lock()
+	if s.gen != gen || s.ended {
+		s.mu.Unlock()
+		return
+	}
+	if s.expiredLocked(now) {
+		s.endLocked()
+		s.mu.Unlock()
+		s.b.finish(s)
+		return
+	}
+	var will *WillRecord
+	if s.will != nil && !now.Before(s.since.Add(s.will.Delay)) {
+		will, s.will = s.will, nil
+		s.saveLocked(0)
+	}
+	s.armLocked(now)
+	s.mu.Unlock()
+	if will != nil {
+		s.b.publishWill(will)
+	}
+}
+
+// finish undoes what an ended session has in the broker, and sends its will if that is still to be sent.
+func (b *Broker) finish(s *session) {
+	key := keyOf(s.user, s.id)
+	b.reg.Lock()
+	if b.sessions[key] == s {
+		delete(b.sessions, key)
+	}
+	b.reg.Unlock()
+	b.stats.Sessions.Add(-1)
+	u := b.begin(time.Now())
+	s.mu.Lock()
+	s.dropAsksLocked()
+	stood, subs, will := s.stood, s.subsLocked(), s.will
+	s.subs, s.will = nil, nil
+	for i := range s.win.n {
+		if e := s.win.at(i); e.Msg != nil {
+			u.orphan(*e)
+		}
+	}
+	for s.queue.len() > 0 || s.spilled > 0 && s.fetchLocked() {
+		u.orphan(s.popLocked())
+	}
+	s.win = window{}
+	s.count(-s.waiting, -s.bytes)
+	if s.log != nil {
+		s.log.Delete()
+		s.log = nil
+	}
+	s.mu.Unlock()
+	for _, sub := range subs {
+		b.unsubscribed(s, sub, stood)
+	}
+	b.stats.Subscriptions.Add(-int64(len(subs)))
+	u.end() // after the session has left its groups
+	if will != nil {
+		b.publishWill(will)
+	}
+}
+
+// orphan deals with a message that its session can't deliver any more. One of a shared subscription goes to
+// another member [MQTT-4.8.2-6], unless it is QoS 2 and was sent [MQTT-4.8.2-4] [MQTT-4.8.2-5].
+func (u *burst) orphan(e Entry) {
+	if e.Group != nil && e.QoS > 0 && (e.QoS == 1 || e.State == EntryWaiting) {
+		u.redo = append(u.redo, e)
+		return
+	}
+	u.b.stats.DropEnded.Add(1)
+	u.over(e)
+}

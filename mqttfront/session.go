@@ -1,0 +1,369 @@
+package mqttfront
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// session is what the broker keeps for a client ID: subscriptions, and the messages on their way to the client.
+type session struct {
+	b       *Broker
+	id      string
+	conn    atomic.Pointer[conn] // nil: offline; written with mu held
+	asking  atomic.Bool          // len(asks) > 0
+	ordered atomic.Bool          // QoS 0 messages are queued, behind which others must wait
+
+	mu sync.Mutex
+	sessionState
+}
+
+// sessionState is guarded by session.mu.
+type sessionState struct {
+	user   string
+	ended  bool
+	stood  standing      // when it ended
+	gen    int           // rises when a connection comes or goes; what a timer was set for is stale then
+	asked  uint32        // the session expiry that CONNECT asked for, in seconds
+	expiry time.Duration // the one in force; 0: the session ends with its connection
+	since  time.Time     // when the connection was lost
+	timer  *time.Timer   // for will or expiry, while offline
+	will   *WillRecord
+	subs   map[string]*subscription // by filter, with $share/NAME/
+	shares int                      // of subs that are shared
+	asks   []*retainedAsk
+	log    SessionLog // nil: not kept
+
+	queue   fifo   // what waits to be sent
+	spilled int    // entries behind queue that only the log has
+	behind  uint64 // position of the last entry that left the log for queue or window
+	lastPos uint64
+	waiting int   // entries in queue, spilled and window
+	bytes   int64 // of those in memory and in the log
+	zeros   int   // QoS 0 entries in queue
+
+	win     window
+	quota   int // how many more the connection may be sent
+	resend  int // places of win before it have been sent on this connection
+	inbound map[uint16]inbound
+}
+
+// headEntries is how much of a kept session's queue is in memory; the rest is in its log.
+const headEntries = 2048
+
+// subscription is one filter of a session. It does not change.
+type subscription struct {
+	filter            string // as the client gave it
+	share             string // NAME of $share/NAME/inner
+	inner             string
+	id                uint32
+	qos               byte
+	noLocal           bool
+	retainAsPublished bool
+}
+
+// offer gives a message to the session: sent at once if the client can take it, queued otherwise.
+func (s *session) offer(u *burst, e Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size := int64(e.Msg.Size())
+	cfg := &s.b.cfg
+	if s.ended {
+		s.b.stats.DropEnded.Add(1)
+		u.over(e)
+		return
+	}
+	if e.QoS == 0 && s.conn.Load() == nil {
+		u.over(e)
+		return
+	}
+	if s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes {
+		s.b.stats.DropQueue.Add(1)
+		u.over(e)
+		return
+	}
+	s.count(1, size)
+	kept := s.log != nil && e.QoS > 0
+	if kept {
+		s.lastPos++
+		e.Pos = s.lastPos
+		s.log.Append(e)
+		u.synced = true
+	}
+	if kept && (s.spilled > 0 || s.queue.len() >= headEntries) {
+		s.spilled++
+		return
+	}
+	s.behind = max(s.behind, e.Pos)
+	if s.queue.len() == 0 && s.resend == s.win.n {
+		if done := s.sendLocked(u, &e); done {
+			return
+		}
+	}
+	s.pushLocked(e)
+}
+
+func (s *session) count(n int, bytes int64) {
+	s.waiting += n
+	s.bytes += bytes
+	s.b.stats.QueuedMessages.Add(int64(n))
+	s.b.stats.QueuedBytes.Add(bytes)
+}
+
+func (s *session) pushLocked(e Entry) {
+	s.queue.push(e)
+	if e.QoS == 0 {
+		s.zeros++
+		s.ordered.Store(true)
+	}
+}
+
+// popLocked takes the first entry off the queue.
+func (s *session) popLocked() Entry {
+	e := *s.queue.front()
+	s.queue.pop()
+	if e.QoS == 0 {
+		if s.zeros--; s.zeros == 0 {
+			s.ordered.Store(false)
+		}
+	}
+	return e
+}
+
+// overLocked accounts for an entry that is neither in queue nor in window any more.
+func (s *session) overLocked(u *burst, e Entry) {
+	s.count(-1, -int64(e.Msg.Size()))
+	if s.log != nil && e.Pos > 0 {
+		s.log.Remove(e.Pos)
+	}
+	u.over(e)
+}
+
+// over has the receipt of an entry told that nobody needs it any more.
+func (u *burst) over(e Entry) {
+	if e.Receipt != nil {
+		u.receipts = append(u.receipts, e.Receipt)
+	}
+}
+
+// sendLocked tries to send an entry that is in no queue. It returns false when it has to wait.
+func (s *session) sendLocked(u *burst, e *Entry) bool {
+	c := s.conn.Load()
+	if c == nil {
+		return false
+	}
+	if e.Msg.Expired(u.now) { // [MQTT-3.3.2-5]
+		s.b.stats.DropExpired.Add(1)
+		s.overLocked(u, *e)
+		return true
+	}
+	if e.QoS > 0 {
+		if s.quota <= 0 { // [MQTT-3.3.4-7] as a sender
+			return false
+		}
+		if e.PacketID = s.win.next(); e.PacketID == 0 {
+			return false
+		}
+	}
+	switch c.transmit(u, e, false) {
+	case sentNot:
+		e.PacketID = 0
+		return false
+	case sentTooLarge:
+		s.b.stats.DropTooLarge.Add(1)
+		s.overLocked(u, *e)
+		return true
+	}
+	u.sent[e.QoS]++
+	if e.QoS == 0 {
+		s.overLocked(u, *e)
+		return true
+	}
+	e.State = EntrySent
+	s.win.push(*e)
+	s.resend = s.win.n
+	s.quota--
+	if s.log != nil {
+		s.log.Sent(e.Pos, e.PacketID, EntrySent)
+	}
+	return true
+}
+
+type sent byte
+
+const (
+	sentYes sent = iota
+	sentNot      // no room now
+	sentTooLarge
+)
+
+// transmit appends a PUBLISH to what waits for the client.
+func (c *conn) transmit(u *burst, e *Entry, dup bool) sent {
+	o := outgoing{version: c.version, qos: e.QoS, dup: dup, retain: e.Retain, packetID: e.PacketID, ids: e.IDs}
+	o.expires(e.Msg, u.now)
+	size := o.size(e.Msg)
+	if size > c.maxPacket {
+		return sentTooLarge
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		return sentNot
+	}
+	if c.pendingLocked() >= highWater {
+		c.pump = true
+		return sentNot
+	}
+	c.reserveLocked(size + 3)
+	if size+3 <= c.maxPacket {
+		c.aliasLocked(&o, e.Msg.Topic)
+	}
+	c.out.b = appendPublish(c.out.b, &o, e.Msg)
+	c.touchLocked(u)
+	return sentYes
+}
+
+// pumpLocked sends what waits, as far as the client can take it: first again what a connection before had sent,
+// in its order [MQTT-4.4.0-1] [MQTT-4.6.0-1], then the queue.
+func (s *session) pumpLocked(u *burst) {
+	c := s.conn.Load()
+	if c == nil {
+		return
+	}
+	for s.resend < s.win.n {
+		if e := s.win.at(s.resend); e.Msg == nil {
+			s.resend++
+		} else if !s.resendLocked(u, c, e) {
+			return
+		}
+	}
+	for {
+		if s.queue.len() == 0 && !s.fetchLocked() {
+			return
+		}
+		e := *s.queue.front()
+		if !s.sendLocked(u, &e) {
+			return
+		}
+		s.popLocked()
+	}
+}
+
+// resendLocked repeats what a connection before has sent of an entry. It returns false when there is no room.
+func (s *session) resendLocked(u *burst, c *conn, e *Entry) bool {
+	if e.State == EntryReleased {
+		c.mu.Lock()
+		c.appendAckLocked(typePubrel, e.PacketID, reasonSuccess, "")
+		c.mu.Unlock()
+		s.resend++
+		return true
+	}
+	if e.QoS == 1 && e.Msg.Expired(u.now) {
+		s.b.stats.DropExpired.Add(1)
+		s.dropSentLocked(u, e)
+		return true
+	}
+	if s.quota <= 0 {
+		return false
+	}
+	switch c.transmit(u, e, true) { // [MQTT-3.3.1-1]
+	case sentNot:
+		return false
+	case sentTooLarge:
+		s.b.stats.DropTooLarge.Add(1)
+		s.dropSentLocked(u, e)
+		return true
+	}
+	s.b.stats.Retransmitted.Add(1)
+	s.quota--
+	s.resend++
+	return true
+}
+
+// dropSentLocked takes an entry out of the window.
+func (s *session) dropSentLocked(u *burst, e *Entry) {
+	s.overLocked(u, *e)
+	s.resend = max(0, s.resend-s.win.remove(e))
+}
+
+// fetchLocked gets more of the queue from the log.
+func (s *session) fetchLocked() bool {
+	if s.spilled == 0 {
+		return false
+	}
+	for _, e := range s.log.Fetch(s.behind, min(headEntries/2, s.spilled)) {
+		s.pushLocked(e)
+		s.behind = e.Pos
+		s.spilled--
+	}
+	if s.queue.len() == 0 {
+		s.spilled = 0 // the log has lost them
+	}
+	return s.queue.len() > 0
+}
+
+// pumpNow is pumpLocked for a goroutine without a burst.
+func (s *session) pumpNow() {
+	u := s.b.begin(time.Now())
+	s.mu.Lock()
+	s.pumpLocked(u)
+	s.mu.Unlock()
+	u.end()
+}
+
+func (s *session) onPuback(u *burst, c *conn, a ack) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.Load() != c {
+		return
+	}
+	e := s.win.find(a.packetID)
+	if e == nil || e.QoS != 1 {
+		return
+	}
+	s.finishLocked(u, c, e)
+}
+
+// finishLocked ends the delivery of an entry that the client acknowledged.
+func (s *session) finishLocked(u *burst, c *conn, e *Entry) {
+	s.dropSentLocked(u, e)
+	s.quota = min(s.quota+1, c.window)
+	s.pumpLocked(u)
+}
+
+func (s *session) onPubrec(u *burst, c *conn, a ack) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.Load() != c {
+		return
+	}
+	e := s.win.find(a.packetID)
+	if e != nil && e.QoS == 2 && a.reason >= 0x80 && e.State == EntrySent { // [MQTT-4.3.3-4]
+		s.finishLocked(u, c, e)
+		return
+	}
+	reason := reasonPacketIDUnknown
+	if e != nil && e.QoS == 2 {
+		reason = reasonSuccess
+		if e.State == EntrySent {
+			e.State = EntryReleased
+			if s.log != nil {
+				s.log.Sent(e.Pos, e.PacketID, EntryReleased)
+			}
+		}
+	}
+	c.mu.Lock()
+	c.appendAckLocked(typePubrel, a.packetID, reason, "")
+	c.mu.Unlock()
+}
+
+func (s *session) onPubcomp(u *burst, c *conn, a ack) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.Load() != c {
+		return
+	}
+	if e := s.win.find(a.packetID); e != nil && e.QoS == 2 && e.State == EntryReleased {
+		s.finishLocked(u, c, e)
+	}
+}

@@ -1,0 +1,146 @@
+package mqttfront
+
+import (
+	"slices"
+	"sync"
+)
+
+// group is the local part of a shared subscription.
+type group struct {
+	Group
+	mu      sync.Mutex
+	members []member
+	next    int // where the search for the next member begins
+}
+
+type member struct {
+	s   *session
+	sub *subscription
+}
+
+// joinGroup makes a session a member, or changes its subscription.
+func (b *Broker) joinGroup(s *session, sub *subscription) {
+	b.shareMu.Lock()
+	defer b.shareMu.Unlock()
+	g, ok := b.shares.Get(sub.inner, sub.share)
+	if !ok {
+		g = &group{Group: Group{Name: sub.share, Filter: sub.inner}}
+		b.shares.Set(sub.inner, sub.share, g)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := g.index(s); i >= 0 {
+		g.members[i].sub = sub
+		return
+	}
+	g.members = append(g.members, member{s, sub})
+}
+
+func (b *Broker) leaveGroup(s *session, sub *subscription) {
+	b.shareMu.Lock()
+	defer b.shareMu.Unlock()
+	g, ok := b.shares.Get(sub.inner, sub.share)
+	if !ok {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := g.index(s); i >= 0 {
+		g.members = slices.Delete(g.members, i, i+1)
+	}
+	if len(g.members) == 0 {
+		b.shares.Delete(sub.inner, sub.share)
+	}
+}
+
+func (g *group) index(s *session) int {
+	return slices.IndexFunc(g.members, func(m member) bool { return m.s == s })
+}
+
+// pick chooses who gets the next message: in turn, of those with a connection that can take it at once, else
+// of those with a connection, else, above QoS 0, of those that have a session waiting [MQTT-4.8.2-3].
+func (g *group) pick(qos byte) (m member, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	online, offline := -1, -1
+	n := len(g.members)
+	for i := range n {
+		at := (g.next + i) % n
+		m := g.members[at]
+		switch {
+		case m.s.conn.Load() == nil:
+			if offline < 0 && min(qos, m.sub.qos) > 0 && m.s.waits() {
+				offline = at
+			}
+			continue
+		case m.s.free(min(qos, m.sub.qos)):
+			g.next = at + 1
+			return m, true
+		case online < 0:
+			online = at
+		}
+	}
+	at := online
+	if at < 0 {
+		at = offline
+	}
+	if at < 0 {
+		return member{}, false
+	}
+	g.next = at + 1
+	return g.members[at], true
+}
+
+// free reports whether the client can be sent a message at once.
+func (s *session) free(qos byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.ended && s.queue.len() == 0 && s.spilled == 0 && (qos == 0 || s.quota > 0 && s.resend == s.win.n)
+}
+
+// waits reports whether an offline session is there to take messages.
+func (s *session) waits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.ended
+}
+
+// serveGroup gives a message to one member of a shared subscription.
+func (u *burst) serveGroup(m *outMessage, g *group) {
+	mem, ok := g.pick(m.QoS)
+	if !ok {
+		u.b.stats.DropNoMember.Add(1)
+		return
+	}
+	var ids []uint32
+	if mem.sub.id > 0 {
+		ids = []uint32{mem.sub.id}
+	}
+	qos := min(m.QoS, mem.sub.qos)
+	retain := m.Retain && mem.sub.retainAsPublished
+	if qos == 0 {
+		if c := mem.s.conn.Load(); c != nil {
+			u.send0(c, m, ids, retain)
+		}
+		return
+	}
+	e := Entry{Msg: m.owned(), IDs: ids, QoS: qos, Retain: retain, Group: &g.Group}
+	if m.tally != nil {
+		m.tally.n.Add(1)
+		e.Receipt = m.tally
+	}
+	mem.s.offer(u, e)
+}
+
+// redeliver gives a message to another member, after the one that had it is gone.
+func (u *burst) redeliver(e Entry) {
+	m := &outMessage{Message: *e.Msg, keep: e.Msg}
+	if g, ok := u.b.shares.Get(e.Group.Filter, e.Group.Name); ok {
+		m.tally, _ = e.Receipt.(*tally)
+		u.have = [2]bool{}
+		u.serveGroup(m, g)
+	} else {
+		u.b.stats.DropNoMember.Add(1)
+	}
+	u.over(e)
+}

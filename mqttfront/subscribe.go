@@ -1,0 +1,234 @@
+package mqttfront
+
+import (
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// answer is the SUBACK or UNSUBACK to one packet, until it is written. It is guarded by conn.mu.
+type answer struct {
+	kind     byte
+	packetID uint16
+	codes    []byte
+	text     string
+	asks     []*retainedAsk // may be served once it is written
+	left     int            // what it waits for
+	local    bool           // a promise is only local
+}
+
+// begin puts an answer in its place among the others; it waits for whoever called, at first.
+func (c *conn) beginAnswer(kind byte, packetID uint16) *answer {
+	a := &answer{kind: kind, packetID: packetID, left: 1}
+	c.mu.Lock()
+	c.answers = append(c.answers, a)
+	c.mu.Unlock()
+	return a
+}
+
+// waitFor has the answer wait for one thing more.
+func (c *conn) waitFor(a *answer) {
+	c.mu.Lock()
+	a.left++
+	c.mu.Unlock()
+}
+
+// settle says that one thing is done, and writes the answers whose turn it is.
+func (c *conn) settle(a *answer, local bool) {
+	var asks []*retainedAsk
+	c.mu.Lock()
+	a.left--
+	a.local = a.local || local
+	for len(c.answers) > 0 && c.answers[0].left == 0 {
+		first := c.answers[0]
+		c.answers = c.answers[1:]
+		asks = append(asks, first.asks...)
+		c.writeAnswerLocked(first)
+	}
+	if len(c.answers) == 0 {
+		c.answers = nil
+	}
+	c.mu.Unlock()
+	for _, ask := range asks {
+		ask.ready()
+	}
+}
+
+func (c *conn) writeAnswerLocked(a *answer) {
+	if c.closing {
+		return
+	}
+	var user []packets.UserProperty
+	if a.local {
+		c.b.stats.PromisesLocal.Add(1)
+		user = []packets.UserProperty{{Key: "promise", Val: "local"}}
+	}
+	packet := c.encodeSuback(a.kind, a.packetID, a.codes, user, a.text)
+	if len(packet) > c.maxPacket {
+		packet = c.encodeSuback(a.kind, a.packetID, a.codes, nil, "")
+	}
+	c.reserveLocked(len(packet))
+	c.out.b = append(c.out.b, packet...)
+	c.touchLocked(nil)
+}
+
+// onSubscribe handles SUBSCRIBE. The answer is written when the swarm has promised every filter [MQTT-3.8.4-1].
+func (c *conn) onSubscribe(u *burst, body []byte) error {
+	pk, err := c.b.decode(c.version, typeSubscribe<<4|2, body)
+	if err != nil {
+		return err
+	}
+	a := c.beginAnswer(typeSuback, pk.PacketID)
+	codes := make([]byte, len(pk.Filters)) // [MQTT-3.8.4-6]: one for each filter, in order
+	var asks []*retainedAsk
+	for i := range pk.Filters {
+		ask, refusal := c.subscribe(&pk.Filters[i], a)
+		switch {
+		case refusal == nil:
+			codes[i] = pk.Filters[i].Qos
+		case c.version == v5:
+			codes[i] = byte(refusal.Code)
+			a.text = refusal.Text
+		default:
+			codes[i] = byte(ReasonUnspecified) // [MQTT-3.9.3-2] of MQTT 3.1.1
+		}
+		if ask != nil {
+			asks = append(asks, ask)
+		}
+	}
+	if s := c.sess; s.keptNow() {
+		c.waitFor(a)
+		c.b.store.Sync(func(err error) {
+			c.b.storeDone(err)
+			c.settle(a, false)
+		})
+	}
+	c.mu.Lock()
+	a.codes, a.asks = codes, asks
+	c.mu.Unlock()
+	c.settle(a, false)
+	return nil
+}
+
+func (s *session) keptNow() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log != nil
+}
+
+// subscribe makes one subscription. ask, which may be nil, asks for its retained messages.
+func (c *conn) subscribe(f *packets.Subscription, a *answer) (ask *retainedAsk, refusal *Refusal) {
+	sub, refusal := c.subscriptionOf(f)
+	if refusal != nil {
+		return nil, refusal
+	}
+	s := c.sess
+	s.mu.Lock()
+	old := s.subs[sub.filter]
+	if old == nil && len(s.subs) >= c.b.cfg.MaxSubscriptions {
+		s.mu.Unlock()
+		return nil, refuse(ReasonQuotaExceeded, "more than %d subscriptions", c.b.cfg.MaxSubscriptions)
+	}
+	if s.conn.Load() != c {
+		s.mu.Unlock()
+		return nil, refuse(ReasonUnspecified, "the session has moved on")
+	}
+	if s.subs == nil {
+		s.subs = make(map[string]*subscription)
+	}
+	s.subs[sub.filter] = sub
+	if s.log != nil {
+		s.log.Subscribe(sub.record())
+	}
+	stand := s.standingLocked()
+	if old == nil {
+		c.b.stats.Subscriptions.Add(1)
+	}
+	if sub.share == "" {
+		c.b.subs.Set(sub.inner, s, sub)
+	}
+	s.mu.Unlock()
+	if sub.share != "" {
+		c.b.joinGroup(s, sub)
+	}
+	c.waitFor(a)
+	c.b.demand(sub.inner, func(d *demand) {
+		if old != nil {
+			d.add(old, stand, -1)
+		}
+		d.add(sub, stand, 1)
+	}, func(p Promise) { c.settle(a, p == PromiseLocal) })
+	// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+	if sub.share == "" && (f.RetainHandling == 0 || f.RetainHandling == 1 && old == nil) {
+		return c.askRetained(sub), nil
+	}
+	return nil, nil
+}
+
+// subscriptionOf checks a filter, and makes the subscription to it.
+func (c *conn) subscriptionOf(f *packets.Subscription) (*subscription, *Refusal) {
+	share, inner, err := topic.ParseShare(f.Filter)
+	if err != nil {
+		return nil, refuse(reasonFilterInvalid, "%v", err)
+	}
+	if err := topic.ValidFilter(inner, c.b.cfg.Topics); err != nil {
+		return nil, refuse(reasonFilterInvalid, "%v", err)
+	}
+	if namesUser(inner) {
+		return nil, errUsers
+	}
+	if err := c.b.auth.CanSubscribe(c.who, inner); err != nil {
+		return nil, asRefusal(err, ReasonNotAuthorized)
+	}
+	return &subscription{
+		filter: f.Filter, share: share, inner: inner, id: uint32(f.Identifier), qos: f.Qos,
+		noLocal: f.NoLocal, retainAsPublished: f.RetainAsPublished,
+	}, nil
+}
+
+func (sub *subscription) record() SubscriptionRecord {
+	return SubscriptionRecord{Filter: sub.filter, ID: sub.id, QoS: sub.qos, NoLocal: sub.noLocal, RetainAsPublished: sub.retainAsPublished}
+}
+
+// onUnsubscribe handles UNSUBSCRIBE [MQTT-3.10.4-1] to [MQTT-3.10.4-6].
+func (c *conn) onUnsubscribe(u *burst, body []byte) error {
+	pk, err := c.b.decode(c.version, typeUnsubscribe<<4|2, body)
+	if err != nil {
+		return err
+	}
+	a := c.beginAnswer(typeUnsuback, pk.PacketID)
+	codes := make([]byte, len(pk.Filters))
+	for i := range pk.Filters {
+		if !c.b.unsubscribe(c.sess, pk.Filters[i].Filter) {
+			codes[i] = byte(reasonNoSubscription)
+		}
+	}
+	c.mu.Lock()
+	a.codes = codes
+	c.mu.Unlock()
+	c.settle(a, false)
+	return nil
+}
+
+// unsubscribe ends a subscription, and reports whether there was one.
+func (b *Broker) unsubscribe(s *session, filter string) bool {
+	s.mu.Lock()
+	sub := s.subs[filter]
+	if sub == nil {
+		s.mu.Unlock()
+		return false
+	}
+	delete(s.subs, filter)
+	if s.log != nil {
+		s.log.Unsubscribe(filter)
+	}
+	stand := s.standingLocked()
+	s.dropAskLocked(sub)
+	if sub.share == "" {
+		b.subs.Delete(sub.inner, s)
+	}
+	s.mu.Unlock()
+	b.stats.Subscriptions.Add(-1)
+	b.unsubscribed(s, sub, stand)
+	return true
+}

@@ -1,0 +1,93 @@
+package mqttfront
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// runTicker looks after connections that fell silent, and publishes $SYS.
+func (b *Broker) runTicker() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	lastSys, lastSweep := time.Time{}, time.Now()
+	for {
+		select {
+		case <-b.stopped:
+			return
+		case now := <-tick.C:
+			b.checkKeepAlive(now)
+			if b.cfg.SysInterval > 0 && now.Sub(lastSys) >= b.cfg.SysInterval {
+				lastSys = now
+				b.publishSys(now)
+			}
+			if now.Sub(lastSweep) >= time.Minute {
+				lastSweep = now
+				b.forgetStale()
+			}
+		}
+	}
+}
+
+// checkKeepAlive disconnects the clients that have been silent for 1.5 times their keep alive [MQTT-3.1.2-22].
+func (b *Broker) checkKeepAlive(now time.Time) {
+	var late []*conn
+	b.reg.Lock()
+	for c := range b.conns {
+		if c.silenced.Load() || !c.ready() || !c.keepAliveOver(now) {
+			continue
+		}
+		late = append(late, c)
+	}
+	b.reg.Unlock()
+	for _, c := range late {
+		c.silenced.Store(true)
+		b.stats.KeepAlive.Add(1)
+		c.stop(&Refusal{reasonKeepAlive, "keep alive timeout"})
+	}
+}
+
+// publishSys publishes the statistics under the names that mosquitto gives them.
+func (b *Broker) publishSys(now time.Time) {
+	st := b.stats
+	sum := func(n *[3]uint64) uint64 { return n[0] + n[1] + n[2] }
+	var received, sent [3]uint64
+	for q := range received {
+		received[q], sent[q] = st.Received[q].Load(), st.Sent[q].Load()
+	}
+	connected := st.Sessions.Load() - st.Offline.Load()
+	u := b.begin(now)
+	defer u.end()
+	num := func(name string, n int64) {
+		b.sysTopic(u, "$SYS/broker/"+name, strconv.FormatInt(n, 10))
+	}
+	b.sysTopic(u, "$SYS/broker/version", b.cfg.Version)
+	b.sysTopic(u, "$SYS/broker/uptime", strconv.Itoa(int(now.Sub(b.start).Seconds()))+" seconds")
+	num("clients/connected", connected)
+	num("clients/active", connected)
+	num("clients/disconnected", st.Offline.Load())
+	num("clients/inactive", st.Offline.Load())
+	num("clients/total", st.Sessions.Load())
+	num("messages/received", int64(sum(&received)))
+	num("messages/sent", int64(sum(&sent)))
+	num("publish/messages/received", int64(sum(&received)))
+	num("publish/messages/sent", int64(sum(&sent)))
+	num("publish/messages/dropped", int64(st.Dropped()))
+	num("bytes/received", int64(st.BytesReceived.Load()))
+	num("bytes/sent", int64(st.BytesSent.Load()))
+	num("subscriptions/count", st.Subscriptions.Load())
+	num("messages/stored", st.QueuedMessages.Load())
+	num("store/messages/count", st.QueuedMessages.Load())
+	num("store/messages/bytes", st.QueuedBytes.Load())
+	num("retained messages/count", int64(b.local.Len()))
+}
+
+// sysTopic publishes and keeps one topic, if it changed.
+func (b *Broker) sysTopic(u *burst, name, value string) {
+	if old, ok := b.local.Get(name); ok && string(old.Payload) == value {
+		return
+	}
+	msg := &proto.Message{Topic: name, Payload: []byte(value), Retain: true}
+	u.serveLocal(&outMessage{Message: *msg, keep: msg})
+}

@@ -1,0 +1,118 @@
+package mqttfront
+
+// window has the messages that are on their way to one client, in the order in which they were sent. Packet
+// IDs are given out one after another, so that the place of one follows from its ID. Messages that are over
+// leave a hole until all before them are over.
+type window struct {
+	ring  []Entry
+	head  int
+	n     int    // places, holes included
+	live  int    // messages
+	first uint16 // packet ID of the first place
+}
+
+// next returns the packet ID of the next message; 0 when none is free.
+func (w *window) next() uint16 {
+	if w.n >= maxPacketIDs {
+		return 0
+	}
+	return w.idAt(w.n)
+}
+
+func (w *window) idAt(i int) uint16 {
+	first := int(w.first)
+	if first == 0 {
+		first = 1
+	}
+	return uint16((first-1+i)%maxPacketIDs + 1)
+}
+
+func (w *window) at(i int) *Entry { return &w.ring[(w.head+i)&(len(w.ring)-1)] }
+
+// find returns the message with a packet ID, or nil.
+func (w *window) find(packetID uint16) *Entry {
+	if w.n == 0 || packetID == 0 {
+		return nil
+	}
+	i := (int(packetID) - int(w.first) + maxPacketIDs) % maxPacketIDs
+	if i >= w.n {
+		return nil
+	}
+	if e := w.at(i); e.Msg != nil {
+		return e
+	}
+	return nil
+}
+
+// push adds a message under the ID that next returned.
+func (w *window) push(e Entry) {
+	if w.first == 0 {
+		w.first = 1
+	}
+	w.grow()
+	*w.at(w.n) = e
+	w.n++
+	w.live++
+}
+
+// hole adds a place for an ID that is over.
+func (w *window) hole() {
+	w.grow()
+	*w.at(w.n) = Entry{}
+	w.n++
+}
+
+func (w *window) grow() {
+	if w.n < len(w.ring) {
+		return
+	}
+	bigger := make([]Entry, max(4, 2*len(w.ring))) // a power of two
+	for i := range w.n {
+		bigger[i] = *w.at(i)
+	}
+	w.ring, w.head = bigger, 0
+}
+
+// remove takes a message out. trimmed is the number of places that went from the front.
+func (w *window) remove(e *Entry) (trimmed int) {
+	*e = Entry{}
+	w.live--
+	for w.n > 0 && w.at(0).Msg == nil {
+		w.first = w.idAt(1)
+		w.head = (w.head + 1) & (len(w.ring) - 1)
+		w.n--
+		trimmed++
+	}
+	if w.n == 0 && len(w.ring) > 16 {
+		w.ring, w.head = nil, 0
+	}
+	return trimmed
+}
+
+// fifo is a queue of entries.
+type fifo struct {
+	list []Entry
+	head int
+}
+
+func (q *fifo) len() int { return len(q.list) - q.head }
+
+func (q *fifo) push(e Entry) { q.list = append(q.list, e) }
+
+func (q *fifo) front() *Entry { return &q.list[q.head] }
+
+func (q *fifo) pop() {
+	q.list[q.head] = Entry{}
+	q.head++
+	switch {
+	case q.head == len(q.list):
+		if cap(q.list) > 64 {
+			q.list = nil
+		}
+		q.list, q.head = q.list[:0], 0
+	case q.head > 32 && q.head > len(q.list)/2:
+		n := copy(q.list, q.list[q.head:])
+		clear(q.list[n:])
+		q.list, q.head = q.list[:n], 0
+	}
+}
