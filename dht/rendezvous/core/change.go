@@ -171,7 +171,7 @@ func (n *Node) receivePrepare(p *peer, f *pb.Prepare) {
 	l := n.locations[place.Location()]
 	b := ballotOf(f.GetBallot())
 	if !ok || b.node != p.id {
-		n.stats.Malformed++
+		n.malformed("Prepare")
 		return
 	}
 	answer := &pb.Promise{Place: f.GetPlace(), Version: f.GetVersion(), Ballot: f.GetBallot()}
@@ -225,7 +225,7 @@ func (n *Node) receiveAccept(p *peer, f *pb.Accept) {
 	l := n.locations[place.Location()]
 	b := ballotOf(f.GetBallot())
 	if !ok || b.node != p.id {
-		n.stats.Malformed++
+		n.malformed("Accept")
 		return
 	}
 	answer := &pb.Accepted{Place: f.GetPlace(), Version: f.GetVersion(), Ballot: f.GetBallot()}
@@ -257,7 +257,7 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 	at := place.Location()
 	set, fits := setOf(f.GetSet(), at)
 	if !ok || !fits {
-		n.stats.Malformed++
+		n.malformed("SetNews")
 		return
 	}
 	if l := n.locations[at]; l != nil && set.beats(l.set, at) && NodeID(f.GetRendezvous()) == p.id {

@@ -65,6 +65,8 @@ const (
 	leaseEvery = 1500 * time.Millisecond
 	// useFor is how long a node that was published through counts as one that is depended on.
 	useFor = 30 * time.Second
+	// retryAfter is when a message that nobody has answered for is sent again.
+	retryAfter = 2 * LeaseTime
 	// epochLife and epochSize end a publisher's epoch, so that it says nothing about who publishes.
 	epochLife = 10 * time.Minute
 	epochSize = 10_000
@@ -231,6 +233,7 @@ type Node struct {
 	clock uint64 // hybrid logical clock: the last stamp given or seen
 	turn  uint64 // shared subscriptions at QoS 0 take turns by it
 
+	pulls      int // locations that wait for what they inherit
 	outCount   int            // messages in the outbox
 	unaccepted fifo[*pending] // messages that are not acknowledged because it is full
 

@@ -392,12 +392,17 @@ func (n *Node) copyEntries(l *location, pick func(*entry) bool, done func()) {
 func (n *Node) copied(entries []*entry, to NodeID, ok bool) {
 	for _, e := range entries {
 		e.copying = false
-		if !ok || e.gone {
+		if !ok {
 			continue
 		}
 		n.stats.Copies++
 		e.copied = true
 		e.copies = append(e.copies, to)
+		e.s.told[to] = 0 // it is told what is over, like those that the messages went to
+		if e.gone {
+			n.tellCopies(e, "")
+			continue
+		}
 		n.ackKept(e)
 	}
 }
@@ -440,7 +445,7 @@ func (n *Node) messageOf(p *pb.Message) *proto.Message {
 	m := &proto.Message{Topic: p.GetTopic(), Payload: p.GetPayload(), Properties: p.GetProperties(), QoS: byte(p.GetQos()),
 		Retain: p.GetRetain(), Expires: proto.ExpiresAt(p.GetExpiresMs(), n.wall)}
 	if m.Validate() != nil {
-		n.stats.Malformed++
+		n.malformed("messageOf")
 		return nil
 	}
 	return m
@@ -549,12 +554,22 @@ func (n *Node) receiveForget(p *peer, f *pb.Forget) {
 		if s := n.streams[e.GetEpoch()]; s != nil && (s.hop == p.id || s.hop == n.self) {
 			s.release(e.GetUpto())
 			s.closed = s.closed || e.GetClosed()
+			n.releaseCopies(s, e.GetUpto())
 			continue
 		}
 		if to, ok := n.relayed[e.GetEpoch()]; ok && to == p.id && e.GetClosed() {
 			delete(n.relayed, e.GetEpoch())
 		}
 		n.forgetReceived(e)
+	}
+}
+
+// releaseCopies lets go of second copies that their rendezvous says are over.
+func (n *Node) releaseCopies(s *stream, upto uint64) {
+	for _, seq := range sortedKeys(s.entries) {
+		if e := s.entries[seq]; seq <= upto && e.copy {
+			n.release(e)
+		}
 	}
 }
 

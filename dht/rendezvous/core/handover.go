@@ -63,7 +63,7 @@ func (n *Node) transfer(l *location, to NodeID, custody bool, done func(ok bool)
 func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	place, ok := placeOf(f.GetPlace())
 	if !ok {
-		n.stats.Malformed++
+		n.malformed("Transfer")
 		return
 	}
 	at := place.Location()
@@ -72,10 +72,10 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 		if l = n.newLocation(place, at); l == nil {
 			return
 		}
-		l.phase, l.filler = filling, p.id
+		l.phase, l.filler, l.since = filling, p.id, n.now
 	}
 	if l.phase == founding {
-		l.phase, l.filler, l.asking = filling, p.id, nil
+		l.phase, l.filler, l.since, l.asking = filling, p.id, n.now, nil
 		l.set = Set{}
 	}
 	n.need(p.id)
@@ -174,7 +174,7 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 	place, ok := placeOf(f.GetPlace())
 	set, fits := setOf(f.GetSet(), place.Location())
 	if !ok || !fits {
-		n.stats.Malformed++
+		n.malformed("HandOver")
 		return
 	}
 	n.learnSet(place, set)

@@ -38,9 +38,10 @@ func (n *Node) ancestors(l *location) (tables []*table, ok, sure bool) {
 	ok, sure = true, true
 	for _, place := range l.place.above() {
 		at := place.Location()
-		if a := n.locations[at]; a != nil && a.phase >= standby && a.set.has(n.self) {
+		if a := n.locate(place, at); a != nil {
 			tables = append(tables, &a.table)
-			sure = sure && n.whole(a.set)
+			ok = ok && a.phase >= standby
+			sure = sure && a.phase >= standby && n.whole(a.set)
 			continue
 		}
 		i := n.inherited[at]
@@ -81,7 +82,7 @@ func (n *Node) inheritFrom(i *inherited, set Set) {
 func (n *Node) receiveInherit(p *peer, f *pb.Inherit) {
 	place, ok := placeOf(f.GetPlace())
 	if !ok || place.Depth > 1 {
-		n.stats.Malformed++
+		n.malformed("Inherit")
 		return
 	}
 	n.giveInheritance(p.id, place, f)
@@ -139,6 +140,9 @@ func (n *Node) receiveInherited(p *peer, f *pb.Inherited) {
 
 // inheritanceReady carries on at the locations that waited for a place above.
 func (n *Node) inheritanceReady(place Place) {
+	if n.pulls == 0 {
+		return
+	}
 	for _, l := range n.sortedLocations() {
 		if l.pulling && slices.Contains(l.place.above(), place) {
 			n.drainPulled(l)
@@ -152,6 +156,7 @@ func (n *Node) drainPulled(l *location) {
 		return
 	}
 	l.pulling = false
+	n.pulls--
 	n.settle(l)
 }
 

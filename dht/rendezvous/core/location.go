@@ -138,7 +138,7 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 	at := place.Location()
 	offered, fits := setOf(f.GetSet(), at)
 	if !ok || !fits || !offered.has(n.self) {
-		n.stats.Malformed++
+		n.malformed("Found")
 		return
 	}
 	n.need(p.id)
@@ -167,10 +167,17 @@ func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
 	place, ok := placeOf(f.GetPlace())
 	set, fits := setOf(f.GetSet(), place.Location())
 	if !ok || !fits {
-		n.stats.Malformed++
+		n.malformed("FoundAck")
 		return
 	}
-	n.learnSet(place, set)
+	if l := n.locations[place.Location()]; l != nil && l.phase == founding && !set.equal(l.set) {
+		// What was offered was a guess; this is what stands, or what another guessed better.
+		l.phase, l.asking = standby, nil
+		n.route(l.place).set = set
+		n.adopt(l, set)
+	} else {
+		n.learnSet(place, set)
+	}
 	if done, ok := p.ops[f.GetOp()]; ok {
 		delete(p.ops, f.GetOp())
 		done(true)
@@ -181,8 +188,8 @@ func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
 func (n *Node) learnSet(place Place, set Set) {
 	n.learnRoute(place, set)
 	l := n.locations[place.Location()]
-	if l == nil || !set.beats(l.set, l.at) && l.phase != filling {
-		return
+	if l == nil || !set.beats(l.set, l.at) || l.phase == filling && !set.has(n.self) {
+		return // one that is being filled is about to be in the next set
 	}
 	if l.phase == founding || l.phase == filling {
 		l.phase = standby
@@ -207,7 +214,7 @@ func (n *Node) adopt(l *location, set Set) {
 // review decides anew what this node is to a location, after its set or somebody's reach has changed.
 func (n *Node) review(l *location) {
 	if l.phase == founding || l.phase == filling {
-		if l.phase == filling && !n.inReach(l.filler) {
+		if l.phase == filling && (!n.inReach(l.filler) || n.now-l.since > 2*changeTime) {
 			n.drop(l)
 		}
 		return
@@ -251,6 +258,9 @@ func (n *Node) settle(l *location) {
 	if l.phase == founding || l.phase == awaiting {
 		return
 	}
+	if l.place.Depth <= 1 && l.phase >= standby {
+		n.inheritanceReady(l.place)
+	}
 	if l.change == nil && len(l.calls) > 0 {
 		calls := l.calls
 		l.calls = nil
@@ -268,6 +278,9 @@ func (n *Node) settle(l *location) {
 // drop forgets a location that this node is no member of any more.
 func (n *Node) drop(l *location) {
 	delete(n.locations, l.at)
+	if l.pulling {
+		n.pulls--
+	}
 	for _, e := range l.order.takeAll() {
 		n.release(e)
 	}
@@ -302,7 +315,7 @@ func (n *Node) tickLocation(l *location) {
 			n.drainPulled(l)
 		}
 	}
-	if l.phase == awaiting && !n.inReach(l.await) {
+	if l.phase == filling || l.phase == awaiting && !n.inReach(l.await) {
 		n.review(l)
 	}
 	for _, m := range l.set.Members {

@@ -167,7 +167,7 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 	for _, k := range known {
 		id := NodeID(k.GetNode())
 		if !id.valid() {
-			n.stats.Malformed++
+			n.malformed("learnNodes")
 			continue
 		}
 		if id == n.self || id.Peer() == n.self.Peer() {

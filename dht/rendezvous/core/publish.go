@@ -51,6 +51,7 @@ type pending struct {
 	packet   uint16
 	via      NodeID // who it was sent to; "" when it must be sent (again)
 	at       time.Duration
+	sent     time.Duration
 	served   bool
 	detour   bool // this node's own subscribers get it from the rendezvous
 	accepted bool
@@ -179,6 +180,20 @@ func (n *Node) resend(r *route) {
 		if !e.kept && e.via == "" {
 			n.transmit(e)
 		}
+	}
+}
+
+// retry sends again what has not been answered for long: views of a set may have differed for a moment, so
+// that nobody took it.
+func (n *Node) retry(r *route) {
+	late := false
+	for _, e := range r.out.live() {
+		if !e.kept && e.via != "" && n.now-e.sent > retryAfter {
+			e.via, late = "", true
+		}
+	}
+	if late {
+		n.resend(r)
 	}
 }
 
@@ -326,7 +341,7 @@ func (n *Node) transmit(e *pending) {
 		n.arriveAnywhere(r.place, r.at, n.ownArrival(e))
 		return
 	}
-	e.via = r.hop
+	e.via, e.sent = r.hop, n.now
 	r.sentTo, r.sentAt = r.hop, n.now
 	f := &proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour}
 	if e.epoch != nil {
@@ -453,6 +468,7 @@ func (n *Node) tickRoutes() {
 			}
 			return true
 		})
+		n.retry(r)
 		for _, e := range r.out.live() {
 			if !e.accepted && r.hop == "" && n.now-e.at > promiseTime {
 				n.accept1(e) // nobody can put a retained message in order now

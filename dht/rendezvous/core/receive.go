@@ -38,6 +38,12 @@ func (n *Node) Receive(from NodeID, frame any) {
 	}
 }
 
+// malformed counts something from another node that cannot be meant. It is dropped.
+func (n *Node) malformed(where string) {
+	n.stats.Malformed++
+	n.cfg.Log.Debug("malformed frame dropped", "in", where)
+}
+
 func (n *Node) receiveControl(p *peer, frame any) {
 	switch f := frame.(type) {
 	case *pb.Register:

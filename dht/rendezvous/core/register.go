@@ -25,7 +25,7 @@ func (n *Node) receiveRegister(p *peer, f *pb.Register) {
 	place, ok := placeOf(f.GetPlace())
 	owner := NodeID(f.GetRegistration().GetOwner())
 	if !ok || !owner.valid() || f.GetHops() == 0 && owner != p.id || f.GetHops() > proto.MaxHops || place.Depth > 1 {
-		n.stats.Malformed++
+		n.malformed("Register")
 		return
 	}
 	n.register(place, f.GetRegistration(), p.id, f.GetHops())
@@ -69,7 +69,7 @@ func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 	v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
 	switch v {
 	case refused:
-		n.stats.Malformed++
+		n.malformed("registerHere")
 		return
 	case unknown:
 		n.answerRegister(l, owner, r.GetSeq(), false, true)
@@ -159,7 +159,7 @@ func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wa
 		if asked[i] {
 			continue
 		}
-		if p := n.peers[i]; p == nil || p.left || p.gone || !p.reach && p.lease.granted <= n.now {
+		if p := n.peers[i]; p == nil || p.gone || !p.reach && (p.left || p.lease.granted <= n.now) {
 			delete(l.inheritors, i)
 			continue
 		}
@@ -214,8 +214,8 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 	place, ok := placeOf(f.GetPlace())
 	at := place.Location()
 	set, fits := setOf(f.GetSet(), at)
-	if !ok || !fits || !set.has(p.id) {
-		n.stats.Malformed++
+	if !ok || !fits {
+		n.malformed("Replicate")
 		return
 	}
 	l := n.locations[at]
@@ -294,7 +294,7 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 	at := place.Location()
 	set, fits := setOf(f.GetSet(), at)
 	if !ok || !fits {
-		n.stats.Malformed++
+		n.malformed("Digest")
 		return
 	}
 	n.learnSet(place, set)

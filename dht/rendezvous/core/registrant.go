@@ -146,7 +146,7 @@ func (n *Node) refreshRegister(r *route) {
 func (n *Node) receiveRegisterAck(_ *peer, f *pb.RegisterAck) {
 	place, ok := placeOf(f.GetPlace())
 	if !ok || NodeID(f.GetOwner()) != n.self {
-		n.stats.Malformed++
+		n.malformed("RegisterAck")
 		return
 	}
 	n.registerAnswered(place, f)

@@ -17,7 +17,7 @@ func (n *Node) keepRetained(l *location, k *Kept) {
 		return
 	}
 	if prefix, depth := dht.Prefix(k.Message.Topic, l.place.Depth); prefix != l.place.Prefix || depth != l.place.Depth {
-		n.stats.Malformed++
+		n.malformed("keepRetained")
 		return
 	}
 	if n.cfg.Retained.Total() >= n.cfg.Limits.RetainedTopics && n.cfg.Retained.Get(l.at, k.Message.Topic) == nil {
@@ -237,7 +237,7 @@ func (n *Node) receiveChild(p *peer, f *pb.Child) {
 	parent, ok := placeOf(f.GetParent())
 	child, fits := placeOf(f.GetChild())
 	if !ok || !fits || parent.Depth > 1 || child.Depth <= parent.Depth {
-		n.stats.Malformed++
+		n.malformed("Child")
 		return
 	}
 	n.listAt(parent, child, f.GetHops()+1, func(ok bool) {
@@ -363,7 +363,7 @@ func (n *Node) answerRetained(filter string, places []Place, tries uint32, reply
 
 func (n *Node) receiveRetainedQuery(p *peer, f *pb.RetainedQuery) {
 	if topic.ValidFilter(f.GetFilter(), topic.Limits{}) != nil {
-		n.stats.Malformed++
+		n.malformed("RetainedQuery")
 		return
 	}
 	var places []Place

@@ -27,7 +27,7 @@ type arrival struct {
 func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 	prefix, depth := dht.Prefix(f.Message.Topic, f.Depth)
 	if depth != f.Depth || depth == 0 {
-		n.stats.Malformed++
+		n.malformed("Publish")
 		return
 	}
 	a := &arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
@@ -45,7 +45,7 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		n.arriveAnywhere(place, at, a)
 		return
 	}
-	n.stats.Malformed++
+	n.malformed("Publish")
 }
 
 // arriveAnywhere takes a message to its location, here or elsewhere.
@@ -67,6 +67,7 @@ func (n *Node) arrive(l *location, a *arrival) {
 				return
 			}
 			l.pulling = true
+			n.pulls++
 		}
 		n.wait(l, a)
 	case founding, awaiting:
@@ -106,11 +107,11 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 		n.transmit(e)
 		return
 	}
-	if to == "" || to == n.self || to == a.from || a.hops >= proto.MaxHops {
+	if to == "" || to == n.self || a.hops >= proto.MaxHops {
 		if a.id.Epoch == 0 {
 			n.stats.DroppedQoS0++
 		}
-		return // its publisher's node keeps it
+		return // its publisher's node keeps it, and sends it again
 	}
 	n.stats.Forwarded++
 	f := &proto.Publish{Message: a.m, Location: place.Location(), Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
@@ -369,7 +370,7 @@ func (n *Node) awake(Place) { n.out = append(n.out, Effect{Kind: Awake}) }
 func (n *Node) receiveNoInterest(p *peer, f *pb.NoInterest) {
 	place, ok := placeOf(f.GetPlace())
 	if !ok {
-		n.stats.Malformed++
+		n.malformed("NoInterest")
 		return
 	}
 	r := n.routes[place.Location()]

@@ -1,0 +1,197 @@
+package core_test
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+)
+
+var (
+	seeds = flag.Int("seeds", 300, "how many seeds to simulate")
+	seed  = flag.Uint64("seed", 0, "simulate this seed alone")
+)
+
+func point(id core.NodeID) dht.Location { return dht.PeerPoint(id.Peer()) }
+
+// report fails the test with the seed that shows the fault.
+func (s *sim) report(seed uint64) {
+	s.t.Helper()
+	if len(s.errors) == 0 {
+		return
+	}
+	for _, e := range s.errors {
+		s.t.Error(e)
+	}
+	s.t.Fatalf("replay with: go test ./dht/rendezvous/core -run %s -seed %d", s.t.Name(), seed)
+}
+
+// eachSeed runs a simulation with many seeds.
+func eachSeed(t *testing.T, n int, run func(t *testing.T, seed uint64)) {
+	if *seed != 0 {
+		run(t, *seed)
+		return
+	}
+	for i := range n {
+		run(t, uint64(i+1))
+	}
+}
+
+// TestTwoNodes is the thinnest whole path: a subscription at one node hears a publish at another.
+func TestTwoNodes(t *testing.T) {
+	for qos := range byte(3) {
+		s := newSim(t, 1+uint64(qos), time.Millisecond)
+		a, b := s.add(), s.add()
+		s.connect(a, b)
+		s.run(time.Second)
+		st := b.subscribe("doors/#", 2)
+		s.run(time.Second)
+		if !st.promised {
+			t.Fatal("the subscription is not promised within a second")
+		}
+		p := a.publish("doors/1", qos, false, "open")
+		s.run(5 * time.Second)
+		s.check()
+		s.checkSets()
+		s.report(1)
+		if b.from[p] != 1 {
+			t.Fatalf("QoS %d: %d copies came", qos, b.from[p])
+		}
+	}
+}
+
+// TestStable runs clients at nodes that neither come nor go: nothing is lost at any QoS.
+func TestStable(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 2*time.Millisecond)
+		s.depth = 1 + int(seed%3)
+		n := 1 + s.rng.IntN(8)
+		for i := range n {
+			v := s.add()
+			if i > 0 {
+				s.connect(v, s.nodes[s.rng.IntN(i)])
+			}
+		}
+		s.run(3 * time.Second)
+		s.clients(60)
+		s.run(15 * time.Second)
+		s.check()
+		s.checkSets()
+		s.report(seed)
+	})
+}
+
+// TestJoinAndLeave runs clients while nodes join and leave politely: nothing acknowledged is lost, nothing
+// comes twice, order is kept.
+func TestJoinAndLeave(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 5*time.Millisecond)
+		s.loss = true
+		s.depth = 1 + int(seed%2)
+		n := 3 + s.rng.IntN(5)
+		if seed%20 == 0 {
+			n = 30
+		}
+		for i := range n {
+			v := s.add()
+			if i > 0 {
+				s.connect(v, s.nodes[s.rng.IntN(i)])
+			}
+		}
+		s.run(3 * time.Second)
+		for range 6 {
+			s.clients(30)
+			if s.rng.IntN(2) == 0 {
+				s.join(s.add())
+			} else if s.alive() > 2 {
+				v := s.pick()
+				v.leaving = true
+				v.do(func() { v.n.WithdrawAll(); v.n.Leave() })
+			}
+			s.clients(30)
+		}
+		s.run(30 * time.Second)
+		for _, v := range s.nodes {
+			if v.leaving && v.alive {
+				s.fail("node %d has not left", v.i)
+			}
+		}
+		s.check()
+		s.checkSets()
+		s.report(seed)
+	})
+}
+
+// join connects a node to some other, and to another yet if that one goes before they have met.
+func (s *sim) join(v *simNode) {
+	if len(v.up) == 0 && v.alive {
+		s.connect(v, s.pick())
+		s.after(time.Second, func() { s.join(v) })
+	}
+}
+
+func (s *sim) alive() (n int) {
+	for _, v := range s.nodes {
+		if v.alive && !v.leaving {
+			n++
+		}
+	}
+	return n
+}
+
+// pick returns some node that stays. One that has no peers yet is a swarm of its own.
+func (s *sim) pick() *simNode {
+	for {
+		if v := s.nodes[s.rng.IntN(len(s.nodes))]; v.alive && !v.leaving && (len(v.up) > 0 || len(s.nodes) == 1) {
+			return v
+		}
+	}
+}
+
+// clients lets clients subscribe, unsubscribe and publish at random.
+func (s *sim) clients(steps int) {
+	levels := []string{"a", "b", "c", ""}
+	name := func() string {
+		t := levels[s.rng.IntN(len(levels))]
+		for range s.rng.IntN(3) {
+			t += "/" + levels[s.rng.IntN(len(levels))]
+		}
+		if t == "" {
+			t = "a"
+		}
+		return t
+	}
+	filter := func() string {
+		switch s.rng.IntN(6) {
+		case 0:
+			return "#"
+		case 1:
+			return "+/" + levels[s.rng.IntN(len(levels))]
+		case 2:
+			return name() + "/#"
+		case 3:
+			return name() + "/+"
+		}
+		return name()
+	}
+	for range steps {
+		v := s.pick()
+		switch k := s.rng.IntN(20); {
+		case k < 3:
+			v.subscribe(filter(), byte(s.rng.IntN(3)))
+		case k == 3:
+			v.subscribe(fmt.Sprintf("$share/g%d/%s", s.rng.IntN(2), filter()), byte(s.rng.IntN(3)))
+		case k == 4:
+			for _, f := range sortedFilters(v.interests) {
+				v.unsubscribe(f)
+				break
+			}
+		default:
+			v.publish(name(), byte(s.rng.IntN(3)), s.rng.IntN(8) == 0, []string{"", "v"}[s.rng.IntN(2)])
+		}
+		s.run(time.Duration(s.rng.Int64N(int64(20 * time.Millisecond))))
+	}
+}

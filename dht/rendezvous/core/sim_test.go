@@ -1,0 +1,500 @@
+package core_test
+
+import (
+	"bytes"
+	"container/heap"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gproto "google.golang.org/protobuf/proto"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// The simulation runs many nodes' state machines in one goroutine, with a clock and a network of its own:
+// links keep their order, delays are random, nodes join and leave politely. Everything follows from the seed.
+
+const tickEvery = 200 * time.Millisecond
+
+var epochStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+type sim struct {
+	t      testing.TB
+	rng    *rand.Rand
+	now    time.Duration
+	events events
+	count  uint64
+	nodes  []*simNode
+	links  map[[2]int]time.Duration // when the last frame on a link arrives
+	frames map[string]int
+	depth  int
+	slow   time.Duration // the longest delay
+	loss   bool          // QoS 0 may be lost: nodes come and go
+	log    []string
+
+	published []*published
+	stands    []*standing
+	errors    []string
+}
+
+type event struct {
+	at  time.Duration
+	seq uint64
+	do  func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	old := *e
+	v := old[len(old)-1]
+	old[len(old)-1] = event{}
+	*e = old[:len(old)-1]
+	return v
+}
+
+func (s *sim) after(d time.Duration, do func()) {
+	s.count++
+	heap.Push(&s.events, event{s.now + d, s.count, do})
+}
+
+// run lets time pass.
+func (s *sim) run(d time.Duration) {
+	end := s.now + d
+	for len(s.events) > 0 && s.events[0].at <= end {
+		e := heap.Pop(&s.events).(event)
+		s.now = e.at
+		e.do()
+	}
+	s.now = end
+}
+
+// simNode is a node with its broker.
+type simNode struct {
+	s         *sim
+	i         int
+	id        core.NodeID
+	n         *core.Node
+	up        map[int]bool
+	wants     map[int]bool // nodes that it tries to connect to
+	alive     bool
+	leaving   bool
+	interests map[string]*standing
+	got       []*published // in the order of their delivery
+	from      map[*published]int
+	effects   []core.Effect
+}
+
+// published is a message and what is known of it.
+type published struct {
+	id       string
+	m        *proto.Message
+	node     *simNode
+	number   int // of this publisher, on this topic, at this QoS
+	accepted bool
+	due      []*standing // subscriptions that it must reach
+	groups   map[string]bool
+	took     map[string]int // shared subscription → how many got it
+	at       time.Duration
+}
+
+// standing is a subscription that stands, or stood.
+type standing struct {
+	node     *simNode
+	filter   string
+	group    string
+	qos      byte
+	promised bool
+	over     bool
+}
+
+func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
+	return &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{},
+		depth: 1, slow: slow, now: time.Hour}
+}
+
+func (s *sim) add() *simNode {
+	i := len(s.nodes)
+	peer := fmt.Sprintf("node-%04d-%016x", i, s.rng.Uint64())
+	v := &simNode{s: s, i: i, id: core.MakeNodeID(s.rng.Uint64(), peer), up: map[int]bool{}, wants: map[int]bool{},
+		alive: true, interests: map[string]*standing{}, from: map[*published]int{}}
+	v.n = core.New(core.Config{Self: v.id, Addresses: []string{fmt.Sprint(i)}, Depth: s.depth, Small: 100,
+		Limits: core.DefaultLimits(), Rand: rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
+		Custody: store.NewCustody(), Retained: store.NewRetained(), Log: simLog()})
+	s.nodes = append(s.nodes, v)
+	s.after(time.Duration(s.rng.Int64N(int64(tickEvery))), v.tick)
+	return v
+}
+
+func simLog() *slog.Logger {
+	if os.Getenv("SIM_TRACE") == "" {
+		return slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	return slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func (v *simNode) tick() {
+	if v.alive {
+		v.do(func() { v.n.Tick() })
+		v.s.after(tickEvery, v.tick)
+	}
+}
+
+// do has an event happen at a node and carries out what follows.
+func (v *simNode) do(event func()) {
+	if !v.alive {
+		return
+	}
+	v.n.At(v.s.now, epochStart.Add(v.s.now))
+	event()
+	v.effects = v.n.Take(nil)
+	for _, e := range v.effects {
+		v.effect(e)
+	}
+}
+
+func (v *simNode) effect(e core.Effect) {
+	s := v.s
+	switch e.Kind {
+	case core.Send:
+		s.send(v, e.To, e.Frame)
+	case core.Deliver:
+		v.deliver(e.Delivery)
+	case core.Accept:
+		e.Delivery.Origin.(*published).accepted = true
+	case core.Call:
+		s.after(0, func() { v.do(e.Call) })
+	case core.Dial:
+		for _, w := range s.nodes {
+			if w.id == e.To {
+				s.connect(v, w)
+			}
+		}
+	case core.Left:
+		v.alive = false
+		for _, w := range s.nodes {
+			s.disconnect(v, w)
+		}
+	}
+}
+
+func (s *sim) delay() time.Duration {
+	d := time.Duration(s.rng.Int64N(int64(s.slow))) + 50*time.Microsecond
+	if s.rng.IntN(50) == 0 {
+		d *= 5
+	}
+	return d
+}
+
+// send puts a frame on a link as bytes, as a stream would.
+func (s *sim) send(v *simNode, to core.NodeID, frame any) {
+	i := slices.IndexFunc(s.nodes, func(w *simNode) bool { return w.id == to })
+	if i < 0 || !v.up[i] {
+		return
+	}
+	w := s.nodes[i]
+	s.frames[fmt.Sprintf("%T", frame)]++
+	s.trace(v, w, "->", frame)
+	if m, ok := frame.(gproto.Message); ok {
+		frame = gproto.Clone(m)
+	}
+	b := proto.AppendFrame(nil, frame, epochStart.Add(s.now))
+	link := [2]int{v.i, i}
+	at := max(s.links[link]+1, s.now+s.delay())
+	s.links[link] = at
+	s.after(at-s.now, func() {
+		if !w.up[v.i] || !w.alive {
+			return
+		}
+		kind, body, rest, _, err := proto.Next(b)
+		if err != nil || len(rest) > 0 {
+			s.fail("frame %T does not come through: %v", frame, err)
+			return
+		}
+		f, err := proto.Decode(kind, body, epochStart.Add(s.now))
+		if err != nil {
+			s.fail("frame %T does not decode: %v", frame, err)
+			return
+		}
+		s.trace(v, w, "=>", f)
+		w.do(func() { w.n.Receive(v.id, f) })
+	})
+}
+
+// trace prints the frames that hold a text, when SIM_TRACE names one: what to look at when a seed fails.
+func (s *sim) trace(v, w *simNode, arrow string, frame any) {
+	want := os.Getenv("SIM_TRACE")
+	if want == "" {
+		return
+	}
+	var text string
+	switch f := frame.(type) {
+	case *proto.Publish:
+		text = fmt.Sprintf("Publish %s %q %x/%d served %v hops %d", f.Message.Topic, f.Message.Properties, f.Epoch, f.Seq, f.Served, f.Hops)
+	case *proto.Deliver:
+		text = fmt.Sprintf("Deliver %s %q %x/%d plain %v %v forget %d", f.Message.Topic, f.Message.Properties, f.Epoch, f.Seq, f.Plain, f.Groups, f.Forget)
+	default:
+		text = fmt.Sprintf("%T %v", frame, frame)
+	}
+	for part := range strings.SplitSeq(want, ",") {
+		if strings.Contains(text, part) {
+			for i, x := range s.nodes {
+				text = strings.ReplaceAll(text, x.id.Peer(), fmt.Sprint("#", i))
+			}
+			fmt.Printf("%v %d %s %d %s\n", s.now-time.Hour, v.i, arrow, w.i, text)
+			return
+		}
+	}
+}
+
+func (s *sim) connect(v, w *simNode) {
+	s.after(s.delay(), func() {
+		if v == w || v.up[w.i] || !v.alive || !w.alive {
+			return
+		}
+		v.up[w.i], w.up[v.i] = true, true
+		hv, hw := v.n.Hello(1), w.n.Hello(1)
+		v.do(func() { v.n.Up(hw) })
+		w.do(func() { w.n.Up(hv) })
+	})
+}
+
+func (s *sim) disconnect(v, w *simNode) {
+	if v.up[w.i] {
+		delete(v.up, w.i)
+		delete(w.up, v.i)
+		w.do(func() { w.n.Down(v.id) })
+		v.do(func() { v.n.Down(w.id) })
+	}
+}
+
+func (s *sim) fail(format string, args ...any) {
+	if len(s.errors) < 20 {
+		s.errors = append(s.errors, fmt.Sprintf("%v: ", s.now-time.Hour)+fmt.Sprintf(format, args...))
+	}
+}
+
+// subscribe registers a filter ("$share/G/..." for a shared subscription) at a node.
+func (v *simNode) subscribe(filter string, qos byte) *standing {
+	name, inner := "", filter
+	if rest, ok := strings.CutPrefix(filter, "$share/"); ok {
+		name, inner, _ = strings.Cut(rest, "/")
+	}
+	st := &standing{node: v, filter: inner, group: name, qos: qos}
+	if old := v.interests[filter]; old != nil {
+		old.over = true
+	}
+	v.interests[filter] = st
+	v.s.stands = append(v.s.stands, st)
+	v.register(inner, func(local bool) { st.promised = !local })
+	return st
+}
+
+func (v *simNode) register(inner string, done func(bool)) {
+	var i core.Interest
+	for _, f := range sortedFilters(v.interests) {
+		st := v.interests[f]
+		if st.filter != inner || st.over {
+			continue
+		}
+		if i.QoS = max(i.QoS, st.qos); st.group == "" {
+			i.Plain = true
+		} else {
+			i.Groups = append(i.Groups, core.GroupInterest{Name: st.group, Members: 1, QoS: st.qos, Online: true})
+		}
+	}
+	v.do(func() { v.n.Register(inner, i, done) })
+}
+
+func sortedFilters(m map[string]*standing) []string {
+	var k []string
+	for f := range m {
+		k = append(k, f)
+	}
+	slices.Sort(k)
+	return k
+}
+
+func (v *simNode) unsubscribe(filter string) {
+	if st := v.interests[filter]; st != nil {
+		st.over = true
+		delete(v.interests, filter)
+		v.register(st.filter, nil)
+	}
+}
+
+// wants reports whether the node's own plain subscribers match.
+func (v *simNode) matches(name string) bool {
+	for _, st := range v.interests {
+		if st.group == "" && topic.Match(st.filter, name) {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *simNode) publish(name string, qos byte, retain bool, payload string) *published {
+	s := v.s
+	p := &published{id: fmt.Sprintf("%d@%d", len(s.published), v.i), node: v, groups: map[string]bool{}, took: map[string]int{}, at: s.now}
+	p.m = &proto.Message{Topic: name, QoS: qos, Retain: retain, Payload: []byte(payload), Properties: userProperty(p.id)}
+	for _, st := range s.stands {
+		if st.promised && !st.over && topic.Match(st.filter, name) {
+			p.due = append(p.due, st)
+			if st.group != "" {
+				p.groups[st.group+"/"+st.filter] = true
+			}
+		}
+	}
+	s.published = append(s.published, p)
+	detour := v.n.Detour(p.m)
+	if !detour && v.matches(name) {
+		v.take(p)
+	}
+	v.do(func() { v.n.Publish(core.Publication{Message: p.m, Origin: p, Served: !detour}) })
+	return p
+}
+
+// userProperty is the MQTT 5 user property "id" with a value, as it goes over the wire.
+func userProperty(value string) []byte {
+	return append([]byte{0x26, 0, 2, 'i', 'd', 0, byte(len(value))}, value...)
+}
+
+// take notes that a node's plain subscribers got a message.
+func (v *simNode) take(p *published) {
+	if v.from[p]++; v.from[p] > 1 {
+		v.s.fail("node %d got %s (%s QoS %d) %d times", v.i, p.id, p.m.Topic, p.m.QoS, v.from[p])
+	}
+	for i := len(v.got) - 1; i >= 0 && i >= len(v.got)-400; i-- {
+		q := v.got[i]
+		if q.node == p.node && q.m.Topic == p.m.Topic && q.m.QoS == p.m.QoS && q.at > p.at {
+			v.s.fail("node %d got %s after %s (%s QoS %d)", v.i, p.id, q.id, p.m.Topic, p.m.QoS)
+			break
+		}
+	}
+	v.got = append(v.got, p)
+}
+
+func (v *simNode) deliver(d core.Delivery) {
+	s := v.s
+	i := slices.IndexFunc(s.published, func(q *published) bool { return bytes.Equal(q.m.Properties, d.Message.Properties) })
+	if i < 0 {
+		s.fail("node %d got a message that nobody published: %v", v.i, d.Message)
+		return
+	}
+	p := s.published[i]
+	if d.Plain && v.matches(p.m.Topic) {
+		v.take(p)
+	}
+	for _, g := range d.Groups {
+		key := g.Name + "/" + g.Filter
+		if p.took[key]++; p.took[key] > 1 {
+			s.fail("shared subscription %s got %s %d times", key, p.id, p.took[key])
+		}
+	}
+	if d.Receipt != nil {
+		s.after(s.delay(), func() { v.do(func() { v.n.Done(d.Receipt) }) })
+	}
+}
+
+// check compares what came with what must have.
+func (s *sim) check() {
+	for _, p := range s.published {
+		if p.m.QoS > 0 && !p.accepted && p.node.alive {
+			s.fail("%s (%s QoS %d retain %v) of node %d is not acknowledged", p.id, p.m.Topic, p.m.QoS, p.m.Retain, p.node.i)
+		}
+		if s.loss && p.m.QoS == 0 {
+			continue
+		}
+		for _, st := range p.due {
+			if st.over || !st.node.alive || st.node.leaving {
+				continue
+			}
+			if st.group == "" && st.node.from[p] != 1 {
+				s.fail("node %d, subscribed to %s, did not get %s (%s QoS %d) of node %d, published at %v",
+					st.node.i, st.filter, p.id, p.m.Topic, p.m.QoS, p.node.i, p.at-time.Hour)
+			}
+			if key := st.group + "/" + st.filter; st.group != "" && p.took[key] != 1 {
+				s.fail("shared subscription %s got %s %d times", key, p.id, p.took[key])
+			}
+		}
+	}
+}
+
+// checkSets checks that every member knows the same sets, and that they are the closest nodes.
+func (s *sim) checkSets() {
+	sets := map[core.Place]core.Set{}
+	for _, v := range s.nodes {
+		if !v.alive {
+			continue
+		}
+		for _, w := range v.n.Views() {
+			if w.Phase == "standby" && !slices.Contains(w.Set.Members, v.id) {
+				s.fail("node %d keeps %q without being in its set", v.i, w.Place.Prefix)
+			}
+			if have, ok := sets[w.Place]; ok && (have.Version != w.Set.Version || !slices.Equal(have.Members, w.Set.Members)) {
+				s.fail("two sets for %q: %v and %v (node %d, %s)", w.Place.Prefix, s.show(have), s.show(w.Set), v.i, w.Phase)
+			}
+			sets[w.Place] = w.Set
+			if w.Phase != "standby" && w.Phase != "serving" {
+				s.fail("node %d is still %s to %q", v.i, w.Phase, w.Place.Prefix)
+			}
+			if w.InCustody > 0 {
+				s.fail("node %d still has %d messages of %q in custody (%s)", v.i, w.InCustody, w.Place.Prefix, w.Phase)
+			}
+		}
+		if g := v.n.Gauges(); g.Outbox > 0 || g.Custody > 0 || g.Unsettled > 0 {
+			s.fail("node %d still has %d messages in its outbox, %d in its store, %d unsettled", v.i, g.Outbox, g.Custody, g.Unsettled)
+		}
+		if m := v.n.Stats().Malformed; m > 0 {
+			s.fail("node %d counted %d malformed frames", v.i, m)
+		}
+	}
+	var ids []core.NodeID
+	for _, v := range s.nodes {
+		if v.alive {
+			ids = append(ids, v.id)
+		}
+	}
+	for place, set := range sets {
+		if want := closest(place, ids); !slices.Equal(want, set.Members) {
+			s.fail("the set of %q is %v, the closest nodes are %v", place.Prefix, s.show(set), s.show(core.Set{Members: want}))
+		}
+	}
+}
+
+func (s *sim) show(set core.Set) string {
+	var m []string
+	for _, id := range set.Members {
+		m = append(m, fmt.Sprint(slices.IndexFunc(s.nodes, func(v *simNode) bool { return v.id == id })))
+	}
+	return fmt.Sprintf("v%d{%s}", set.Version, strings.Join(m, " "))
+}
+
+// closest is the slow and obvious way.
+func closest(place core.Place, ids []core.NodeID) []core.NodeID {
+	at := place.Location()
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, func(a, b core.NodeID) int {
+		if at.Closer(point(a), point(b)) {
+			return -1
+		}
+		return 1
+	})
+	return ids[:min(len(ids), core.SetSize)]
+}
