@@ -16,11 +16,12 @@ import (
 )
 
 // Limits on what peers may make this node hold, fit for a Raspberry Pi 3 (1 GB) and enough for a full mesh of
-// Config.Small nodes. A link costs about 60 kB of memory, most of it TLS or Noise buffers and yamux.
+// Config.Small nodes. A link costs about 75 kB of memory: stacks of some five
+// goroutines, and buffers.
 const (
-	// connSlack is how many connections above Config.Small are held before the least useful are closed, and
-	// connTrim how many more start that.
-	connSlack, connTrim = 28, 32
+	// connSlack is how many connections above those of a full mesh are held before the least useful are
+	// closed, and connTrim how many more start that.
+	connSlack, connTrim = 16, 32
 	// connGrace is how long a new connection is left alone.
 	connGrace = time.Minute
 	// connsHard bounds connections, as a factor of the number at which trimming starts: two for each pair
@@ -53,7 +54,8 @@ var localPrefixes = []netip.Prefix{
 
 // newConnManager trims connections that nobody protects or tags down to somewhat more than small.
 func newConnManager(small int) (*connmgr.BasicConnMgr, error) {
-	m, err := connmgr.NewConnManager(small+connSlack, small+connSlack+connTrim, connmgr.WithGracePeriod(connGrace))
+	low := small + small/meshSlack + connSlack
+	m, err := connmgr.NewConnManager(low, low+connTrim, connmgr.WithGracePeriod(connGrace))
 	if err != nil {
 		return nil, fmt.Errorf("making the connection manager: %w", err)
 	}
@@ -64,7 +66,7 @@ func newConnManager(small int) (*connmgr.BasicConnMgr, error) {
 func newResourceManager(small int, metrics bool) (network.ResourceManager, error) {
 	limits := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&limits)
-	conns := rcmgr.LimitVal(connsHard * (small + connSlack + connTrim))
+	conns := rcmgr.LimitVal(connsHard * (small + small/meshSlack + connSlack + connTrim))
 	streams := conns * streamsPerConn
 	all := rcmgr.ResourceLimits{
 		Conns: conns, ConnsInbound: conns, ConnsOutbound: conns, FD: conns,

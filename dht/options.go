@@ -109,12 +109,18 @@ func (h *Host) reachOptions(listen []ma.Multiaddr) []libp2p.Option {
 	res.Limit = nil
 	res.MaxReservations, res.MaxCircuits = relayReservations, relayCircuits
 	res.MaxReservationsPerIP, res.MaxReservationsPerASN = relayReservations, relayReservations
-	opts = append(opts, libp2p.EnableRelay(), libp2p.EnableRelayService(relay.WithResources(res)))
+	service := []relay.Option{relay.WithResources(res)}
+	if h.cfg.Reachability == ReachabilityPublic {
+		// Public may mean within a company or a VPN: whoever says so knows which addresses are any good.
+		service = append(service, relay.WithReservationAddressFilter(func(ma.Multiaddr) bool { return true }))
+	}
+	opts = append(opts, libp2p.EnableRelay(), libp2p.EnableRelayService(service...))
 	if outside || h.cfg.Reachability == ReachabilityPrivate {
 		opts = append(opts, libp2p.EnableAutoRelayWithPeerSource(h.relayCandidates,
 			autorelay.WithMinCandidates(1), // a swarm may have one node in the open, and that is known at once
 			autorelay.WithBootDelay(time.Second),
 			autorelay.WithNumRelays(2),
+			autorelay.WithMinInterval(5*time.Second), // asking relayCandidates costs nothing
 			autorelay.WithBackoff(time.Minute),
 		))
 	}

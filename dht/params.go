@@ -56,6 +56,9 @@ const (
 	maxTargets = 2048
 	// maxSmall bounds Config.Small: a full mesh of more costs more than it gives.
 	maxSmall = 500
+	// meshSlack: the mesh is kept up to Config.Small and one in so many nodes more, so that nobody who takes
+	// a swarm for small finds it without links.
+	meshSlack = 4
 	// sparseDegree is how many links a node of a large swarm keeps of its own accord; the routing table
 	// makes more as it needs them.
 	sparseDegree = 32

@@ -197,8 +197,8 @@ func (s *schedule) size(now time.Time, connected int) int {
 
 // next returns the targets to dial now, at most room, and marks them busy; and when to ask again.
 func (s *schedule) next(now time.Time, connected, room int) (dial []*target, again time.Duration) {
-	want := s.small
-	if s.size(now, connected) > s.small {
+	want := s.small + s.small/meshSlack
+	if s.size(now, connected) > want {
 		want = min(sparseDegree, s.small)
 	}
 	again = time.Hour

@@ -131,7 +131,7 @@ func TestScheduleSizes(t *testing.T) {
 		s.add(at, info(fmt.Sprint("z", i)), heard)
 	}
 	if due, _ := s.next(at, 10, 1000); len(due) != 30 {
-		t.Errorf("dials %d of 30 others in a swarm of 41", len(due))
+		t.Errorf("dials %d of 30 in a swarm of 41", len(due))
 	}
 	for _, x := range s.targets {
 		x.busy = false

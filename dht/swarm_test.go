@@ -3,6 +3,8 @@ package dht
 import (
 	"context"
 	"fmt"
+	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -55,6 +57,20 @@ func TestSwarmOf30(t *testing.T) {
 			t.Errorf("key %d at %v:\ngot  %v\nwant %v", i, h.ID(), got, want[:3])
 		}
 	}
+}
+
+// TestSwarmOf100 meshes as many as a small swarm may have. It takes 20 s and 1.2 GB: not every time.
+func TestSwarmOf100(t *testing.T) {
+	if os.Getenv("MOZZIE_NIGHTLY") == "" {
+		t.Skip("runs where MOZZIE_NIGHTLY is set")
+	}
+	hosts := openSwarm(t, 100)
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	t.Logf("each has %d KiB of heap, %d KiB of stacks, %d goroutines",
+		m.HeapAlloc>>10/100, m.StackInuse>>10/100, runtime.NumGoroutine()/100)
+	closeAll(t, hosts)
 }
 
 // obviouslyClosest sorts all hosts by distance.

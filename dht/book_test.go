@@ -1,0 +1,126 @@
+package dht
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+func addrInfo(t *testing.T, s string) peer.AddrInfo {
+	t.Helper()
+	infos, err := ParsePeers([]string{s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return infos[0]
+}
+
+func TestBook(t *testing.T) {
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	b := openBook(dir, log)
+	if err := b.save(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, bookFile)); err == nil {
+		t.Error("an empty book is written")
+	}
+	one, two := addrInfo(t, "/ip4/192.0.2.1/tcp/1/p2p/"+idA), addrInfo(t, "/ip4/192.0.2.2/tcp/1/p2p/"+idB)
+	b.met(one)
+	b.met(two)
+	b.met(peer.AddrInfo{ID: "no address"})
+	if err := b.save(); err != nil {
+		t.Fatal(err)
+	}
+	b.met(one)
+	if b.dirty {
+		t.Error("meeting again is a change")
+	}
+	b = openBook(dir, log)
+	got := b.list()
+	slices.SortFunc(got, func(x, y peer.AddrInfo) int { return slices.Compare([]byte(x.ID), []byte(y.ID)) })
+	want := []peer.AddrInfo{one, two}
+	slices.SortFunc(want, func(x, y peer.AddrInfo) int { return slices.Compare([]byte(x.ID), []byte(y.ID)) })
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	b.forget(one.ID)
+	if err := b.save(); err != nil {
+		t.Fatal(err)
+	}
+	if got := openBook(dir, log).list(); fmt.Sprint(got) != fmt.Sprint([]peer.AddrInfo{two}) {
+		t.Errorf("after forgetting: %v", got)
+	}
+}
+
+func TestBookIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	b := openBook(dir, slog.New(slog.DiscardHandler))
+	var addrs []ma.Multiaddr
+	for i := range 2 * maxAddrs {
+		addrs = append(addrs, ma.StringCast(fmt.Sprintf("/dns4/a.rather.long.name.of.a.host.at.example.org/udp/%d/quic-v1", i)))
+	}
+	for i := range maxBook + 5 {
+		id := append([]byte{0, 36, 8, 1, 18, 32}, make([]byte, 32)...)
+		id[6], id[7] = byte(i), byte(i>>8)
+		b.met(peer.AddrInfo{ID: peer.ID(id), Addrs: addrs})
+	}
+	if err := b.save(); err != nil {
+		t.Fatal(err)
+	}
+	b = openBook(dir, slog.New(slog.DiscardHandler))
+	if got := b.list(); len(got) != maxBook || len(got[0].Addrs) != maxAddrs {
+		t.Errorf("%d peers, %d addresses", len(got), len(got[0].Addrs))
+	}
+}
+
+// TestBookFiles reads what others left there.
+func TestBookFiles(t *testing.T) {
+	peerJSON := func(seen time.Time) string {
+		return fmt.Sprintf(`{"version":1,"peers":[{"id":%q,"addrs":["/ip4/192.0.2.1/tcp/1"],"seen":%q}]}`, idA, seen.Format(time.RFC3339))
+	}
+	for _, c := range []struct {
+		name, text string
+		peers      int
+		aside      bool
+	}{
+		{"fresh", peerJSON(time.Now()), 1, false},
+		{"from the future, or the clock is wrong", peerJSON(time.Now().Add(1000 * time.Hour)), 1, false},
+		{"stale", peerJSON(time.Now().Add(-bookAge - time.Hour)), 0, false},
+		{"empty file", "", 0, true},
+		{"newer", `{"version":2,"peers":[]}`, 0, true},
+		{"bad ID", `{"version":1,"peers":[{"id":"x","addrs":["/ip4/192.0.2.1/tcp/1"]}]}`, 0, true},
+		{"bad address", fmt.Sprintf(`{"version":1,"peers":[{"id":%q,"addrs":["x"]}]}`, idA), 0, true},
+		{"too long", fmt.Sprintf(`{"version":1}%*s`, maxBookBytes, ""), 0, true},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, bookFile)
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := openBook(dir, slog.New(slog.DiscardHandler)).list(); len(got) != c.peers {
+			t.Errorf("%s: %v", c.name, got)
+		}
+		if _, err := os.Stat(path + ".damaged"); (err == nil) != c.aside {
+			t.Errorf("%s: set aside: %v", c.name, err == nil)
+		}
+	}
+}
+
+func FuzzBook(f *testing.F) {
+	f.Add([]byte(fmt.Sprintf(`{"version":1,"peers":[{"id":%q,"addrs":["/ip4/192.0.2.1/tcp/1"],"seen":"2026-01-01T00:00:00Z"}]}`, idA)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b := &book{path: filepath.Join(t.TempDir(), bookFile), peers: make(map[peer.ID]bookEntry)}
+		if err := os.WriteFile(b.path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = b.load(time.Now())
+	})
+}
