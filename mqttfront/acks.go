@@ -166,6 +166,8 @@ func (c *conn) waitForRoom(u *burst) {
 	}
 	c.mu.Unlock()
 	u.pause()
+	c.held.Store(true)
+	defer c.held.Store(false)
 	for {
 		c.mu.Lock()
 		if !c.crowdedLocked() || c.closing {

@@ -233,7 +233,7 @@ func (u *burst) send0(c *conn, m *outMessage, ids []uint32, retain bool) {
 	default:
 		o = outgoing{version: c.version, ids: ids, retain: retain}
 		o.expires(&m.Message, u.now)
-		size = o.size(&m.Message) + 3
+		size = o.size(&m.Message)
 	}
 	if size > c.maxPacket { // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 		u.b.stats.DropTooLarge.Add(1)
@@ -249,11 +249,13 @@ func (u *burst) send0(c *conn, m *outMessage, ids []uint32, retain bool) {
 		u.slow++
 		return
 	}
-	c.reserveLocked(size)
+	c.reserveLocked(size + 3)
 	if packet != nil {
 		c.out.b = append(c.out.b, packet...)
 	} else {
-		c.aliasLocked(&o, m.Topic)
+		if size+3 <= c.maxPacket {
+			c.aliasLocked(&o, m.Topic)
+		}
 		c.out.b = appendPublish(c.out.b, &o, &m.Message)
 	}
 	c.touchLocked(u)

@@ -11,7 +11,7 @@ import (
 // Config is what can be set about a broker. DefaultConfig has values fit for a Raspberry Pi 3.
 type Config struct {
 	// MaxConnections is the number of connections at a time, those that have not said CONNECT yet included.
-	// One more is told so (MQTT 5: 0x97) and closed.
+	// One more is closed at once.
 	MaxConnections int
 	// MaxConnectionsPerAddress is the same for one IP address; 0: no limit of its own.
 	MaxConnectionsPerAddress int

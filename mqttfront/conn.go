@@ -28,6 +28,7 @@ type conn struct {
 
 	lastSeen atomic.Int64 // Unix nanoseconds
 	silenced atomic.Bool  // the keep alive is over, said once
+	held     atomic.Bool  // we do not read for now
 
 	own reading // of the goroutine that reads
 
@@ -297,6 +298,9 @@ func (c *conn) abandonLocked() {
 func (c *conn) seen() { c.lastSeen.Store(time.Now().UnixNano()) }
 
 func (c *conn) closeDrainedLocked() {
+	if c.drained == nil {
+		c.drained = make(chan struct{})
+	}
 	select {
 	case <-c.drained:
 	default:

@@ -67,7 +67,7 @@ func (u *burst) serveLocal(m *outMessage) {
 	if m.Retain {
 		if len(m.Payload) == 0 { // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
 			b.local.Delete(m.Topic)
-		} else if b.local.Len() < maxLocalRetained {
+		} else if m.slot == nil || b.local.Len() < maxLocalRetained { // $SYS has no slot
 			b.local.Set(m.Topic, m.owned())
 		}
 	}
@@ -90,14 +90,14 @@ func (b *Broker) publishWill(w *WillRecord) {
 	}
 	b.stats.WillsSent.Add(1)
 	u := b.begin(now)
-	m := &outMessage{Message: msg, keep: &msg}
+	m := &outMessage{Message: msg, keep: &msg, slot: b.slotOfString(msg.Topic)}
 	switch kindOf(msg.Topic) {
 	case kindLocal:
 		u.serveLocal(m)
 	case kindSwarm:
 		detour := b.swarm.Detour(&msg)
 		if !detour {
-			u.serve(m, b.targets(b.slotOfString(msg.Topic)))
+			u.serve(m, b.targets(m.slot))
 		}
 		u.batch = append(u.batch, Outgoing{Msg: &msg, ServedHere: !detour})
 	}

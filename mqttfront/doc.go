@@ -35,8 +35,9 @@
 //
 // # Locks
 //
-// In this order: registry.mu, interests.mu, group.mu, session.mu, conn.mu. The swarm and the store are never
-// called with session.mu or conn.mu held, with one exception: SessionLog, which is told under session.mu what
-// happens to a queue, so that it knows the order. Origin.Accepted, Receipt.Done and the done of Register may
-// be called from anywhere.
+// In this order: Broker.deliverMu, registry.reg, interests.mu, Broker.shareMu, group.mu, retainedAsk.mu,
+// session.mu, conn.mu. The swarm and the store are never called with session.mu or conn.mu held, with one
+// exception: SessionLog, which is told under session.mu what happens to a queue, so that it knows the order.
+// Origin.Accepted, Receipt.Done and the done of Register may be called from anywhere, but not with a lock held
+// that Swarm.Publish, Register or Retained take.
 package mqttfront

@@ -91,6 +91,16 @@ func (b *Broker) addListener(l *listener) error {
 	return nil
 }
 
+// enter counts a goroutine that the broker did not start, unless it is too late.
+func (b *Broker) enter() bool {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	if !b.draining {
+		b.wg.Add(1)
+	}
+	return !b.draining
+}
+
 func (l *listener) close() {
 	l.once.Do(func() {
 		if l.http != nil {
@@ -147,7 +157,10 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		ws.Close(websocket.StatusPolicyViolation, "the subprotocol must be mqtt")
 		return
 	}
-	l.b.wg.Add(1)
+	if !l.b.enter() {
+		ws.CloseNow()
+		return
+	}
 	defer l.b.wg.Done()
 	nc := &wsConn{Conn: websocket.NetConn(context.Background(), ws, websocket.MessageBinary), remote: remoteOf(r), ws: ws}
 	l.b.runConn(nc, l)

@@ -105,11 +105,13 @@ func (c *conn) message(u *burst, p *publish, sl *slot) *outMessage {
 
 // publishKept handles a QoS 1 or 2 message.
 func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error {
+	kept := false
 	if p.qos == 2 {
-		fresh, err := c.received2(u, p.packetID)
+		fresh, k, err := c.received2(p.packetID)
 		if !fresh || err != nil {
 			return err
 		}
+		kept = k
 	}
 	c.mu.Lock()
 	if p.qos == 2 {
@@ -131,7 +133,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 	m.packet = nil
 	keep := m.owned()
 	before := u.synced
-	u.synced = p.qos == 2 && c.sess.log != nil
+	u.synced = kept
 	if sl.kind == kindLocal {
 		u.serveLocal(m)
 		w.stored = !u.synced
@@ -160,7 +162,7 @@ type inbound struct {
 }
 
 // received2 notes a QoS 2 message. fresh is false for one that came before [MQTT-4.3.3-10] [MQTT-4.3.3-12].
-func (c *conn) received2(u *burst, packetID uint16) (fresh bool, err error) {
+func (c *conn) received2(packetID uint16) (fresh, kept bool, err error) {
 	s := c.sess
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,7 +175,7 @@ func (c *conn) received2(u *burst, packetID uint16) (fresh bool, err error) {
 		if s.log != nil {
 			s.log.Received(packetID)
 		}
-		return true, nil
+		return true, s.log != nil, nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -182,13 +184,13 @@ func (c *conn) received2(u *burst, packetID uint16) (fresh bool, err error) {
 		s.inbound[packetID] = in
 		c.acks.open2++
 		if c.version == v5 && c.acks.open1+c.acks.open2 > c.b.cfg.ReceiveMaximum {
-			return false, refuse(reasonReceiveMaximum, "more than %d messages without an acknowledgement", c.b.cfg.ReceiveMaximum)
+			return false, false, refuse(reasonReceiveMaximum, "more than %d messages without an acknowledgement", c.b.cfg.ReceiveMaximum)
 		}
 	}
 	if in.accepted {
 		c.appendAckLocked(typePubrec, packetID, reasonSuccess, "")
 	}
-	return false, nil
+	return false, false, nil
 }
 
 func (s *session) forgetInboundLocked(packetID uint16) {

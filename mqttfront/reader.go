@@ -10,6 +10,9 @@ import (
 // them, so their number follows the connections that are being served at the moment, not those that exist.
 const scratchSize = 64 << 10
 
+// ownSize is the size of the buffer that a connection of another kind (WebSocket) has of its own.
+const ownSize = 4 << 10
+
 var scratches = sync.Pool{New: func() any { b := make([]byte, scratchSize); return &b }}
 
 // reader gets bytes from a connection. Between packets it owns no buffer where the connection is a socket of
@@ -22,6 +25,9 @@ type reader struct {
 	rest []byte          // the start of a packet
 	held *[]byte         // the scratch buffer that data of the last fill is in
 	big  []byte          // a packet larger than a scratch buffer, as far as it came
+
+	small []byte // where nc.Read is used: a buffer of its own
+	grow  int    // how long small should be because the last read filled it
 
 	ready func(fd uintptr) bool // made once
 	n     int
@@ -57,11 +63,16 @@ func (r *reader) fill(c *conn) ([]byte, error) {
 			return nil, r.err
 		}
 	} else {
-		if len(r.rest) == 0 || r.held == nil {
-			r.held = scratches.Get().(*[]byte)
+		if want := max(ownSize, r.grow, 2*len(r.rest), r.need); len(r.small) != min(want, scratchSize) {
+			r.small = make([]byte, min(want, scratchSize))
 		}
+		r.held = &r.small
 		at := copy(*r.held, r.rest)
 		r.n, r.err = r.nc.Read((*r.held)[at:])
+		r.grow = 0
+		if at+r.n == len(*r.held) {
+			r.grow = 2 * len(*r.held)
+		}
 	}
 	if r.n <= 0 {
 		return nil, r.err
@@ -115,10 +126,10 @@ func (r *reader) keepUnread(rest []byte) error {
 }
 
 func (r *reader) giveBack() {
-	if r.held != nil {
+	if r.held != nil && r.held != &r.small {
 		scratches.Put(r.held)
-		r.held = nil
 	}
+	r.held = nil
 }
 
 func (r *reader) release() {

@@ -35,7 +35,7 @@ func (b *Broker) checkKeepAlive(now time.Time) {
 	var late []*conn
 	b.reg.Lock()
 	for c := range b.conns {
-		if c.silenced.Load() || !c.ready() || !c.keepAliveOver(now) {
+		if c.silenced.Load() || c.held.Load() || !c.ready() || !c.keepAliveOver(now) {
 			continue
 		}
 		late = append(late, c)
