@@ -38,7 +38,8 @@ type Config struct {
 	// Reachability overrides what AutoNAT would find out.
 	Reachability Reachability
 	// KeepAlive is how long a silent TCP link waits before it is asked whether it still lives. A dead one is
-	// noticed 10 s after. Longer saves traffic on metered links (about 150 bytes each time and link).
+	// noticed 10 s after. Longer saves traffic on metered links: about 150 bytes each time and link. (The
+	// kernel's own TCP keep-alive probes a silent link every 30 s besides; libp2p has no setting for it.)
 	KeepAlive time.Duration
 	// UserAgent is what other nodes are told about this program, such as "mozzie/1.0".
 	UserAgent string
@@ -93,6 +94,9 @@ func DefaultConfig(dir string) Config {
 func (c *Config) Validate() error {
 	if c.Dir == "" {
 		return errors.New("no data directory given")
+	}
+	if c.SwarmKey != nil && c.SwarmKey.secret == nil {
+		return errors.New("the swarm key is empty; make one with NewSwarmKey, or give none for an open swarm")
 	}
 	if c.Small < 1 || c.Small > maxSmall {
 		return fmt.Errorf("small swarm size %d: must be between 1 and %d", c.Small, maxSmall)

@@ -26,5 +26,6 @@
 //     with the context.
 //
 // A lookup (Closest) runs two goroutines that end with it. libp2p and kad-dht run their own, which Close
-// stops; it waits for them no longer than closeTimeout.
+// stops; it waits for them no longer than closeTimeout. Only a search for routers (UPnP, with Config.NAT, in
+// the first seconds) can't be stopped and goes on for up to 10 s, holding nothing of the Host.
 package dht

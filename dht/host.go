@@ -117,9 +117,6 @@ func checkBound(want, got []ma.Multiaddr) error {
 // run starts the goroutines, and asks for the peers that are known from before.
 func (h *Host) run(sub event.Subscription) {
 	h.host.SetStreamHandler(peersProtocol, h.exchange.answer)
-	for _, id := range h.host.Network().Peers() {
-		h.checkPeer(id) // was quicker than we were
-	}
 	h.wg.Go(func() { h.runPeers(sub) })
 	h.wg.Go(func() { h.dialer.runDialer(h.ctx) })
 	h.wg.Go(func() { h.exchange.runExchange(h.ctx) })

@@ -329,6 +329,7 @@ func TestOpenErrors(t *testing.T) {
 	}{
 		{"no directory", func(c *Config) { c.Dir = "" }, []string{"data directory"}},
 		{"directory is absent", func(c *Config) { c.Dir = filepath.Join(c.Dir, "absent") }, []string{"absent", "must exist"}},
+		{"empty swarm key", func(c *Config) { c.SwarmKey = new(SwarmKey) }, []string{"swarm key is empty"}},
 		{"small", func(c *Config) { c.Small = 0 }, []string{"small swarm size 0", "between 1 and"}},
 		{"keep-alive", func(c *Config) { c.KeepAlive = 0 }, []string{"keep-alive 0s", "at least 1s"}},
 		{"reachability", func(c *Config) { c.Reachability = "perhaps" }, []string{`"perhaps"`, `"public"`}},

@@ -88,6 +88,9 @@ func newResourceManager(small int, metrics bool) (network.ResourceManager, error
 		// After such a storm everyone identifies everyone: the defaults refuse all but 64.
 		Service:  map[string]rcmgr.ResourceLimits{identify.ServiceName: identities},
 		Protocol: map[protocol.ID]rcmgr.ResourceLimits{identify.ID: identities, identify.IDPush: identities},
+		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{
+			peersProtocol: {Streams: 4, StreamsInbound: 2, StreamsOutbound: 2}, // a node asks one thing at a time
+		},
 	}
 	opts := connLimits()
 	if !metrics {

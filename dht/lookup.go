@@ -2,6 +2,7 @@ package dht
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -98,7 +99,7 @@ func (h *Host) closestOf(key []byte, answered map[peer.ID]bool) []peer.ID {
 		id peer.ID
 		at Location
 	}
-	target := Location(kbucket.ConvertKey(string(key)))
+	target := Location(sha256.Sum256(key)) // kad-dht's conversion, and Locate's
 	points := make([]point, 0, len(answered)+1)
 	points = append(points, point{h.ID(), PeerPoint(string(h.ID()))})
 	for id := range answered {

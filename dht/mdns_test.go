@@ -8,6 +8,7 @@ import (
 
 // TestMDNS has the nodes of two swarms find their own, where this machine has multicast.
 func TestMDNS(t *testing.T) {
+	t.Parallel()
 	if !canMulticast() {
 		t.Skip("no interface has multicast")
 	}

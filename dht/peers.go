@@ -80,6 +80,9 @@ func subscribePeers(lh host.Host) (event.Subscription, error) {
 // runPeers follows who is connected.
 func (h *Host) runPeers(sub event.Subscription) {
 	defer func() { _ = sub.Close() }()
+	for _, id := range h.host.Network().Peers() {
+		h.checkPeer(id) // came before sub
+	}
 	for {
 		select {
 		case <-h.ctx.Done():

@@ -12,6 +12,7 @@ import (
 // TestRelay joins two nodes that listen nowhere, through one that relays. The connection is a full one: the
 // two see each other as nodes, and Kademlia works over it.
 func TestRelay(t *testing.T) {
+	t.Parallel()
 	for _, key := range []*SwarmKey{nil, NewSwarmKey()} {
 		t.Run(key.name(), func(t *testing.T) {
 			t.Parallel()

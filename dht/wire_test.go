@@ -19,6 +19,7 @@ import (
 
 // TestLookupPassesAHungNode has one of four accept questions and never answer.
 func TestLookupPassesAHungNode(t *testing.T) {
+	t.Parallel()
 	hosts := openSwarm(t, 4)
 	eventually(t, "routing tables are full", func() bool {
 		return !slices.ContainsFunc(hosts, func(h *Host) bool { return h.kad.RoutingTable().Size() < 3 })
