@@ -103,11 +103,8 @@ type Delivery struct {
 	Receipt Receipt
 }
 
-// Group names a shared subscription.
-type Group struct {
-	Name   string
-	Filter string // without $share/NAME/
-}
+// Group names a shared subscription; its Filter is without $share/NAME/.
+type Group = proto.Group
 
 // Receipt is told the fate of one delivery.
 type Receipt interface {
