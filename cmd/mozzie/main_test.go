@@ -1,20 +1,20 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/mozzie-mqtt/mozzie/node/admin"
-	"github.com/mozzie-mqtt/mozzie/node/config"
 	"github.com/mozzie-mqtt/mozzie/node/datadir"
 )
 
@@ -26,22 +26,20 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) { runScripts(t, "testdata") }
 
 // TestNodeScripts runs real nodes.
-func TestNodeScripts(t *testing.T) {
-	if _, err := startNode(context.Background(), config.Config{Data: t.TempDir()}, nil); errors.Is(err, errNoNode) {
-		t.Skip("this build has no node")
-	}
-	runScripts(t, filepath.Join("testdata", "node"))
-}
+func TestNodeScripts(t *testing.T) { runScripts(t, filepath.Join("testdata", "node")) }
 
 func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Deadline:            time.Now().Add(2 * time.Minute),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits,
 			"hold":  hold,
 			"ready": ready,
+			"term":  term,
+			"until": until,
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "root" {
@@ -83,6 +81,25 @@ func hold(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { d.Close() })
 	ts.Setenv("HOLDER", strconv.Itoa(os.Getpid()))
+}
+
+// until REGEXP COMMAND... runs a command until its output matches.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	want := regexp.MustCompile("(?m)" + args[0])
+	deadline := time.Now().Add(20 * time.Second)
+	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // commands tell only by being run
+		if err := ts.Exec(args[1], args[2:]...); err == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+	}
+	ts.Fatalf("%v does not print %q", args[1:], args[0])
+}
+
+// term DIR sends SIGTERM to the node of a data directory.
+func term(ts *testscript.TestScript, neg bool, args []string) {
+	pid, err := strconv.Atoi(strings.TrimSpace(ts.ReadFile(filepath.Join(args[0], "lock"))))
+	ts.Check(err)
+	ts.Check(syscall.Kill(pid, syscall.SIGTERM))
 }
 
 // ready DIR [PEERS] waits until the node of a data directory is ready and has so many peers. It puts its

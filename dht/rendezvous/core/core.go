@@ -101,8 +101,7 @@ func DefaultLimits() Limits {
 
 // Config is what a Node is made with.
 type Config struct {
-	Self      NodeID
-	Addresses []string // where other nodes reach this one
+	Self NodeID
 	// Depth is how many levels of a topic make its location when this node publishes.
 	Depth int
 	// Small is the number of nodes up to which sets are computed from the nodes known; above it they are
@@ -233,7 +232,8 @@ type Node struct {
 	clock uint64 // hybrid logical clock: the last stamp given or seen
 	turn  uint64 // shared subscriptions at QoS 0 take turns by it
 
-	pulls      int // locations that wait for what they inherit
+	pulls      int            // locations that wait for what they inherit
+	detours    int            // messages that this node's own subscribers get from the rendezvous
 	outCount   int            // messages in the outbox
 	unaccepted fifo[*pending] // messages that are not acknowledged because it is full
 

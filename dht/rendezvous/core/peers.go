@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
@@ -66,14 +67,21 @@ func (n *Node) addPeer(id NodeID) *peer {
 }
 
 // Hello returns the first frame for a stream to any node.
-func (n *Node) Hello(life uint64) *pb.Hello {
-	h := &pb.Hello{Node: []byte(n.self), Version: 1, Life: life, Addresses: n.cfg.Addresses}
+func (n *Node) Hello(life uint64, addresses []string) *pb.Hello {
+	return &pb.Hello{Node: []byte(n.self), Version: proto.RouteVersion, Life: life, Addresses: addresses}
+}
+
+// introduce tells a node that has come up of all others.
+func (n *Node) introduce(to NodeID) {
+	var known []*pb.Known
 	for _, p := range n.ordered {
-		if !p.gone && len(h.Known) < 2*n.cfg.Small {
-			h.Known = append(h.Known, p.known())
+		if p.id != to && !p.gone {
+			known = append(known, p.known())
 		}
 	}
-	return h
+	for chunk := range slices.Chunk(known, 200) {
+		n.send(to, &pb.Nodes{Known: chunk})
+	}
 }
 
 func (p *peer) known() *pb.Known {
@@ -108,7 +116,7 @@ func (n *Node) Up(h *pb.Hello) {
 	if news {
 		n.spread(id, []*pb.Known{p.known()})
 	}
-	n.learnNodes(id, h.GetKnown())
+	n.introduce(id)
 	n.peerInReach(p)
 }
 

@@ -231,6 +231,10 @@ func (n *Node) Detour(m *proto.Message) bool {
 	return r != nil && r.detours > 0
 }
 
+// Detours is the number of messages on their way that Detour was true for. While it is 0 it is true for
+// retained messages alone.
+func (n *Node) Detours() int { return n.detours }
+
 func (n *Node) placeFor(name string) Place {
 	prefix, depth := dht.Prefix(name, n.cfg.Depth)
 	return Place{prefix, depth}
@@ -257,6 +261,7 @@ func (n *Node) Publish(p Publication) {
 	n.identify(r, e)
 	if e.detour {
 		r.detours++
+		n.detours++
 	}
 	if !p.Message.Retain {
 		n.acceptWhenRoom(e)
@@ -373,6 +378,7 @@ func (n *Node) taken(e *pending) {
 	if e.detour {
 		e.detour = false
 		e.r.detours--
+		n.detours--
 	}
 	n.accept1(e)
 }

@@ -134,7 +134,7 @@ func (s *sim) add() *simNode {
 	peer := fmt.Sprintf("node-%04d-%016x", i, s.rng.Uint64())
 	v := &simNode{s: s, i: i, id: core.MakeNodeID(s.rng.Uint64(), peer), up: map[int]bool{}, wants: map[int]bool{},
 		alive: true, interests: map[string]*standing{}, from: map[*published]int{}}
-	v.n = core.New(core.Config{Self: v.id, Addresses: []string{fmt.Sprint(i)}, Depth: s.depth, Small: 100,
+	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: 100,
 		Limits: core.DefaultLimits(), Rand: rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
 		Custody: store.NewCustody(), Retained: store.NewRetained(), Log: simLog()})
 	s.nodes = append(s.nodes, v)
@@ -269,7 +269,7 @@ func (s *sim) connect(v, w *simNode) {
 			return
 		}
 		v.up[w.i], w.up[v.i] = true, true
-		hv, hw := v.n.Hello(1), w.n.Hello(1)
+		hv, hw := v.n.Hello(1, nil), w.n.Hello(1, nil)
 		v.do(func() { v.n.Up(hw) })
 		w.do(func() { w.n.Up(hv) })
 	})

@@ -106,3 +106,6 @@ func (n *Node) Peers() []PeerView {
 	}
 	return all
 }
+
+// InReach reports whether a node can be talked to; this node can.
+func (n *Node) InReach(id NodeID) bool { return n.inReach(id) }

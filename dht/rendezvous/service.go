@@ -1,0 +1,466 @@
+// Package rendezvous is what a node does at locations, and how it reaches those of others: it carries
+// messages from publishers to the rendezvous of their topic and from there to subscribers' nodes, and keeps
+// registrations and retained messages where they belong. Package core decides; this package is the driver:
+// streams, clock, queues, locks.
+//
+// # How events and effects flow
+//
+// Events are frames from peers, calls of the node's broker, and ticks. Each batch of them goes through the
+// core under Service.mu; its effects are carried out in their order before the next batch's. Frames are
+// encoded into their links' buffers under that lock, so that the order in which the core sends is the order on
+// the wire; deliveries are handed to the broker outside of it, under deliverMu, which is taken before mu is
+// let go. Calls back to the owner (promises, retained messages) go through a queue of their own.
+//
+// # Goroutines
+//
+//   - runTick: lets the core's time pass. Owner Service, ends in Close.
+//   - runCalls: calls back to the owner. Owner Service, ends in Close, when the queue is empty.
+//   - runDones: takes in what the broker has done with deliveries. Owner Service, ends in Close.
+//   - runLink: one for each connected peer: opens the stream to it, again when it breaks. Owner link.
+//   - runWriter, runReader: one each for each stream. They end with it.
+//
+// Locks, in this order: Service.mu, Service.deliverMu; Service.mu, link.mu; callMu and doneMu are taken last.
+package rendezvous
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// Config is what a Service is made with.
+type Config struct {
+	Host host.Host
+	// Database is the random ID of this node's database: a node that lost its database is another node.
+	Database uint64
+	// Life rises with every start of the node.
+	Life uint64
+	// Depth is how many levels of a topic make its location when this node publishes.
+	Depth int
+	// Small is the number of nodes up to which sets are computed from the nodes known.
+	Small    int
+	Limits   core.Limits
+	Custody  core.Custody
+	Retained core.Retained
+	Log      *slog.Logger
+
+	// Addresses returns where other nodes reach this one, as multiaddresses without /p2p.
+	Addresses func() []string
+	// Dial asks for a connection to a node that others know; Forget withdraws that. They do not block.
+	Dial   func(peer.AddrInfo)
+	Forget func(peer.ID)
+	// Deliver hands messages to the broker, in order, one call at a time. It must not block, and may call
+	// Service.Done but nothing else of it. The slice is the Service's again when it returns.
+	Deliver func([]core.Delivery)
+	// Accept says that the client that a message came from may have its acknowledgement. It must not block.
+	Accept func(origin any, packet uint16)
+	// Tap, for tests, sees every frame before it is sent. nil: nobody does.
+	Tap func(to peer.ID, frame any)
+}
+
+// What is ours to tune.
+const (
+	tickEvery = 100 * time.Millisecond
+	// quietMargin is taken off a lease before it is relied on outside of the core: runTick's clock, which the
+	// hot path reads, may be that much behind.
+	quietMargin = 3 * tickEvery
+)
+
+// Service runs a node's part in the locations of its swarm. All methods are safe for concurrent use.
+type Service struct {
+	cfg  Config
+	self core.NodeID
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	core    *core.Node
+	links   map[peer.ID]*link
+	byNode  map[core.NodeID]*link
+	dirty   []*link // with something to write
+	effects []core.Effect
+	leaving bool
+	closed  bool
+
+	deliverMu  sync.Mutex
+	deliveries []core.Delivery
+
+	callMu   sync.Mutex
+	calls    []func()
+	callWake chan struct{}
+
+	doneMu   sync.Mutex
+	dones    []*core.Receipt
+	doneWake chan struct{}
+
+	quiet   atomic.Pointer[sync.Map] // prefix → time.Duration until which nobody else wants QoS 0
+	detours atomic.Int64
+	coarse  atomic.Int64 // the clock, as of the last tick
+
+	stats Stats
+	left  chan struct{}
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// New makes a Service and starts it. Tell it of connected peers by OnPeer.
+func New(cfg Config) *Service {
+	s := &Service{cfg: cfg, log: cfg.Log, links: map[peer.ID]*link{}, byNode: map[core.NodeID]*link{},
+		callWake: make(chan struct{}, 1), doneWake: make(chan struct{}, 1), left: make(chan struct{})}
+	s.self = core.MakeNodeID(cfg.Database, string(cfg.Host.ID()))
+	s.core = core.New(core.Config{Self: s.self, Depth: cfg.Depth, Small: cfg.Small,
+		Limits: cfg.Limits, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), //nolint:gosec // identities need not be secret
+		Custody: cfg.Custody, Retained: cfg.Retained, Log: cfg.Log})
+	s.quiet.Store(new(sync.Map))
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.coarse.Store(int64(bootTime()))
+	cfg.Host.SetStreamHandler(proto.RouteProtocol, s.incoming)
+	s.wg.Go(s.runTick)
+	s.wg.Go(s.runCalls)
+	s.wg.Go(s.runDones)
+	return s
+}
+
+// Self returns the name of this node.
+func (s *Service) Self() core.NodeID { return s.self }
+
+// step puts events through the core and carries out their effects.
+func (s *Service) step(events func(*core.Node)) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.core.At(bootTime(), time.Now())
+	events(s.core)
+	s.finish()
+}
+
+// finish carries out the effects of the events so far, and lets go of mu.
+func (s *Service) finish() {
+	effects := s.core.Take(s.effects)
+	now := time.Now()
+	rest := 0 // effects that are for outside of the lock, moved to the front
+	for i := range effects {
+		e := &effects[i]
+		switch e.Kind {
+		case core.Send:
+			s.sendLocked(e, now)
+		case core.Quiet:
+			s.quiet.Load().Store(e.Place.Prefix, e.Until-quietMargin)
+		case core.Awake:
+			s.quiet.Store(new(sync.Map))
+		default:
+			effects[rest] = *e
+			rest++
+		}
+	}
+	s.detours.Store(int64(s.core.Detours()))
+	s.wakeLinksLocked()
+	if rest == 0 {
+		clear(effects)
+		s.effects = effects
+		s.mu.Unlock()
+		return
+	}
+	s.effects = nil
+	s.deliverMu.Lock()
+	s.mu.Unlock()
+	s.outside(effects[:rest])
+	s.deliverMu.Unlock()
+	clear(effects)
+	s.mu.Lock()
+	if s.effects == nil {
+		s.effects = effects
+	}
+	s.mu.Unlock()
+}
+
+// outside carries out the effects that are not under the lock; deliverMu keeps their order.
+func (s *Service) outside(effects []core.Effect) {
+	for i := range effects {
+		e := &effects[i]
+		switch e.Kind {
+		case core.Deliver:
+			s.deliveries = append(s.deliveries, e.Delivery)
+		case core.Accept:
+			s.cfg.Accept(e.Delivery.Origin, e.Packet)
+		case core.Call:
+			s.queueCall(e.Call)
+		case core.Dial:
+			s.dial(e)
+		case core.Forget:
+			if id := peer.ID(e.To.Peer()); id.Validate() == nil {
+				s.cfg.Forget(id)
+			}
+		case core.Left:
+			close(s.left)
+		}
+	}
+	if len(s.deliveries) > 0 {
+		s.cfg.Deliver(s.deliveries)
+		clear(s.deliveries)
+		s.deliveries = s.deliveries[:0]
+	}
+}
+
+func (s *Service) dial(e *core.Effect) {
+	id, err := peer.IDFromBytes([]byte(e.To.Peer()))
+	if err != nil {
+		return
+	}
+	info := peer.AddrInfo{ID: id}
+	for _, a := range e.Addresses {
+		if m, err := ma.NewMultiaddr(a); err == nil {
+			info.Addrs = append(info.Addrs, m)
+		}
+	}
+	s.cfg.Dial(info)
+}
+
+// Publish takes over messages of one client, in order.
+func (s *Service) Publish(batch []core.Publication) {
+	s.step(func(n *core.Node) {
+		for i := range batch {
+			n.Publish(batch[i])
+		}
+	})
+}
+
+// Wanted reports whether anybody beyond this node's own plain subscribers may want QoS 0 messages of a
+// topic. It takes no lock.
+func (s *Service) Wanted(topic string) bool {
+	prefix, _ := dht.Prefix(topic, s.cfg.Depth)
+	until, ok := s.quiet.Load().Load(prefix)
+	return !ok || until.(time.Duration) <= time.Duration(s.coarse.Load())
+}
+
+// Detour reports whether a message about to be published is to reach this node's own subscribers by way of
+// its rendezvous alone.
+func (s *Service) Detour(m *proto.Message) bool {
+	if m.Retain {
+		return true
+	}
+	if s.detours.Load() == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.Detour(m)
+}
+
+// Register tells what this node's subscribers want of a filter; see core.Node.Register.
+func (s *Service) Register(filter string, interest core.Interest, done func(local bool)) {
+	s.step(func(n *core.Node) { n.Register(filter, interest, done) })
+}
+
+// Retained asks for the retained messages that match a filter; see core.Node.Retained.
+func (s *Service) Retained(filter string, each func([]*proto.Message), done func()) {
+	s.step(func(n *core.Node) { n.Retained(filter, each, done) })
+}
+
+// Done says that the broker needs a delivered message no more. It takes no lock of the Service's but its own.
+func (s *Service) Done(r *core.Receipt) {
+	s.doneMu.Lock()
+	s.dones = append(s.dones, r)
+	first := len(s.dones) == 1
+	s.doneMu.Unlock()
+	if first {
+		wake(s.doneWake)
+	}
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Service) runDones() {
+	var batch []*core.Receipt
+	for {
+		select {
+		case <-s.doneWake:
+		case <-s.ctx.Done():
+			return
+		}
+		s.doneMu.Lock()
+		batch, s.dones = s.dones, batch[:0]
+		s.doneMu.Unlock()
+		s.step(func(n *core.Node) {
+			for _, r := range batch {
+				n.Done(r)
+			}
+		})
+		clear(batch)
+	}
+}
+
+func (s *Service) queueCall(f func()) {
+	s.callMu.Lock()
+	s.calls = append(s.calls, f)
+	s.callMu.Unlock()
+	wake(s.callWake)
+}
+
+func (s *Service) runCalls() {
+	for {
+		select {
+		case <-s.callWake:
+		case <-s.ctx.Done():
+		}
+		s.callMu.Lock()
+		calls := s.calls
+		s.calls = nil
+		s.callMu.Unlock()
+		for _, f := range calls {
+			f()
+		}
+		if len(calls) == 0 && s.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (s *Service) runTick() {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-s.ctx.Done():
+			return
+		}
+		s.coarse.Store(int64(bootTime()))
+		s.step(func(n *core.Node) { n.Tick() })
+	}
+}
+
+// OnPeer tells that a node of the swarm has connected, or is lost.
+func (s *Service) OnPeer(id peer.ID, connected bool) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	if !connected {
+		if l := s.links[id]; l != nil {
+			s.dropLocked(l, errors.New("the connection is gone"))
+			delete(s.links, id)
+			l.end()
+		}
+		s.finish()
+		return
+	}
+	s.linkLocked(id)
+	s.finish()
+}
+
+// Leave leaves politely: it hands over what this node is responsible for, and returns when that is done, or
+// with ctx's error. The broker must have stopped publishing and subscribing.
+func (s *Service) Leave(ctx context.Context) error {
+	s.step(func(n *core.Node) {
+		if !s.leaving {
+			s.leaving = true
+			n.WithdrawAll()
+			n.Leave()
+		}
+	})
+	select {
+	case <-s.left:
+		return s.flush(ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// flush waits until what was sent is on its way.
+func (s *Service) flush(ctx context.Context) error {
+	s.mu.Lock()
+	var all []*link
+	for _, l := range s.links {
+		all = append(all, l)
+	}
+	s.mu.Unlock()
+	for _, l := range all {
+		if err := l.flush(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close stops at once, without leaving politely. It waits for its goroutines.
+func (s *Service) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	links := s.links
+	s.links = map[peer.ID]*link{}
+	s.mu.Unlock()
+	s.cfg.Host.RemoveStreamHandler(proto.RouteProtocol)
+	for _, l := range links {
+		l.end()
+	}
+	s.cancel()
+	s.wg.Wait()
+	return nil
+}
+
+// View runs a function that looks at the core's state.
+func (s *Service) View(look func(*core.Node)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.core.At(bootTime(), time.Now())
+	look(s.core)
+}
+
+// incoming takes the stream that another node has opened.
+func (s *Service) incoming(stream network.Stream) {
+	id := stream.Conn().RemotePeer()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		_ = stream.Reset()
+		return
+	}
+	l := s.linkLocked(id)
+	s.mu.Unlock()
+	l.read(stream)
+}
+
+// Gauges returns the sizes of what the node keeps.
+func (s *Service) Gauges() (g core.Gauges) {
+	s.View(func(n *core.Node) { g = n.Gauges() })
+	return g
+}
+
+// CoreStats returns the counters of the core.
+func (s *Service) CoreStats() (st core.Stats) {
+	s.View(func(n *core.Node) { st = n.Stats() })
+	return st
+}
+
+// Peers returns what this node knows of others.
+func (s *Service) Peers() (p []core.PeerView) {
+	s.View(func(n *core.Node) { p = n.Peers() })
+	return p
+}

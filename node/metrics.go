@@ -1,0 +1,124 @@
+package node
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// collect registers what /metrics shows beside libp2p's own.
+func (n *Node) collect() {
+	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &metrics{n})
+}
+
+// metrics reads the counters of the node's parts when they are asked for.
+type metrics struct{ n *Node }
+
+// Describe implements prometheus.Collector: what there is follows from Collect.
+func (m *metrics) Describe(chan<- *prometheus.Desc) {}
+
+// sample is one value of a metric.
+type sample struct {
+	name, help string
+	kind       prometheus.ValueType
+	value      float64
+	labels     []string // name, value, name, value...
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	for _, s := range append(m.broker(), m.swarm()...) {
+		var names, values []string
+		for i := 0; i+1 < len(s.labels); i += 2 {
+			names, values = append(names, s.labels[i]), append(values, s.labels[i+1])
+		}
+		desc := prometheus.NewDesc("mozzie_"+s.name, s.help, names, nil)
+		out <- prometheus.MustNewConstMetric(desc, s.kind, s.value, values...)
+	}
+}
+
+var qos = [3]string{"0", "1", "2"}
+
+func (m *metrics) broker() []sample {
+	b := m.n.broker.Load().Stats()
+	const c, g = prometheus.CounterValue, prometheus.GaugeValue
+	all := []sample{
+		{"connections", "MQTT connections.", g, float64(b.Connections.Load()), nil},
+		{"sessions", "MQTT sessions, with a connection or without.", g, float64(b.Sessions.Load()), nil},
+		{"sessions_offline", "MQTT sessions without a connection.", g, float64(b.Offline.Load()), nil},
+		{"subscriptions", "Subscriptions of all sessions.", g, float64(b.Subscriptions.Load()), nil},
+		{"queued_messages", "Messages in sessions, waiting or unacknowledged.", g, float64(b.QueuedMessages.Load()), nil},
+		{"queued_bytes", "Bytes of them.", g, float64(b.QueuedBytes.Load()), nil},
+		{"connects_total", "MQTT connections that said CONNECT.", c, float64(b.Connected.Load()), nil},
+		{"disconnects_total", "MQTT connections that ended.", c, float64(b.Disconnected.Load()), nil},
+		{"received_bytes_total", "Bytes from MQTT clients.", c, float64(b.BytesReceived.Load()), nil},
+		{"sent_bytes_total", "Bytes to MQTT clients.", c, float64(b.BytesSent.Load()), nil},
+		{"retransmitted_messages_total", "Messages sent again to clients that came back.", c, float64(b.Retransmitted.Load()), nil},
+		{"refused_messages_total", "Messages from clients that were refused.", c, float64(b.Refused.Load()), nil},
+		{"promises_local_total", "SUBACKs that held for the nodes in reach only.", c, float64(b.PromisesLocal.Load()), nil},
+		{"wills_total", "Wills published.", c, float64(b.WillsSent.Load()), nil},
+		{"takeovers_total", "Sessions taken over by a new connection.", c, float64(b.Takeovers.Load()), nil},
+	}
+	for i := range qos {
+		all = append(all,
+			sample{"received_messages_total", "Messages from MQTT clients.", c, float64(b.Received[i].Load()), []string{"qos", qos[i]}},
+			sample{"sent_messages_total", "Messages to MQTT clients.", c, float64(b.Sent[i].Load()), []string{"qos", qos[i]}})
+	}
+	for cause, v := range map[string]uint64{
+		"slow": b.DropSlow.Load(), "queue": b.DropQueue.Load(), "expired": b.DropExpired.Load(), "too_large": b.DropTooLarge.Load(),
+		"no_member": b.DropNoMember.Load(), "session_ended": b.DropEnded.Load(),
+	} {
+		all = append(all, sample{"dropped_messages_total", "Messages to MQTT clients that were dropped.", c, float64(v), []string{"cause", cause}})
+	}
+	for cause, v := range map[string]uint64{
+		"accept_error": b.AcceptErrors.Load(), "limit": b.RefusedConns.Load(), "connect_timeout": b.ConnectTimeout.Load(),
+		"keep_alive": b.KeepAlive.Load(), "malformed": b.Malformed.Load(), "protocol_error": b.ProtocolErrors.Load(),
+		"codec_panic": b.DecodePanics.Load(),
+	} {
+		all = append(all, sample{"connection_errors_total", "MQTT connections that ended badly or were refused.", c, float64(v), []string{"cause", cause}})
+	}
+	return all
+}
+
+func (m *metrics) swarm() []sample {
+	svc := m.n.service.Load()
+	st, l, g := svc.CoreStats(), svc.Stats(), svc.Gauges()
+	const c, ga = prometheus.CounterValue, prometheus.GaugeValue
+	all := []sample{
+		{"nodes", "Nodes known, this one among them.", ga, float64(g.Nodes), nil},
+		{"peers", "Nodes with route streams in both directions.", ga, float64(l.Up.Load()), nil},
+		{"leases", "Leases held from other nodes.", ga, float64(g.Leases), nil},
+		{"locations", "Locations that this node is a member of the set of.", ga, float64(g.Locations), nil},
+		{"locations_serving", "Of these, where it is the rendezvous.", ga, float64(g.Serving), nil},
+		{"registrations", "Registered filters held at locations.", ga, float64(g.Registrations), nil},
+		{"retained_messages", "Retained messages kept.", ga, float64(m.n.retained.Total()), nil},
+		{"outbox_messages", "Messages of this node that nobody else keeps yet.", ga, float64(g.Outbox), nil},
+		{"custody_messages", "Messages in custody, the outbox included.", ga, float64(g.Custody), nil},
+		{"unsettled_messages", "Messages kept until a majority of a set has matched them.", ga, float64(g.Unsettled), nil},
+		{"waiting_messages", "Messages that wait at locations until they can be served.", ga, float64(g.Waiting), nil},
+		{"epochs", "Publishers' epochs remembered for subscribers here.", ga, float64(g.Epochs), nil},
+		{"route_bytes_received_total", "Bytes on route streams from other nodes.", c, float64(l.BytesIn.Load()), nil},
+		{"route_bytes_sent_total", "Bytes on route streams to other nodes.", c, float64(l.BytesOut.Load()), nil},
+		{"route_frames_received_total", "Frames from other nodes.", c, float64(l.FramesIn.Load()), nil},
+		{"route_frames_sent_total", "Frames to other nodes.", c, float64(l.FramesOut.Load()), nil},
+		{"route_writes_total", "Writes that they went in.", c, float64(l.Writes.Load()), nil},
+		{"route_broken_total", "Route streams that broke.", c, float64(l.Broken.Load()), nil},
+		{"malformed_total", "Frames and streams from other nodes that were dropped for what they held.", c, float64(st.Malformed + l.Malformed.Load()), nil},
+		{"published_total", "Messages that this node's clients published to the swarm.", c, float64(st.Published), nil},
+		{"suppressed_total", "QoS 0 messages not sent because nobody was interested.", c, float64(st.Suppressed), nil},
+		{"matched_total", "Messages that this node served as rendezvous.", c, float64(st.Matched), nil},
+		{"forwarded_total", "Messages passed on to the rendezvous.", c, float64(st.Forwarded), nil},
+		{"delivered_total", "Messages from the swarm for clients of this node.", c, float64(st.Delivered), nil},
+		{"duplicates_total", "Messages that came again and were dropped.", c, float64(st.Duplicates), nil},
+		{"copies_total", "Messages given to a second node in custody.", c, float64(st.Copies), nil},
+		{"set_changes_total", "Sets of locations that changed.", c, float64(st.SetChanges), nil},
+		{"hand_overs_total", "Locations handed to another rendezvous.", c, float64(st.HandOvers), nil},
+		{"failovers_total", "Locations taken over from a rendezvous out of reach.", c, float64(st.Failovers), nil},
+	}
+	for cause, v := range map[string]uint64{
+		"qos0_no_way": st.DroppedQoS0, "qos0_backlog": l.DroppedQoS0.Load(), "away": st.DroppedAway, "unsettled": st.DroppedUnsettled,
+		"waiting": st.DroppedWaiting, "retained_limit": st.DroppedRetained,
+	} {
+		all = append(all, sample{"route_dropped_messages_total", "Messages between nodes that a limit cost.", c, float64(v), []string{"cause", cause}})
+	}
+	return all
+}

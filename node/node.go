@@ -1,0 +1,256 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/node/admin"
+	"github.com/mozzie-mqtt/mozzie/node/config"
+	"github.com/mozzie-mqtt/mozzie/node/datadir"
+	"github.com/mozzie-mqtt/mozzie/node/store"
+)
+
+// Options are what a node can be told beside its configuration.
+type Options struct {
+	Log *slog.Logger
+	// Version of the program.
+	Version string
+	// Tap, for tests, sees every frame before it is sent to another node.
+	Tap func(to peer.ID, frame any)
+}
+
+// Node is a running node. Its methods are safe for concurrent use.
+type Node struct {
+	cfg     config.Config
+	opt     Options
+	log     *slog.Logger
+	started time.Time
+
+	dir       *datadir.Dir
+	host      *dht.Host
+	service   atomic.Pointer[rendezvous.Service] // nil until the swarm is joined
+	broker    atomic.Pointer[mqttfront.Broker]
+	admin     *admin.Server
+	registry  *prometheus.Registry
+	retained  *store.Retained
+	listeners []string // URLs with the ports that were taken
+	stopping  atomic.Bool
+	stopOnce  sync.Once
+	stopErr   error
+
+	peersMu sync.Mutex
+	early   []peerEvent // what OnPeer said before there was a service
+}
+
+type peerEvent struct {
+	id        peer.ID
+	connected bool
+}
+
+// Start starts a node and returns when clients are served. When it fails, nothing is left running.
+func Start(ctx context.Context, cfg config.Config, opt Options) (_ *Node, err error) {
+	n := &Node{cfg: cfg, opt: opt, log: opt.Log, started: time.Now(), registry: prometheus.NewRegistry()}
+	if n.dir, err = datadir.Open(cfg.Data); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	if err := n.join(ctx); err != nil {
+		return nil, err
+	}
+	n.startService()
+	if err := n.startBroker(); err != nil {
+		return nil, err
+	}
+	n.collect()
+	if n.admin, err = admin.Start(n, admin.Options{Address: cfg.Admin.Listen, Pprof: cfg.Admin.Pprof, Metrics: n.registry, Log: n.log}); err != nil {
+		return nil, err
+	}
+	if err := n.dir.SetAdmin(n.admin.Address()); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// join opens the libp2p host, which finds the swarm.
+func (n *Node) join(ctx context.Context) error {
+	key, bootstrap, err := n.membership()
+	if err != nil {
+		return err
+	}
+	c := dht.DefaultConfig(n.cfg.Data)
+	c.Listen, c.SwarmKey = n.cfg.Swarm.Listen, key
+	c.Bootstrap = append(append(c.Bootstrap, n.cfg.Swarm.Bootstrap...), bootstrap...)
+	c.MDNS, c.Small, c.NAT, c.Relay = n.cfg.Swarm.MDNS, n.cfg.Swarm.Small, n.cfg.Swarm.NAT, n.cfg.Swarm.Relay
+	c.UserAgent = "mozzie/" + n.opt.Version
+	c.OnPeer = n.onPeer
+	c.Log = n.log
+	c.Metrics = n.registry
+	n.host, err = dht.Open(ctx, c)
+	return err
+}
+
+// onPeer passes on who connects and who is lost, also from before the service was there.
+func (n *Node) onPeer(id peer.ID, connected bool) {
+	n.peersMu.Lock()
+	s := n.service.Load()
+	if s == nil {
+		n.early = append(n.early, peerEvent{id, connected})
+	}
+	n.peersMu.Unlock()
+	if s != nil {
+		s.OnPeer(id, connected)
+	}
+}
+
+func (n *Node) startService() {
+	limits := core.DefaultLimits()
+	limits.RetainedTopics = n.cfg.Limits.MaxRetainedMessages
+	n.retained = store.NewRetained()
+	s := rendezvous.New(rendezvous.Config{
+		Host:      n.host.Libp2p(),
+		Database:  rand.Uint64() | 1,              //nolint:gosec // state is in memory: every start has a new database
+		Life:      uint64(time.Now().UnixMilli()), //nolint:gosec // after 1970
+		Depth:     n.cfg.Locations.Depth,
+		Small:     n.cfg.Swarm.Small,
+		Limits:    limits,
+		Custody:   store.NewCustody(),
+		Retained:  n.retained,
+		Log:       n.log,
+		Addresses: n.addresses,
+		Dial:      n.host.Dial,
+		Forget:    n.host.Forget,
+		Deliver:   n.deliver,
+		Accept:    accept,
+		Tap:       n.opt.Tap,
+	})
+	n.peersMu.Lock()
+	n.service.Store(s)
+	early := n.early
+	n.early = nil
+	for _, e := range early {
+		s.OnPeer(e.id, e.connected)
+	}
+	n.peersMu.Unlock()
+}
+
+// addresses returns this node's multiaddresses without /p2p.
+func (n *Node) addresses() []string {
+	var all []string
+	for _, a := range n.host.Libp2p().Addrs() {
+		all = append(all, a.String())
+	}
+	return all
+}
+
+func (n *Node) startBroker() error {
+	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load()}, mqttfront.AllowAll{}, store.NewSessions(), n.log)
+	if err != nil {
+		return err
+	}
+	n.broker.Store(b)
+	for _, l := range n.cfg.MQTT.Listeners {
+		addr, err := b.Listen(l.URL)
+		if err != nil {
+			return err
+		}
+		if l.Anonymous {
+			n.log.Warn("anybody who reaches this listener may connect", "listener", l.URL)
+		}
+		u, err := url.Parse(l.URL)
+		if err != nil {
+			return fmt.Errorf("listener %q: %w", l.URL, err)
+		}
+		u.Host, u.RawQuery = addr.String(), ""
+		n.listeners = append(n.listeners, u.String())
+	}
+	return nil
+}
+
+func (n *Node) brokerConfig() mqttfront.Config {
+	l := n.cfg.Limits
+	c := mqttfront.DefaultConfig()
+	c.MaxConnections, c.MaxConnectionsPerAddress = l.MaxConnections, l.MaxConnectionsPerAddress
+	c.ConnectTimeout = l.ConnectTimeout
+	c.MaxPacketSize = int(l.MaxPacketSize)
+	c.ReceiveMaximum, c.MaxInflight = l.ReceiveMaximum, l.MaxInflightMessages
+	c.TopicAliasMaximum, c.MaxOutboundAliases = l.TopicAliasMaximum, l.TopicAliasMaximum
+	c.MaxKeepAlive, c.MaxSessionExpiry = l.MaxKeepAlive, l.MaxSessionExpiry
+	c.MaxSessions, c.MaxSubscriptions = l.MaxSessions, l.MaxSubscriptions
+	c.Topics.Levels = l.MaxTopicLevels
+	c.MaxQueuedMessages, c.MaxQueuedBytes = l.MaxQueuedMessages, int64(l.MaxQueuedBytes)
+	c.MaxPendingBytes = int(l.MaxPendingBytes)
+	c.SysInterval = n.cfg.MQTT.SysInterval
+	c.WebSocketOrigins = n.cfg.MQTT.WebSocketOrigins
+	c.Version = "mozzie " + n.opt.Version
+	return c
+}
+
+// Stop takes leave politely: clients are told and their wills published, then what this node is responsible
+// for is handed to others. At the end of ctx the rest is cut off, and the error says what was.
+func (n *Node) Stop(ctx context.Context) error {
+	n.stopping.Store(true)
+	var cut error
+	if b := n.broker.Load(); b != nil {
+		if err := b.Drain(ctx); err != nil {
+			cut = fmt.Errorf("clients were cut off: %w", err)
+		}
+	}
+	if s := n.service.Load(); s != nil {
+		if err := s.Leave(ctx); err != nil {
+			cut = errors.Join(cut, fmt.Errorf("not everything was handed over: %w", err))
+		}
+	}
+	return errors.Join(cut, n.close())
+}
+
+// close ends everything at once.
+func (n *Node) close() error {
+	n.stopOnce.Do(func() {
+		var errs []error
+		if n.admin != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			errs = append(errs, n.admin.Close(ctx))
+			cancel()
+		}
+		if b := n.broker.Load(); b != nil {
+			errs = append(errs, b.Close())
+		}
+		if s := n.service.Load(); s != nil {
+			errs = append(errs, s.Close())
+		}
+		if n.host != nil {
+			errs = append(errs, n.host.Close())
+		}
+		errs = append(errs, n.dir.Close())
+		n.stopErr = errors.Join(errs...)
+	})
+	return n.stopErr
+}
+
+// peerAddresses are a peer's multiaddresses as text.
+func peerAddresses(addrs []ma.Multiaddr) []string {
+	all := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		all = append(all, a.String())
+	}
+	return all
+}
