@@ -1,0 +1,248 @@
+package mqttfront_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/node/store"
+)
+
+func TestConnackAnnouncesLimits(t *testing.T) {
+	_, _, addr := start(t, func(c *mqttfront.Config) {
+		c.MaxPacketSize, c.ReceiveMaximum, c.TopicAliasMaximum = 1<<20, 33, 5
+		c.MaxKeepAlive, c.MaxSessionExpiry = time.Minute, time.Hour
+	})
+	_, ack := connect(t, addr, connectOpts{id: "", keepAlive: 120, props: sessionExpiry(0xffffffff)})
+	p := ack.Properties
+	if p.MaximumPacketSize != 1<<20 || p.ReceiveMaximum != 33 || p.TopicAliasMaximum != 5 || p.ServerKeepAlive != 60 ||
+		p.SessionExpiryInterval != 3600 || p.AssignedClientID == "" || ack.SessionPresent { // [MQTT-3.2.2-16] [MQTT-3.2.2-21]
+		t.Errorf("CONNACK %+v", p)
+	}
+	_, ack = connect(t, addr, connectOpts{id: "x", keepAlive: 30, props: sessionExpiry(5)})
+	if p := ack.Properties; p.ServerKeepAliveFlag || p.SessionExpiryIntervalFlag || p.AssignedClientID != "" {
+		t.Errorf("what is granted as asked need not be said: %+v", p)
+	}
+	_, ack = connect(t, addr, connectOpts{id: "y", keepAlive: 0})
+	if p := ack.Properties; p.ServerKeepAlive != 60 {
+		t.Errorf("keep alive 0: %+v", p)
+	}
+}
+
+func TestConnectRefused(t *testing.T) {
+	_, _, addr := start(t, nil)
+	long := strings.Repeat("x", 70)
+	for _, c := range []struct {
+		name string
+		raw  []byte
+		code int // of the CONNACK; -1: closed without a word
+	}{
+		{"not CONNECT", []byte{0xc0, 0}, -1},                                                              // [MQTT-3.1.0-1]
+		{"five bytes of length", []byte{0x10, 0xff, 0xff, 0xff, 0xff, 0x7f}, -1},                          // [MQTT-1.5.5-1]
+		{"256 MiB", []byte{0x10, 0xff, 0xff, 0xff, 0x7f}, -1},                                             //
+		{"protocol name", packet(0x10, str("MQTP"), []byte{4, 2, 0, 0}, str("c")), -1},                    // [MQTT-3.1.2-1]
+		{"protocol name long", packet(0x10, str(long), []byte{4, 2, 0, 0}, str("c")), -1},                 //
+		{"level 6", packet(0x10, str("MQTT"), []byte{6, 2, 0, 0, 0}, str("c")), 0x84},                     // [MQTT-3.1.2-2]
+		{"level 3 of MQTT", packet(0x10, str("MQTT"), []byte{3, 2, 0, 0}, str("c")), 1},                   //
+		{"reserved flag, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 3, 0, 0}, str("c")), -1},             // [MQTT-3.1.2-3]
+		{"reserved flag", packet(0x10, str("MQTT"), []byte{5, 3, 0, 0, 0}, str("c")), 0x81},               //
+		{"will QoS 3", packet(0x10, str("MQTT"), []byte{4, 0x1e, 0, 0}, str("c"), str("w"), str("")), -1}, // [MQTT-3.1.2-12]
+		{"will QoS without will", packet(0x10, str("MQTT"), []byte{4, 0x0a, 0, 0}, str("c")), -1},         // [MQTT-3.1.2-11]
+		{"will retain without will", packet(0x10, str("MQTT"), []byte{4, 0x22, 0, 0}, str("c")), -1},      // [MQTT-3.1.2-13]
+		{"password without user, 3.1.1", connectOpts{version: 4, id: "c", password: "p"}.encode(), -1},    // [MQTT-3.1.2-22]
+		{"empty ID with session", connectOpts{version: 5, resume: true}.encode(), 0x85},
+		{"empty ID with session, 3.1.1", connectOpts{version: 4, resume: true}.encode(), 2}, // [MQTT-3.1.3-8]
+		{"client ID not UTF-8", connectOpts{version: 5, id: "\xff"}.encode(), 0x81},         // [MQTT-3.1.3-4]
+		{"client ID with NUL", connectOpts{version: 5, id: "\x00"}.encode(), 0x81},
+		{"authentication method", connectOpts{version: 5, id: "c", props: append([]byte{0x15}, str("SCRAM")...)}.encode(), 0x8c}, // [MQTT-4.12.0-1]
+		{"authentication data", connectOpts{version: 5, id: "c", props: append([]byte{0x16}, str("x")...)}.encode(), 0x82},
+		{"receive maximum 0", connectOpts{version: 5, id: "c", props: u16(0x21, 0)}.encode(), 0x82},
+		{"maximum packet size 0", connectOpts{version: 5, id: "c", props: u32(0x27, 0)}.encode(), 0x82},
+		{"session expiry twice", connectOpts{version: 5, id: "c", props: append(sessionExpiry(1), sessionExpiry(1)...)}.encode(), 0x82},
+		{"request problem information 2", connectOpts{version: 5, id: "c", props: []byte{0x17, 2}}.encode(), 0x82},
+		{"topic alias", connectOpts{version: 5, id: "c", props: u16(0x23, 1)}.encode(), 0x82},
+		{"properties cut", packet(0x10, str("MQTT"), []byte{5, 2, 0, 0, 9}, str("c")), 0x81},
+		{"will topic with wildcard", connectOpts{version: 5, id: "c", will: &willOpts{topic: "a/#"}}.encode(), 0x90},
+		{"will for a user", connectOpts{version: 5, id: "c", will: &willOpts{topic: "@alice/x"}}.encode(), 0x87},
+		{"rubbish behind", packet(0x10, str("MQTT"), []byte{4, 2, 0, 0}, str("c"), []byte{1}), -1},
+		{"cut", packet(0x10, str("MQTT"), []byte{4, 2, 0}), -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			version := byte(5)
+			if c.code < 0x80 {
+				version = 4
+			}
+			r := newRaw(t, addr, version)
+			r.send(c.raw)
+			if c.code >= 0 {
+				ack := r.expect(packets.Connack)
+				if int(ack.ReasonCode) != c.code || ack.SessionPresent { // [MQTT-3.2.2-6]
+					t.Errorf("CONNACK 0x%02x %s, want 0x%02x", ack.ReasonCode, ack.Properties.ReasonString, c.code)
+				}
+			}
+			r.expectEnd() // [MQTT-3.2.2-7]
+		})
+	}
+}
+
+func TestConnectGood(t *testing.T) {
+	_, _, addr := start(t, nil)
+	for _, o := range []connectOpts{
+		{version: 3, id: "c"}, {version: 4, id: "c"}, {version: 5, id: "c"}, {version: 4}, {version: 5},
+		{version: 5, id: "c", password: "p"}, {version: 4, id: "c", user: "u", password: "p"}, {version: 4, id: "c", user: "u"},
+		{version: 5, id: "c", keepAlive: 65535}, {version: 5, id: "c", keepAlive: 43691}, // 1.5 times is more than 16 bits
+		{version: 4, id: "c", will: &willOpts{topic: "w"}}, // an empty will
+		{version: 5, id: strings.Repeat("x", 65535)},
+	} {
+		r, _ := connect(t, addr, o)
+		r.silent()
+		r.bye()
+	}
+	r, _ := connect(t, addr, connectOpts{id: "c"})
+	r.send(connectOpts{version: 5, id: "c"}.encode())
+	r.expectDisconnect(0x82) // [MQTT-3.1.0-2]
+}
+
+func TestPipelinedConnect(t *testing.T) { // [MQTT-3.1.4-6]
+	_, _, addr := start(t, nil)
+	r := newRaw(t, addr, 5)
+	r.send(connectOpts{version: 5, id: "c"}.encode(), r.subscribePacket(1, nil, filter{"a", 1}), r.publishPacket(2, 5, "a", "x"))
+	r.expect(packets.Connack)
+	r.expect(packets.Suback)
+	for range 2 {
+		if pk, err := r.next(patience); err != nil || pk.FixedHeader.Type != packets.Publish && pk.FixedHeader.Type != packets.Puback {
+			t.Fatalf("%v %v", pk, err)
+		}
+	}
+}
+
+func TestByteByByte(t *testing.T) {
+	_, _, addr := start(t, nil)
+	r := newRaw(t, addr, 5)
+	all := append(connectOpts{version: 5, id: "c"}.encode(), r.subscribePacket(1, nil, filter{"a", 0})...)
+	all = append(all, r.publishPacket(0, 0, "a", strings.Repeat("y", 200))...)
+	for i := range all {
+		r.send(all[i : i+1])
+	}
+	r.expect(packets.Connack)
+	r.expect(packets.Suback)
+	r.expectPublish(strings.Repeat("y", 200))
+}
+
+func TestConnectTimeout(t *testing.T) {
+	b, _, addr := start(t, func(c *mqttfront.Config) { c.ConnectTimeout = 50 * time.Millisecond })
+	r := newRaw(t, addr, 5)
+	r.send([]byte{0x10, 20, 0, 4, 'M'})
+	r.expectEnd()
+	eventually(t, "counted", func() bool { return b.Stats().ConnectTimeout.Load() == 1 })
+	c, _ := connect(t, addr, connectOpts{id: "c"}) // the limit is for CONNECT only
+	time.Sleep(100 * time.Millisecond)
+	c.silent()
+}
+
+func TestConnectionLimits(t *testing.T) {
+	b, _, addr := start(t, func(c *mqttfront.Config) { c.MaxConnections = 2 })
+	connect(t, addr, connectOpts{id: "1"})
+	two, _ := connect(t, addr, connectOpts{id: "2"})
+	newRaw(t, addr, 5).expectEnd()
+	if b.Stats().RefusedConns.Load() != 1 {
+		t.Error("not counted")
+	}
+	two.bye()
+	eventually(t, "room again", func() bool { return b.Stats().Connections.Load() == 1 })
+	connect(t, addr, connectOpts{id: "3"})
+
+	b, _, addr = start(t, func(c *mqttfront.Config) { c.MaxSessions = 1 })
+	connect(t, addr, connectOpts{id: "1"})
+	r := newRaw(t, addr, 5)
+	r.send(connectOpts{version: 5, id: "2"}.encode())
+	if ack := r.expect(packets.Connack); ack.ReasonCode != 0x97 {
+		t.Errorf("CONNACK 0x%02x", ack.ReasonCode)
+	}
+	connect(t, addr, connectOpts{id: "1"}) // a takeover is no new session
+	_ = b
+}
+
+func TestKeepAlive(t *testing.T) { // [MQTT-3.1.2-22]
+	b, _, addr := start(t, nil)
+	r, _ := connect(t, addr, connectOpts{id: "c", keepAlive: 1})
+	began := time.Now()
+	old, _ := connect(t, addr, connectOpts{id: "v3", version: 4, keepAlive: 1})
+	r.expectDisconnect(0x8d)
+	if took := time.Since(began); took < 1400*time.Millisecond || took > 4*time.Second {
+		t.Errorf("after %v, want 1.5 s and a little", took)
+	}
+	old.expectEnd()
+	if n := b.Stats().KeepAlive.Load(); n != 2 {
+		t.Errorf("counted %d", n)
+	}
+}
+
+// gate refuses by user name.
+type gate struct{ mqttfront.AllowAll }
+
+func (gate) Connect(l mqttfront.Login) (mqttfront.Identity, error) {
+	if l.User != "good" || string(l.Password) != "secret" {
+		return mqttfront.Identity{}, &mqttfront.Refusal{Code: mqttfront.ReasonBadUserOrPassword, Text: "no"}
+	}
+	if _, ok := l.Remote.(*net.TCPAddr); !ok || !strings.HasPrefix(l.Listener, "tcp://") {
+		return mqttfront.Identity{}, &mqttfront.Refusal{Code: mqttfront.ReasonNotAuthorized, Text: "where from?"}
+	}
+	return mqttfront.Identity{User: l.User, ClientID: l.ClientID}, nil
+}
+
+func (gate) CanPublish(_ mqttfront.Identity, topic string) error {
+	if strings.HasPrefix(topic, "secret/") {
+		return &mqttfront.Refusal{Code: mqttfront.ReasonNotAuthorized, Text: "secret"}
+	}
+	return nil
+}
+
+func (g gate) CanSubscribe(who mqttfront.Identity, filter string) error {
+	return g.CanPublish(who, filter)
+}
+
+func TestAuth(t *testing.T) {
+	_, _, addr := startWith(t, newLoner(), store.NewSessions(), gate{}, nil)
+	for version, code := range map[byte]byte{4: 4, 5: 0x86} {
+		r := newRaw(t, addr, version)
+		r.send(connectOpts{version: version, id: "c", user: "bad", password: "x"}.encode())
+		if ack := r.expect(packets.Connack); ack.ReasonCode != code {
+			t.Errorf("version %d: CONNACK 0x%02x, want 0x%02x", version, ack.ReasonCode, code)
+		}
+		r.expectEnd()
+	}
+	for _, version := range []byte{4, 5} {
+		r, _ := connect(t, addr, connectOpts{version: version, id: "c", user: "good", password: "secret"})
+		codes := r.subscribe(filter{"secret/#", 1}, filter{"open/#", 1}, filter{"$share/g/secret/x", 1})
+		denied := byte(0x87)
+		if version == 4 {
+			denied = 0x80
+		}
+		if codes[0] != denied || codes[1] != 1 || codes[2] != denied {
+			t.Errorf("SUBACK %x", codes)
+		}
+		want := byte(0)
+		if version == 5 {
+			want = 0x87
+		}
+		if got := r.publish("secret/x", "v"); got != want { // [MQTT-3.3.5-2]
+			t.Errorf("PUBACK 0x%02x", got)
+		}
+		if version == 5 { // ACLs see the topic that an alias stands for
+			r.send(r.publishPacket(0, 0, "secret/x", "v", u16(0x23, 1)...))
+			if got := r.publish("", "v", u16(0x23, 1)...); got != 0x87 {
+				t.Errorf("by alias: PUBACK 0x%02x", got)
+			}
+		}
+		r.send(r.publishPacket(4, 7, "secret/x", "v"))
+		if rec := r.expect(packets.Pubrec); rec.ReasonCode != want {
+			t.Errorf("PUBREC 0x%02x", rec.ReasonCode)
+		}
+		r.silent()
+		r.bye()
+	}
+}
