@@ -273,6 +273,8 @@ func (n *Node) Retained(filter string, each func([]*proto.Message), done func())
 
 // askRetained asks the rendezvous of some places, node by node.
 func (n *Node) askRetained(q *query, places []Place) {
+	q.local++ // not over before all of them have been asked
+	defer func() { q.local-- }()
 	byNode := map[NodeID][]Place{}
 	for _, p := range places {
 		if q.tries[p]++; q.tries[p] > 4 {
