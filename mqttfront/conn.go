@@ -72,7 +72,11 @@ func (b *Broker) runConn(nc net.Conn, l *listener) {
 	nc.SetReadDeadline(time.Now().Add(b.cfg.ConnectTimeout))
 	err := c.connect()
 	if err == nil {
-		nc.SetReadDeadline(time.Time{})
+		c.mu.Lock()
+		if !c.closing { // else somebody has ended the connection already, by a deadline
+			nc.SetReadDeadline(time.Time{})
+		}
+		c.mu.Unlock()
 		err = c.serve()
 	}
 	c.end(err)
@@ -198,7 +202,9 @@ func (c *conn) onDisconnect(body []byte) error {
 			return refuse(reasonProtocolError, "a session expiry in DISCONNECT where CONNECT had none")
 		}
 	}
-	c.own.bye = Reason(pk.ReasonCode) == reasonSuccess // else with the will [MQTT-3.1.2-10] [MQTT-3.14.4-3]
+	// The codec overlooks a reason without properties. With any but success the will is sent [MQTT-3.1.2-10]
+	// [MQTT-3.14.4-3].
+	c.own.bye = len(body) == 0 || Reason(body[0]) == reasonSuccess
 	return errBye
 }
 

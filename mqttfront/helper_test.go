@@ -31,6 +31,7 @@ type loner struct {
 	hold    chan struct{}                     // not nil: nothing is accepted before it is closed
 	refuse  error                             // what Accepted is told
 	seen    func(mqttfront.Outgoing)          // sees all that is published
+	watch   func(topic string)                // sees the topics of all that is published; set with mu held
 	slow    func(filter string) chan struct{} // done of Register waits for it
 }
 
@@ -46,9 +47,15 @@ func (l *loner) Wanted(name string) bool {
 
 func (l *loner) Publish(batch []mqttfront.Outgoing) {
 	var ds []mqttfront.Delivery
+	l.mu.Lock()
+	watch := l.watch
+	l.mu.Unlock()
 	for _, o := range batch {
 		if l.seen != nil {
 			l.seen(o)
+		}
+		if watch != nil {
+			watch(o.Msg.Topic)
 		}
 		if o.Msg.Retain && l.refuse == nil {
 			if len(o.Msg.Payload) == 0 {
@@ -179,6 +186,8 @@ func TestServe(t *testing.T) {
 	t.Log("drain:", b.Drain(ctx))
 	b.Close()
 }
+
+func dialPlain(addr string) (net.Conn, error) { return net.Dial("tcp", addr) }
 
 func dial(t testing.TB, addr string) net.Conn {
 	t.Helper()

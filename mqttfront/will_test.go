@@ -1,0 +1,155 @@
+package mqttfront_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+func watcher(t *testing.T, addr string) *raw {
+	w, _ := connect(t, addr, connectOpts{id: "watcher"})
+	w.subscribe(filter{"will/#", 2})
+	return w
+}
+
+func TestWill(t *testing.T) { // [MQTT-3.1.2-8] [MQTT-3.1.2-9] [MQTT-3.1.2-14] [MQTT-3.1.2-15]
+	_, _, addr := start(t, nil)
+	w := watcher(t, addr)
+	props := "\x01\x01\x03\x00\x01t\x08\x00\x01r\x09\x00\x01c\x26\x00\x01a\x00\x011\x26\x00\x01a\x00\x012\x02\x00\x00\x00\x3c"
+	for qos := range byte(3) {
+		c, _ := connect(t, addr, connectOpts{id: "c", will: &willOpts{topic: "will/c", payload: "gone", qos: qos, props: []byte(props)}})
+		c.kill()
+		pk := w.expectPublish("gone")
+		p := pk.Properties
+		if pk.FixedHeader.Qos != qos || pk.TopicName != "will/c" || p.ContentType != "t" || p.ResponseTopic != "r" ||
+			string(p.CorrelationData) != "c" || fmt.Sprint(p.User) != "[{a 1} {a 2}]" || p.PayloadFormat != 1 || p.MessageExpiryInterval != 60 {
+			t.Errorf("%+v", pk)
+		}
+	}
+	c, _ := connect(t, addr, connectOpts{id: "c", version: 4, will: &willOpts{topic: "will/c", retain: true, qos: 1}})
+	c.kill()
+	w.expectPublish("") // an empty will is a will
+	for _, version := range []byte{4, 5} {
+		c, _ = connect(t, addr, connectOpts{id: "c", version: version, will: &willOpts{topic: "will/c", payload: "x"}})
+		c.bye() // [MQTT-3.1.2-10]
+	}
+	w.silent()
+	c, _ = connect(t, addr, connectOpts{id: "c", will: &willOpts{topic: "will/c", payload: "as asked"}})
+	c.send([]byte{0xe0, 1, 0x04}) // DISCONNECT with will
+	w.expectPublish("as asked")
+	c, _ = connect(t, addr, connectOpts{id: "c", will: &willOpts{topic: "will/c", payload: "broke the rules"}})
+	c.send([]byte{0x36, 0})
+	w.expectPublish("broke the rules")
+}
+
+func TestWillRetained(t *testing.T) { // [MQTT-3.1.2-15]
+	_, _, addr := start(t, nil)
+	c, _ := connect(t, addr, connectOpts{id: "c", will: &willOpts{topic: "will/c", payload: "gone", retain: true, qos: 1}})
+	w := watcher(t, addr)
+	c.kill()
+	if pk := w.expectPublish("gone"); pk.FixedHeader.Retain {
+		t.Error("live with the flag")
+	}
+	late, _ := connect(t, addr, connectOpts{id: "late"})
+	late.subscribe(filter{"will/c", 1})
+	if pk := late.expectPublish("gone"); !pk.FixedHeader.Retain {
+		t.Error("retained without the flag")
+	}
+}
+
+func delay(s uint32) []byte { return u32(0x18, s) }
+
+func TestWillDelay(t *testing.T) { // [MQTT-3.1.3-9]
+	_, _, addr := start(t, nil)
+	w := watcher(t, addr)
+	o := connectOpts{id: "c", props: sessionExpiry(60), resume: true, will: &willOpts{topic: "will/c", payload: "late", props: delay(1)}}
+	c, _ := connect(t, addr, o)
+	c.kill()
+	o.will.payload = "second"
+	c, _ = connect(t, addr, o) // back in time
+	w.silent()
+	began := time.Now()
+	c.kill()
+	w.expectPublish("second")
+	if took := time.Since(began); took < 900*time.Millisecond {
+		t.Errorf("after %v", took)
+	}
+	// the session's end comes first
+	o = connectOpts{id: "d", props: sessionExpiry(1), will: &willOpts{topic: "will/d", payload: "end", props: delay(60)}}
+	c, _ = connect(t, addr, o)
+	c.kill()
+	w.expectPublish("end")
+	// a session that ends with its connection does not wait
+	c, _ = connect(t, addr, connectOpts{id: "e", will: &willOpts{topic: "will/e", payload: "now", props: delay(60)}})
+	c.kill()
+	w.expectPublish("now")
+}
+
+func TestWillAtTakeover(t *testing.T) {
+	_, _, addr := start(t, nil)
+	w := watcher(t, addr)
+	with := func(payload string, d uint32) connectOpts {
+		return connectOpts{id: "c", props: sessionExpiry(60), resume: true, will: &willOpts{topic: "will/c", payload: payload, props: delay(d)}}
+	}
+	connect(t, addr, with("no delay", 0))
+	connect(t, addr, with("delay", 60))
+	w.expectPublish("no delay") // the connection was closed, and nobody waits
+	connect(t, addr, with("delay, clean", 60))
+	w.silent() // the session went on in time
+	o := with("last", 0)
+	o.resume = false
+	connect(t, addr, o)
+	w.expectPublish("delay, clean") // the session ended
+}
+
+// TestDrain: clients are told, wills are sent, delayed ones too, and nothing is left.
+func TestDrain(t *testing.T) {
+	b, l, addr := start(t, nil)
+	wills := make(chan string, 10)
+	l.seen = nil
+	w := watcher(t, addr)
+	five, _ := connect(t, addr, connectOpts{id: "five", will: &willOpts{topic: "x/five", payload: "5", qos: 1}})
+	four, _ := connect(t, addr, connectOpts{id: "four", version: 4, will: &willOpts{topic: "x/four", payload: "4"}})
+	gone, _ := connect(t, addr, connectOpts{id: "gone", props: sessionExpiry(60), will: &willOpts{topic: "x/gone", payload: "g", props: delay(50)}})
+	gone.kill()
+	mute := dial(t, addr) // never says CONNECT
+	eventually(t, "gone", func() bool { return b.Stats().Offline.Load() == 1 && b.Stats().Connections.Load() == 4 })
+	l.mu.Lock()
+	l.watch = func(topic string) { wills <- topic }
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	began := time.Now()
+	if err := b.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if err := b.Drain(ctx); err != nil {
+		t.Errorf("twice: %v", err)
+	}
+	seen := map[string]bool{}
+	for range 3 {
+		seen[<-wills] = true
+	}
+	if !seen["x/five"] || !seen["x/four"] || !seen["x/gone"] {
+		t.Errorf("wills %v", seen)
+	}
+	five.expectDisconnect(0x8b)
+	w.expectDisconnect(0x8b)
+	four.expectEnd()
+	if _, err := mute.Read(make([]byte, 1)); err == nil {
+		t.Error("the silent one is still connected")
+	}
+	if _, err := b.Listen("tcp://127.0.0.1:0"); err == nil {
+		t.Error("it listens again")
+	}
+	if b.Close() != nil || b.Close() != nil {
+		t.Error("Close")
+	}
+	_ = packets.Connect
+}
