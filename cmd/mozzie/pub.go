@@ -48,9 +48,7 @@ taken the message.
   mozzie pub -t doors/1 -m open -D publish message-expiry-interval 60 -D publish user-property by me`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := signal.NotifyContext(cmd.Context(), os.Interrupt)
-			defer cancel()
-			return f.clientError(f.run(ctx, cmd))
+			return f.clientError(f.run(cmd))
 		},
 	}
 	fs := cmd.Flags()
@@ -70,7 +68,10 @@ taken the message.
 	return cmd
 }
 
-func (f *pubFlags) run(ctx context.Context, cmd *cobra.Command) error {
+// exitInterrupted is the exit code after Ctrl-C, by which the broker may not have taken everything.
+const exitInterrupted = 128 + 2
+
+func (f *pubFlags) run(cmd *cobra.Command) error {
 	o, properties, err := f.options()
 	if err == nil {
 		err = f.check(cmd)
@@ -84,17 +85,31 @@ func (f *pubFlags) run(ctx context.Context, cmd *cobra.Command) error {
 			return err
 		}
 	}
+	ctx, cancel := signal.NotifyContext(cmd.Context(), os.Interrupt)
+	defer cancel()
+	err = f.publish(ctx, o, m, cmd.InOrStdin())
+	if ctx.Err() != nil {
+		return codedError{errors.New("interrupted"), exitInterrupted}
+	}
+	return err
+}
+
+// publish connects, publishes what there is, and waits until the broker has taken it.
+func (f *pubFlags) publish(ctx context.Context, o client.Options, m client.Message, stdin io.Reader) error {
 	c, err := client.Connect(ctx, o)
 	if err != nil {
 		return err
 	}
 	p := &publisher{client: c}
 	if f.lines {
-		err = p.lines(ctx, m, cmd.InOrStdin())
+		err = p.lines(ctx, m, stdin)
 	} else {
 		err = p.times(ctx, m, f.repeat, time.Duration(f.repeatDelay*float64(time.Second)))
 	}
-	if err = errors.Join(err, p.wait(ctx)); err != nil {
+	if err == nil {
+		err = p.wait(ctx)
+	}
+	if err != nil {
 		c.Close()
 		return err
 	}
@@ -216,7 +231,20 @@ func (p *publisher) times(ctx context.Context, m client.Message, n int, delay ti
 
 // lines sends each line as a message, as it comes.
 func (p *publisher) lines(ctx context.Context, m client.Message, r io.Reader) error {
-	in := bufio.NewReaderSize(io.LimitReader(r, 1<<62), 64<<10)
+	done := make(chan error, 1)
+	go func() { done <- p.readLines(ctx, m, r) }() // reading from a terminal cannot be interrupted; the end of the program ends it
+	select {
+	case err := <-done:
+		return err
+	case <-p.client.Done():
+		return p.client.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *publisher) readLines(ctx context.Context, m client.Message, r io.Reader) error {
+	in := bufio.NewReaderSize(r, 64<<10)
 	for {
 		line, err := in.ReadString('\n')
 		if line != "" {
@@ -225,13 +253,11 @@ func (p *publisher) lines(ctx context.Context, m client.Message, r io.Reader) er
 				return err
 			}
 		}
-		switch {
-		case errors.Is(err, io.EOF):
+		if errors.Is(err, io.EOF) {
 			return nil
-		case err != nil:
+		}
+		if err != nil {
 			return fmt.Errorf("read the messages: %w", err)
-		case ctx.Err() != nil:
-			return ctx.Err()
 		}
 	}
 }
