@@ -131,7 +131,10 @@ func (l *link) open() (network.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	hello := l.s.core.Hello(l.s.cfg.Life, l.s.cfg.Addresses())
+	addresses := l.s.cfg.Addresses()
+	l.s.mu.Lock()
+	hello := l.s.core.Hello(l.s.cfg.Life, addresses)
+	l.s.mu.Unlock()
 	_ = stream.SetWriteDeadline(time.Now().Add(openTimeout))
 	if _, err := stream.Write(proto.AppendFrame(nil, hello, time.Now())); err != nil {
 		_ = stream.Reset()

@@ -205,6 +205,7 @@ type Hello struct {
 	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of this protocol: 1
 	Life          uint64                 `protobuf:"varint,3,opt,name=life,proto3" json:"life,omitempty"`       // of the sender; see Known
 	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Known         []*Known               `protobuf:"bytes,5,rep,name=known,proto3" json:"known,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,7 +268,14 @@ func (x *Hello) GetAddresses() []string {
 	return nil
 }
 
-// 2: nodes that the sender knows of: all of them after Hello, then what is new.
+func (x *Hello) GetKnown() []*Known {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
+// 2: nodes that the sender has learnt of since its Hello.
 type Nodes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Known         []*Known               `protobuf:"bytes,1,rep,name=known,proto3" json:"known,omitempty"`
@@ -3448,12 +3456,13 @@ const file_route_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04left\x18\x03 \x01(\bR\x04left\x12\x12\n" +
-	"\x04life\x18\x04 \x01(\x04R\x04life\"g\n" +
+	"\x04life\x18\x04 \x01(\x04R\x04life\"\x95\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x12\n" +
 	"\x04life\x18\x03 \x01(\x04R\x04life\x12\x1c\n" +
-	"\taddresses\x18\x04 \x03(\tR\taddresses\"5\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\x12,\n" +
+	"\x05known\x18\x05 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\"5\n" +
 	"\x05Nodes\x12,\n" +
 	"\x05known\x18\x01 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\"J\n" +
 	"\x05Lease\x12\x10\n" +
@@ -3757,84 +3766,85 @@ var file_route_proto_goTypes = []any{
 	(*CopyDone_Share)(nil),  // 51: mozzie.route.v1.CopyDone.Share
 }
 var file_route_proto_depIdxs = []int32{
-	2,  // 0: mozzie.route.v1.Nodes.known:type_name -> mozzie.route.v1.Known
-	7,  // 1: mozzie.route.v1.Publish.message:type_name -> mozzie.route.v1.Message
-	9,  // 2: mozzie.route.v1.Ranges.ranges:type_name -> mozzie.route.v1.Range
-	10, // 3: mozzie.route.v1.PublishAck.taken:type_name -> mozzie.route.v1.Ranges
-	10, // 4: mozzie.route.v1.PublishAck.kept:type_name -> mozzie.route.v1.Ranges
-	7,  // 5: mozzie.route.v1.Deliver.message:type_name -> mozzie.route.v1.Message
-	12, // 6: mozzie.route.v1.Deliver.groups:type_name -> mozzie.route.v1.Group
-	10, // 7: mozzie.route.v1.DeliverAck.stored:type_name -> mozzie.route.v1.Ranges
-	10, // 8: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
-	49, // 9: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
-	16, // 10: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
-	17, // 11: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
-	0,  // 12: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
-	18, // 13: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
-	0,  // 14: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 15: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 16: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
-	1,  // 17: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
-	18, // 18: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 19: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
-	0,  // 20: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
-	1,  // 21: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
-	0,  // 22: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 23: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 24: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
-	24, // 25: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 26: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
-	24, // 27: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
-	1,  // 28: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
-	24, // 29: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
-	24, // 30: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
-	0,  // 31: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
-	24, // 32: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 33: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
-	24, // 34: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 35: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
-	1,  // 36: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
-	7,  // 37: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
-	7,  // 38: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	50, // 39: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
-	9,  // 40: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
-	0,  // 41: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
-	18, // 42: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
-	30, // 43: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 44: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
-	31, // 45: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
-	32, // 46: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
-	0,  // 47: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
-	1,  // 48: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
-	0,  // 49: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
-	36, // 50: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
-	0,  // 51: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
-	1,  // 52: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
-	18, // 53: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 54: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
-	0,  // 55: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
-	0,  // 56: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
-	0,  // 57: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
-	30, // 58: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 59: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
-	30, // 60: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 61: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
-	29, // 62: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
-	0,  // 63: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
-	0,  // 64: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
-	0,  // 65: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
-	31, // 66: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
-	0,  // 67: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	51, // 68: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
-	0,  // 69: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 70: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	36, // 71: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	12, // 72: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	73, // [73:73] is the sub-list for method output_type
-	73, // [73:73] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
+	2,  // 1: mozzie.route.v1.Nodes.known:type_name -> mozzie.route.v1.Known
+	7,  // 2: mozzie.route.v1.Publish.message:type_name -> mozzie.route.v1.Message
+	9,  // 3: mozzie.route.v1.Ranges.ranges:type_name -> mozzie.route.v1.Range
+	10, // 4: mozzie.route.v1.PublishAck.taken:type_name -> mozzie.route.v1.Ranges
+	10, // 5: mozzie.route.v1.PublishAck.kept:type_name -> mozzie.route.v1.Ranges
+	7,  // 6: mozzie.route.v1.Deliver.message:type_name -> mozzie.route.v1.Message
+	12, // 7: mozzie.route.v1.Deliver.groups:type_name -> mozzie.route.v1.Group
+	10, // 8: mozzie.route.v1.DeliverAck.stored:type_name -> mozzie.route.v1.Ranges
+	10, // 9: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
+	49, // 10: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	16, // 11: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
+	17, // 12: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
+	0,  // 13: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
+	18, // 14: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
+	0,  // 15: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 16: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 17: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
+	1,  // 18: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
+	18, // 19: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 20: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
+	0,  // 21: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
+	1,  // 22: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
+	0,  // 23: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 24: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 25: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
+	24, // 26: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 27: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
+	24, // 28: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
+	1,  // 29: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
+	24, // 30: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
+	24, // 31: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
+	0,  // 32: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
+	24, // 33: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 34: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
+	24, // 35: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 36: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
+	1,  // 37: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
+	7,  // 38: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
+	7,  // 39: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
+	50, // 40: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	9,  // 41: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
+	0,  // 42: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
+	18, // 43: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
+	30, // 44: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 45: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
+	31, // 46: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
+	32, // 47: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
+	0,  // 48: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
+	1,  // 49: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
+	0,  // 50: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
+	36, // 51: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
+	0,  // 52: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
+	1,  // 53: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
+	18, // 54: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 55: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
+	0,  // 56: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
+	0,  // 57: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
+	0,  // 58: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
+	30, // 59: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 60: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
+	30, // 61: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 62: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
+	29, // 63: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
+	0,  // 64: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
+	0,  // 65: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
+	0,  // 66: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
+	31, // 67: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
+	0,  // 68: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
+	51, // 69: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	0,  // 70: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 71: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	36, // 72: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	12, // 73: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }

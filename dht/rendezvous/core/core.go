@@ -74,6 +74,10 @@ const (
 	refreshEvery = 3 * time.Minute
 	// changeTime is how long one attempt to change a set may take.
 	changeTime = 3 * time.Second
+	// digestEvery is how often a member compares what it has with the rendezvous.
+	digestEvery = time.Minute
+	// fullTick is how often everything is gone through, not only what waits for something.
+	fullTick = 2 * time.Second
 	// forgetEvery is how often subscribers' nodes are told what they may forget, where no message tells it.
 	forgetEvery = time.Second
 )
@@ -240,6 +244,12 @@ type Node struct {
 	unstored   fifo[*Receipt] // deliveries whose senders are to be told that they are stored
 	nextForget time.Duration
 
+	changed  bool // who is there has changed since the last full tick
+	nextFull time.Duration
+	busy     []*location // that wait for something
+	active   []*route
+	quiet    map[dht.Location]*location // where somebody was told that nobody is interested
+
 	leaving   bool
 	left      bool
 	leaveCall func()
@@ -266,7 +276,7 @@ func New(cfg Config) *Node {
 		peers: map[NodeID]*peer{}, locations: map[dht.Location]*location{}, routes: map[dht.Location]*route{},
 		inherited: map[dht.Location]*inherited{}, epochs: map[uint64]*received{}, relayed: map[uint64]NodeID{},
 		mine: map[uint64]*sending{}, streams: map[uint64]*stream{},
-		queries: map[uint64]*query{},
+		queries: map[uint64]*query{}, quiet: map[dht.Location]*location{},
 	}
 	n.op = cfg.Rand.Uint64() >> 1 // so that an answer meant for an earlier life means nothing
 	return n
@@ -314,10 +324,12 @@ func (n *Node) request(to NodeID, frame func(op uint64) any, done func(ok bool))
 func (n *Node) Tick() {
 	n.tickTimers()
 	n.tickLeases()
-	n.tickRoutes()
-	for _, l := range n.sortedLocations() {
-		n.tickLocation(l)
+	full := n.changed || n.now >= n.nextFull
+	if full {
+		n.changed, n.nextFull = false, n.now+fullTick
 	}
+	n.tickRoutes(full)
+	n.tickLocations(full)
 	n.tickInherited()
 	n.tickReceived()
 	n.tickQueries()
@@ -331,6 +343,42 @@ func (n *Node) sortedLocations() []*location {
 	}
 	slices.SortFunc(all, func(a, b *location) int { return cmpLocation(a.at, b.at) })
 	return all
+}
+
+// tickLocations goes through the locations that wait for something, or through all.
+func (n *Node) tickLocations(full bool) {
+	all := n.busy
+	if full {
+		all = n.sortedLocations()
+	} else {
+		slices.SortFunc(all, func(a, b *location) int { return cmpLocation(a.at, b.at) })
+	}
+	n.busy = nil
+	for _, l := range all {
+		l.busy = false
+	}
+	for _, l := range all {
+		if n.locations[l.at] != l {
+			continue
+		}
+		if n.tickLocation(l, full); l.waits() {
+			n.watch(l)
+		}
+	}
+}
+
+// watch has a location looked after at every tick.
+func (n *Node) watch(l *location) {
+	if !l.busy {
+		l.busy = true
+		n.busy = append(n.busy, l)
+	}
+}
+
+// waits reports whether a location needs every tick.
+func (l *location) waits() bool {
+	return l.phase != serving && l.phase != standby || len(l.registers) > 0 || l.change != nil || l.unsettled.len() > 0 ||
+		len(l.onListed) > 0 || l.pulling || l.order.len() > 0 || l.waiting.len() > 0 || len(l.calls) > 0
 }
 
 func cmpLocation(a, b dht.Location) int { return slices.Compare(a[:], b[:]) }

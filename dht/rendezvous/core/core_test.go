@@ -3,6 +3,7 @@ package core_test
 import (
 	"flag"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -22,6 +23,9 @@ func (s *sim) report(seed uint64) {
 	s.t.Helper()
 	if len(s.errors) == 0 {
 		return
+	}
+	if os.Getenv("SIM_TRACE") != "" {
+		fmt.Print(s.describe())
 	}
 	for _, e := range s.errors {
 		s.t.Error(e)
@@ -116,7 +120,7 @@ func TestJoinAndLeave(t *testing.T) {
 		s.run(30 * time.Second)
 		for _, v := range s.nodes {
 			if v.leaving && v.alive {
-				s.fail("node %d has not left", v.i)
+				s.fail("node %d has not left: %s", v.i, v.n.WhyStill())
 			}
 		}
 		s.check()

@@ -49,6 +49,7 @@ func (n *Node) tickLeave() {
 	if !n.leaving || n.left {
 		return
 	}
+	n.changed = true // the next tick is a full one
 	alone := true
 	for _, p := range n.ordered {
 		if p.reach && !p.left {

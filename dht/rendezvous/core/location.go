@@ -69,8 +69,9 @@ type location struct {
 	promised   ballot
 	accepted   proposal
 	retry      time.Duration // no change is tried before
-	nextDigest time.Duration // unsettled: the members are not asked again before
+	nextDigest time.Duration // the other members are not asked before what they have
 	touched    time.Duration
+	busy       bool // it is looked after at every tick
 }
 
 // locate returns the location of a place, beginning its founding where this node knows nothing of it and
@@ -78,6 +79,7 @@ type location struct {
 func (n *Node) locate(place Place, at dht.Location) *location {
 	if l := n.locations[at]; l != nil {
 		l.touched = n.now
+		n.watch(l)
 		return l
 	}
 	r := n.route(place)
@@ -95,24 +97,47 @@ func (n *Node) locate(place Place, at dht.Location) *location {
 	l.phase, l.set = founding, Set{1, members}
 	l.asking = map[NodeID]bool{}
 	for _, m := range members {
-		if m != n.self && n.inReach(m) {
+		if p := n.peers[m]; m != n.self && (p.reach || n.now-p.since < promiseTime) {
 			l.asking[m] = true
-			n.need(m)
 		}
 	}
-	for _, m := range sortedKeys(l.asking) {
-		n.request(m, func(op uint64) any {
-			return &pb.Found{Op: op, Place: place.pb(), Set: l.set.pb()}
-		}, func(bool) {
-			if delete(l.asking, m); len(l.asking) == 0 && l.phase == founding {
-				n.founded(l)
-			}
-		})
+	for _, m := range members {
+		if l.asking[m] && n.inReach(m) {
+			n.askFounding(l, m)
+		}
 	}
 	if len(l.asking) == 0 {
 		n.founded(l)
+		return l
 	}
+	n.timers.set(n.now+promiseTime, func() {
+		if l.phase == founding && n.locations[at] == l {
+			n.founded(l) // who has not answered by now is out of reach
+		}
+	})
 	return l
+}
+
+// askFounding asks a member of a first set whether it may stand. Those who are about to be connected to are
+// asked when they are.
+func (n *Node) askFounding(l *location, m NodeID) {
+	n.need(m)
+	n.request(m, func(op uint64) any {
+		return &pb.Found{Op: op, Place: l.place.pb(), Set: l.set.pb()}
+	}, func(bool) {
+		if delete(l.asking, m); len(l.asking) == 0 && l.phase == founding {
+			n.founded(l)
+		}
+	})
+}
+
+// askFoundings asks a node that has come into reach about the locations whose founding waits for it.
+func (n *Node) askFoundings(m NodeID) {
+	for _, l := range n.sortedLocations() {
+		if l.phase == founding && l.asking[m] {
+			n.askFounding(l, m)
+		}
+	}
 }
 
 func (n *Node) newLocation(place Place, at dht.Location) *location {
@@ -123,6 +148,7 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 		children: map[Place]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
 		inheritors: map[NodeID]bool{}, synced: map[NodeID]bool{}}
 	n.locations[at] = l
+	n.watch(l)
 	return l
 }
 
@@ -144,6 +170,9 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 	n.need(p.id)
 	l := n.locations[at]
 	switch {
+	case l == nil && n.route(place).set.Version > 0 && !n.allDead(n.route(place).set):
+		n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: n.route(place).set.pb()})
+		return
 	case l == nil:
 		if l = n.newLocation(place, at); l == nil {
 			return
@@ -213,6 +242,7 @@ func (n *Node) adopt(l *location, set Set) {
 
 // review decides anew what this node is to a location, after its set or somebody's reach has changed.
 func (n *Node) review(l *location) {
+	n.watch(l)
 	if l.phase == founding || l.phase == filling {
 		if l.phase == filling && (!n.inReach(l.filler) || n.now-l.since > 2*changeTime) {
 			n.drop(l)
@@ -278,6 +308,7 @@ func (n *Node) settle(l *location) {
 // drop forgets a location that this node is no member of any more.
 func (n *Node) drop(l *location) {
 	delete(n.locations, l.at)
+	delete(n.quiet, l.at)
 	if l.pulling {
 		n.pulls--
 	}
@@ -304,7 +335,7 @@ func (n *Node) drop(l *location) {
 // idleTime is after how long a location that holds nothing is forgotten. Its set, found again, is the same.
 const idleTime = 20 * time.Minute
 
-func (n *Node) tickLocation(l *location) {
+func (n *Node) tickLocation(l *location, full bool) {
 	if l.phase == serving {
 		n.tickRegisters(l)
 		n.tickCustody(l)
@@ -318,6 +349,12 @@ func (n *Node) tickLocation(l *location) {
 	if l.phase == filling || l.phase == awaiting && !n.inReach(l.await) {
 		n.review(l)
 	}
+	if l.phase == standby && (full || n.leaving) && n.now >= l.nextDigest {
+		n.askRendezvous(l)
+	}
+	if !full {
+		return
+	}
 	for _, m := range l.set.Members {
 		n.need(m)
 	}
@@ -326,10 +363,20 @@ func (n *Node) tickLocation(l *location) {
 			n.dropOwner(l, o)
 		}
 	}
-	idle := len(l.owners) == 0 && len(l.children) == 0 && l.order.len() == 0 && l.waiting.len() == 0 &&
-		len(l.calls) == 0 && l.unsettled.len() == 0 && l.change == nil && n.now-l.touched > idleTime
-	if idle && (l.phase == serving || l.phase == standby) && n.cfg.Retained.Len(l.at) == 0 {
+	if n.now-l.touched > idleTime && !l.waits() && len(l.owners) == 0 && len(l.children) == 0 && n.cfg.Retained.Len(l.at) == 0 {
 		delete(n.locations, l.at)
+		delete(n.quiet, l.at)
+	}
+}
+
+// askRendezvous makes sure that a member that was told nothing for long is still one.
+func (n *Node) askRendezvous(l *location) {
+	l.nextDigest = n.now + digestEvery
+	if n.leaving {
+		l.nextDigest = n.now + time.Second
+	}
+	if to := n.rendezvous(l.set); to != "" && to != n.self {
+		n.send(to, n.digest(l, false))
 	}
 }
 

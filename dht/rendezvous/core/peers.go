@@ -68,20 +68,20 @@ func (n *Node) addPeer(id NodeID) *peer {
 
 // Hello returns the first frame for a stream to any node.
 func (n *Node) Hello(life uint64, addresses []string) *pb.Hello {
-	return &pb.Hello{Node: []byte(n.self), Version: proto.RouteVersion, Life: life, Addresses: addresses}
+	return &pb.Hello{Node: []byte(n.self), Version: proto.RouteVersion, Life: life, Addresses: addresses, Known: n.knownNodes()}
 }
 
-// introduce tells a node that has come up of all others.
-func (n *Node) introduce(to NodeID) {
+// maxKnown bounds the nodes that one frame tells of.
+const maxKnown = 500
+
+func (n *Node) knownNodes() []*pb.Known {
 	var known []*pb.Known
 	for _, p := range n.ordered {
-		if p.id != to && !p.gone {
+		if !p.gone && len(known) < maxKnown {
 			known = append(known, p.known())
 		}
 	}
-	for chunk := range slices.Chunk(known, 200) {
-		n.send(to, &pb.Nodes{Known: chunk})
-	}
+	return known
 }
 
 func (p *peer) known() *pb.Known {
@@ -116,7 +116,8 @@ func (n *Node) Up(h *pb.Hello) {
 	if news {
 		n.spread(id, []*pb.Known{p.known()})
 	}
-	n.introduce(id)
+	n.learnNodes(id, h.GetKnown())
+	n.send(id, &pb.Nodes{Known: n.knownNodes()}) // what was learnt since Hello was made
 	n.peerInReach(p)
 }
 
@@ -161,6 +162,7 @@ func (n *Node) outOfReach(p *peer) {
 
 func (n *Node) peerInReach(p *peer) {
 	n.membersChanged()
+	n.askFoundings(p.id)
 	n.resendShares(p)
 	n.resendRoutes(p)
 	n.exchangeDigests(p)
@@ -246,6 +248,7 @@ func (n *Node) spread(from NodeID, news []*pb.Known) {
 
 // membersChanged goes through everything that depends on who is there.
 func (n *Node) membersChanged() {
+	n.changed = true
 	for _, l := range n.sortedLocations() {
 		n.review(l)
 	}

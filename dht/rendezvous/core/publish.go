@@ -27,6 +27,7 @@ type route struct {
 
 	own    *own
 	used   time.Duration
+	active bool   // it is looked after at every tick
 	sentTo NodeID // where the last message went, and when
 	sentAt time.Duration
 }
@@ -77,10 +78,28 @@ func (n *Node) route(place Place) *route {
 		} else {
 			r.set = Set{0, n.candidates(at)}
 		}
-		r.hop = n.rendezvous(r.set)
+		r.hop = n.nextHop(r)
 	}
 	r.used = n.now
 	return r
+}
+
+// nextHop returns the closest member that can be reached, or, where there is none, the closest node that can:
+// it passes on what it gets.
+func (n *Node) nextHop(r *route) NodeID {
+	if hop := n.rendezvous(r.set); hop != "" {
+		return hop
+	}
+	var hop *peer
+	for _, p := range n.ordered {
+		if p.reach && !p.left && (hop == nil || r.at.Closer(p.point, hop.point)) {
+			hop = p
+		}
+	}
+	if hop == nil {
+		return ""
+	}
+	return hop.id
 }
 
 func (n *Node) sortedRoutes() []*route {
@@ -114,7 +133,7 @@ func (n *Node) reroute(r *route) {
 	case r.set.Version == 0 || n.allDead(r.set):
 		r.set = Set{0, n.candidates(r.at)}
 	}
-	hop := n.rendezvous(r.set)
+	hop := n.nextHop(r)
 	if hop == r.hop && !r.switching {
 		return
 	}
@@ -142,7 +161,7 @@ func (n *Node) unanswered(r *route, to NodeID) bool {
 func (n *Node) switched(r *route) {
 	r.switching = false
 	old := r.hop
-	r.hop = n.rendezvous(r.set)
+	r.hop = n.nextHop(r)
 	if r.hop != old || !n.inReach(old) {
 		for _, e := range r.out.live() {
 			if !e.kept && (e.via != "" && !n.inReach(e.via) || e.via == n.self) {
@@ -271,6 +290,7 @@ func (n *Node) Publish(p Publication) {
 
 // identify gives a message its identity.
 func (n *Node) identify(r *route, e *pending) {
+	n.use(r)
 	s := r.epoch
 	if s == nil || n.now-s.born > epochLife || s.seq >= epochSize {
 		if s != nil {
@@ -455,34 +475,63 @@ func (n *Node) relayAck(to NodeID, rs *pb.Ranges, kept bool) {
 }
 
 // tickRoutes ends epochs, refreshes registrations and lets go of routes that are not used.
-func (n *Node) tickRoutes() {
-	for _, r := range n.sortedRoutes() {
-		n.tickRegistrant(r)
-		if r.epoch != nil && n.now-r.epoch.born > epochLife {
-			r.old = append(r.old, r.epoch)
-			r.epoch = nil
+func (n *Node) tickRoutes(full bool) {
+	all := n.active
+	if full {
+		all = n.sortedRoutes()
+	} else {
+		slices.SortFunc(all, func(a, b *route) int { return cmpLocation(a.at, b.at) })
+	}
+	n.active = nil
+	for _, r := range all {
+		r.active = false
+	}
+	for _, r := range all {
+		if n.routes[r.at] != r {
+			continue
 		}
-		r.old = slices.DeleteFunc(r.old, func(s *sending) bool {
-			if len(s.open) > 0 || s.release < s.seq {
-				return false
-			}
-			delete(n.mine, s.id)
-			if r.hop != "" && r.hop != n.self {
-				n.send(r.hop, &pb.Forget{Epochs: []*pb.Forget_Epoch{{Epoch: s.id, Upto: s.seq, Closed: true}}})
-			} else if t := n.streams[s.id]; t != nil {
-				t.closed = true
-			}
-			return true
-		})
+		n.tickRegistrant(r)
+		n.tickEpochs(r)
 		n.retry(r)
 		for _, e := range r.out.live() {
 			if !e.accepted && r.hop == "" && n.now-e.at > promiseTime {
 				n.accept1(e) // nobody can put a retained message in order now
 			}
 		}
-		if idle := r.own == nil && r.out.len() == 0 && len(r.held) == 0 && r.epoch == nil && len(r.old) == 0; idle &&
-			n.now-r.used > idleTime && n.locations[r.at] == nil {
+		if r.out.len() > 0 || len(r.held) > 0 || len(r.old) > 0 || r.own != nil && (r.own.flying || len(r.own.waiters) > 0) {
+			n.use(r)
+			continue
+		}
+		if full && r.own == nil && r.epoch == nil && n.now-r.used > idleTime && n.locations[r.at] == nil {
 			delete(n.routes, r.at)
 		}
 	}
+}
+
+// use has a route looked after at every tick.
+func (n *Node) use(r *route) {
+	if !r.active {
+		r.active = true
+		n.active = append(n.active, r)
+	}
+}
+
+// tickEpochs ends an epoch that has lasted, and tells when nothing of it can come again.
+func (n *Node) tickEpochs(r *route) {
+	if r.epoch != nil && n.now-r.epoch.born > epochLife {
+		r.old = append(r.old, r.epoch)
+		r.epoch = nil
+	}
+	r.old = slices.DeleteFunc(r.old, func(s *sending) bool {
+		if len(s.open) > 0 || s.release < s.seq {
+			return false
+		}
+		delete(n.mine, s.id)
+		if r.hop != "" && r.hop != n.self {
+			n.send(r.hop, &pb.Forget{Epochs: []*pb.Forget_Epoch{{Epoch: s.id, Upto: s.seq, Closed: true}}})
+		} else if t := n.streams[s.id]; t != nil {
+			t.closed = true
+		}
+		return true
+	})
 }

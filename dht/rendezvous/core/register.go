@@ -299,7 +299,13 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 	}
 	n.learnSet(place, set)
 	l := n.locations[at]
-	if l == nil || l.phase < standby || !l.set.has(p.id) {
+	switch {
+	case l != nil && l.phase < standby:
+		return
+	case l == nil || !l.set.has(p.id): // it missed that it is no member any more
+		if r := n.route(place); r.set.beats(set, at) {
+			n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: r.set.pb()})
+		}
 		return
 	}
 	if m := l.missing(f.GetHave()); len(m) > 0 {
@@ -329,6 +335,7 @@ func (n *Node) wake(l *location, g *gather) {
 		g.ask(t, func(op uint64) any { return &pb.Wake{Op: op, Places: []*pb.Place{l.place.pb()}} })
 	}
 	clear(l.told)
+	delete(n.quiet, l.at)
 }
 
 // wakeBelow wakes those who were told so of a place, or of any place below it, by this node.
@@ -339,9 +346,14 @@ func (n *Node) wakeBelow(place Place, g *gather) {
 	if place.Depth > 1 {
 		return
 	}
-	for _, l := range n.sortedLocations() {
-		if len(l.told) > 0 && slices.Contains(l.place.above(), place) {
-			n.wake(l, g)
+	var below []*location
+	for _, l := range n.quiet {
+		if slices.Contains(l.place.above(), place) {
+			below = append(below, l)
 		}
+	}
+	slices.SortFunc(below, func(a, b *location) int { return cmpLocation(a.at, b.at) })
+	for _, l := range below {
+		n.wake(l, g)
 	}
 }

@@ -62,6 +62,7 @@ func (n *Node) Register(filter string, interest Interest, done func(local bool))
 		o.seq++
 		o.changed[filter] = true
 	}
+	n.use(r)
 	if done != nil {
 		o.waiters = append(o.waiters, waiter{o.seq, done})
 	}

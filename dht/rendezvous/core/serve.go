@@ -37,6 +37,7 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 	}
 	if l := n.locations[f.Location]; l != nil && l.place.Prefix == prefix && l.place.Depth == depth {
 		l.touched = n.now
+		n.watch(l)
 		n.arrive(l, a)
 		return
 	}
@@ -343,6 +344,7 @@ func (n *Node) serveUnkept(l *location, a *arrival, dests []dest, sure bool) {
 		return
 	}
 	l.told[a.from] = true
+	n.quiet[l.at] = l
 	if a.from == n.self {
 		n.out = append(n.out, Effect{Kind: Quiet, Place: l.place, Until: n.now + LeaseTime})
 		return

@@ -498,3 +498,17 @@ func closest(place core.Place, ids []core.NodeID) []core.NodeID {
 	})
 	return ids[:min(len(ids), core.SetSize)]
 }
+
+// links describes who is connected to whom, for a failing seed.
+func (s *sim) describe() string {
+	var b strings.Builder
+	for _, v := range s.nodes {
+		fmt.Fprintf(&b, "node %d alive %v leaving %v up %v:", v.i, v.alive, v.leaving, v.up)
+		for _, p := range v.n.Peers() {
+			i := slices.IndexFunc(s.nodes, func(w *simNode) bool { return w.id == p.ID })
+			fmt.Fprintf(&b, " %d(up %v reach %v left %v gone %v)", i, p.Up, p.InReach, p.Left, p.Gone)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
