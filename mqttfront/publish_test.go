@@ -122,6 +122,7 @@ func TestAckOrder(t *testing.T) { // [MQTT-4.6.0-2] [MQTT-4.6.0-3]
 	var origins []mqttfront.Outgoing
 	first := make(chan struct{})
 	l.hold = make(chan struct{}) // nothing is accepted by it
+	t.Cleanup(func() { close(l.hold) })
 	l.seen = func(o mqttfront.Outgoing) {
 		if origins = append(origins, o); len(origins) == 5 {
 			close(first)
