@@ -45,7 +45,7 @@ type Node struct {
 	host      *dht.Host
 	service   atomic.Pointer[rendezvous.Service] // nil until the swarm is joined
 	broker    atomic.Pointer[mqttfront.Broker]
-	admin     *admin.Server
+	admin     atomic.Pointer[admin.Server] // nil until it serves, which it does before it can be noted here
 	registry  *prometheus.Registry
 	retained  *store.Retained
 	listeners []string // URLs with the ports that were taken
@@ -81,10 +81,12 @@ func Start(ctx context.Context, cfg config.Config, opt Options) (_ *Node, err er
 		return nil, err
 	}
 	n.collect()
-	if n.admin, err = admin.Start(n, admin.Options{Address: cfg.Admin.Listen, Pprof: cfg.Admin.Pprof, Metrics: n.registry, Log: n.log}); err != nil {
+	api, err := admin.Start(n, admin.Options{Address: cfg.Admin.Listen, Pprof: cfg.Admin.Pprof, Metrics: n.registry, Log: n.log})
+	if err != nil {
 		return nil, err
 	}
-	if err := n.dir.SetAdmin(n.admin.Address()); err != nil {
+	n.admin.Store(api)
+	if err := n.dir.SetAdmin(api.Address()); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -226,9 +228,9 @@ func (n *Node) Stop(ctx context.Context) error {
 func (n *Node) close() error {
 	n.stopOnce.Do(func() {
 		var errs []error
-		if n.admin != nil {
+		if api := n.admin.Load(); api != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			errs = append(errs, n.admin.Close(ctx))
+			errs = append(errs, api.Close(ctx))
 			cancel()
 		}
 		if b := n.broker.Load(); b != nil {

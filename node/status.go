@@ -25,8 +25,8 @@ func (n *Node) Status() admin.Status {
 		PeerID: n.host.ID().String(), Version: n.opt.Version, UptimeS: time.Since(n.started).Seconds(),
 		Ready: ready, Reasons: reasons, Swarm: "open", Addresses: n.host.Addresses(), MQTT: n.listeners, Data: n.cfg.Data,
 	}
-	if n.admin != nil {
-		s.Admin = n.admin.Address()
+	if api := n.admin.Load(); api != nil {
+		s.Admin = api.Address()
 	}
 	if key := n.host.Invite().Key; key != nil {
 		s.Swarm, s.Fingerprint = "private", key.Fingerprint()
