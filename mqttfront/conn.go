@@ -245,6 +245,10 @@ func (c *conn) end(err error) {
 // linger lets the client read our last packet: closing with unread input makes some systems throw it away.
 func (c *conn) linger(drained chan struct{}) {
 	timeout := c.b.cfg.CloseTimeout
+	if l, ok := c.nc.(lingerer); ok {
+		l.linger(drained, timeout)
+		return
+	}
 	c.nc.SetWriteDeadline(time.Now().Add(timeout))
 	t := time.NewTimer(timeout)
 	defer t.Stop()
@@ -298,7 +302,18 @@ func (c *conn) abandonLocked() {
 		close(c.acks.wait)
 		c.acks.wait = nil
 	}
+	if l, ok := c.nc.(lingerer); ok {
+		drained := c.drained
+		c.b.wg.Go(func() { l.linger(drained, c.b.cfg.CloseTimeout) })
+		return
+	}
 	c.nc.SetReadDeadline(time.Unix(1, 0))
+}
+
+// lingerer is a connection with its own way of ending so that the peer gets to read our last packet, after
+// which reading fails. It may be called more than once, and returns when the connection has ended.
+type lingerer interface {
+	linger(drained <-chan struct{}, timeout time.Duration)
 }
 
 func (c *conn) seen() { c.lastSeen.Store(time.Now().UnixNano()) }

@@ -29,6 +29,8 @@
 //	            connection is closed
 //	runWriter   one for a connection whose socket did not take all at once; owner conn; ends when the buffer
 //	            is empty or the connection is closed
+//	lingering   one for a WebSocket connection that is being ended by us (conn.abandonLocked); owner conn; ends after
+//	            Config.CloseTimeout at the latest
 //	runTicker   keep alive, statistics, $SYS; owner Broker; ends in Close
 //
 // Session expiry and delayed wills are timers (time.AfterFunc), which do nothing once the broker is closed.

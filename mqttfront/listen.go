@@ -171,9 +171,24 @@ type wsConn struct {
 	net.Conn
 	remote net.Addr
 	ws     *websocket.Conn
+	over   sync.Once
 }
 
 func (c *wsConn) RemoteAddr() net.Addr { return c.remote }
+
+// linger implements lingerer: a deadline on a read would end writing too.
+func (c *wsConn) linger(drained <-chan struct{}, timeout time.Duration) {
+	c.over.Do(func() {
+		t := time.AfterFunc(timeout, func() { c.ws.CloseNow() })
+		defer t.Stop()
+		select {
+		case <-drained:
+			c.ws.Close(websocket.StatusNormalClosure, "")
+		case <-time.After(timeout):
+		}
+		c.ws.CloseNow()
+	})
+}
 
 // Close does not wait for the peer to agree.
 func (c *wsConn) Close() error { return c.ws.CloseNow() }

@@ -1,0 +1,5 @@
+//go:build !race
+
+package mqttfront_test
+
+const raceEnabled = false
