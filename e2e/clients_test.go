@@ -1,0 +1,287 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.golang/paho"
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+)
+
+// message is a message as a client got it.
+type message struct {
+	topic, payload string
+	qos            byte
+	retained       bool
+}
+
+// inbox remembers what a client receives.
+type inbox struct {
+	mu   sync.Mutex
+	got  []message
+	news chan struct{} // closed and replaced with each message
+}
+
+func newInbox() *inbox { return &inbox{news: make(chan struct{})} }
+
+func (b *inbox) add(m message) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.got = append(b.got, m)
+	close(b.news)
+	b.news = make(chan struct{})
+}
+
+// all returns what has come so far.
+func (b *inbox) all() []message {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.got)
+}
+
+// until waits until what has come is enough.
+func (b *inbox) until(t testing.TB, limit time.Duration, what string, enough func([]message) bool) []message {
+	t.Helper()
+	deadline := time.After(limit)
+	for {
+		b.mu.Lock()
+		got, news := slices.Clone(b.got), b.news
+		b.mu.Unlock()
+		if enough(got) {
+			return got
+		}
+		select {
+		case <-news:
+		case <-deadline:
+			t.Fatalf("waited %v for %s; %d messages came, the last of them %.300v", limit, what, len(got), got[max(0, len(got)-3):])
+		}
+	}
+}
+
+// wait waits for n messages.
+func (b *inbox) wait(t testing.TB, n int) []message {
+	t.Helper()
+	return b.until(t, patience, fmt.Sprintf("%d messages", n), func(got []message) bool { return len(got) >= n })
+}
+
+// exactly waits for n messages and checks that there are no more: fence sends one, on the same way, that must
+// be the next.
+func (b *inbox) exactly(t testing.TB, n int, fence func()) []message {
+	t.Helper()
+	b.wait(t, n)
+	fence()
+	got := b.wait(t, n+1)
+	if len(got) != n+1 || got[n].payload != fenceText {
+		t.Fatalf("%d messages came before the fence, want %d; from there on %.300v", len(got)-1, n, got[min(n, len(got)):])
+	}
+	return got[:n]
+}
+
+// fenceText is the payload of the message behind which nothing comes any more.
+const fenceText = "that is all"
+
+var clientCount atomic.Int64
+
+// clientID returns an ID that no other client has.
+func clientID() string { return fmt.Sprintf("e2e-%d", clientCount.Add(1)) }
+
+// client is an MQTT 3.1.1 or 3.1 client: paho.mqtt.golang.
+type client struct {
+	*inbox
+	t       testing.TB
+	mqtt    mqtt.Client
+	conn    net.Conn
+	present bool // the broker had a session for it
+}
+
+// with changes how a client connects.
+type with func(*mqtt.ClientOptions)
+
+func named(id string) with { return func(o *mqtt.ClientOptions) { o.SetClientID(id) } }
+
+func version31(o *mqtt.ClientOptions) { o.SetProtocolVersion(3) }
+
+// keeping asks for a session that outlives the connection.
+func keeping(o *mqtt.ClientOptions) { o.SetCleanSession(false) }
+
+// will sets the client's will.
+func will(topic, payload string, qos byte, retain bool) with {
+	return func(o *mqtt.ClientOptions) { o.SetWill(topic, payload, qos, retain) }
+}
+
+// connect connects an MQTT 3.1.1 client to address. It says goodbye at the end of the test.
+func connect(t testing.TB, address string, options ...with) *client {
+	t.Helper()
+	c := &client{inbox: newInbox(), t: t}
+	o := mqtt.NewClientOptions().AddBroker("tcp://" + address).SetClientID(clientID()).SetProtocolVersion(4).
+		SetAutoReconnect(false).SetOrderMatters(true).SetConnectTimeout(patience).SetWriteTimeout(patience)
+	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
+		c.add(message{m.Topic(), string(m.Payload()), m.Qos(), m.Retained()})
+	})
+	o.SetCustomOpenConnectionFn(func(u *url.URL, _ mqtt.ClientOptions) (net.Conn, error) {
+		conn, err := net.DialTimeout("tcp", u.Host, patience)
+		c.conn = conn
+		return conn, err
+	})
+	for _, option := range options {
+		option(o)
+	}
+	c.mqtt = mqtt.NewClient(o)
+	token := c.mqtt.Connect().(*mqtt.ConnectToken)
+	c.must("connect to "+address, token)
+	c.present = token.SessionPresent()
+	t.Cleanup(c.bye)
+	return c
+}
+
+func (c *client) must(what string, token mqtt.Token) {
+	c.t.Helper()
+	if !token.WaitTimeout(patience) {
+		c.t.Fatalf("%s: no answer in %v", what, patience)
+	}
+	if err := token.Error(); err != nil {
+		c.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// bye says goodbye, if that has not happened before.
+func (c *client) bye() {
+	const quiesce = 200 // ms
+	if c.mqtt.IsConnected() {
+		c.mqtt.Disconnect(quiesce)
+	}
+}
+
+// die breaks the connection, as a device does that loses its power.
+func (c *client) die() {
+	if tcp, ok := c.conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // at worst it is a FIN
+	}
+	_ = c.conn.Close() // it is meant to fail for the client
+}
+
+// subscribe subscribes and returns when the broker has answered.
+func (c *client) subscribe(qos byte, filters ...string) {
+	c.t.Helper()
+	for _, f := range filters {
+		token := c.mqtt.Subscribe(f, qos, nil).(*mqtt.SubscribeToken)
+		c.must("subscribe to "+f, token)
+		for _, granted := range token.Result() { // one, under a name that paho has changed where it is shared
+			if granted != qos {
+				c.t.Fatalf("subscribe to %s: granted QoS %d, want %d", f, granted, qos)
+			}
+		}
+	}
+}
+
+func (c *client) unsubscribe(filter string) {
+	c.t.Helper()
+	c.must("unsubscribe from "+filter, c.mqtt.Unsubscribe(filter))
+}
+
+// publish publishes and returns when the broker has acknowledged.
+func (c *client) publish(topic, payload string, qos byte) {
+	c.t.Helper()
+	c.must("publish to "+topic, c.mqtt.Publish(topic, qos, false, payload))
+}
+
+func (c *client) retain(topic, payload string, qos byte) {
+	c.t.Helper()
+	c.must("publish retained to "+topic, c.mqtt.Publish(topic, qos, true, payload))
+}
+
+// series publishes n numbered messages without waiting for each acknowledgement, then waits for all.
+func (c *client) series(topic string, qos byte, n int) {
+	c.t.Helper()
+	tokens := make([]mqtt.Token, n)
+	for i := range tokens {
+		tokens[i] = c.mqtt.Publish(topic, qos, false, numbered(i))
+	}
+	for i, token := range tokens {
+		c.must(fmt.Sprintf("publish number %d to %s", i, topic), token)
+	}
+}
+
+// fence returns what sends the message behind which nothing comes.
+func (c *client) fence(topic string, qos byte) func() {
+	return func() {
+		c.t.Helper()
+		c.publish(topic, fenceText, qos)
+	}
+}
+
+func numbered(i int) string { return fmt.Sprintf("n%d", i) }
+
+// inOrder checks that numbered messages are complete and in order.
+func inOrder(t testing.TB, got []message) {
+	t.Helper()
+	for i, m := range got {
+		if m.payload != numbered(i) {
+			t.Fatalf("message %d of %s at QoS %d is %q, want %q; around it %v", i, m.topic, m.qos, m.payload, numbered(i),
+				got[max(0, i-3):min(len(got), i+4)])
+		}
+	}
+}
+
+// client5 is an MQTT 5 client: paho.golang.
+type client5 struct {
+	*inbox
+	t    testing.TB
+	mqtt *paho.Client
+}
+
+// connect5 connects an MQTT 5 client. It says goodbye at the end of the test.
+func connect5(t testing.TB, address string, options ...func(*paho.Connect)) *client5 {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client5{inbox: newInbox(), t: t}
+	c.mqtt = paho.NewClient(paho.ClientConfig{Conn: conn, PacketTimeout: patience,
+		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(r paho.PublishReceived) (bool, error) {
+			c.add(message{r.Packet.Topic, string(r.Packet.Payload), r.Packet.QoS, r.Packet.Retain})
+			return true, nil
+		}}})
+	cp := &paho.Connect{ClientID: clientID(), CleanStart: true, KeepAlive: 30, Properties: &paho.ConnectProperties{}}
+	for _, option := range options {
+		option(cp)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := c.mqtt.Connect(ctx, cp); err != nil {
+		conn.Close()
+		t.Fatalf("connect to %s: %v", address, err)
+	}
+	t.Cleanup(func() { _ = c.mqtt.Disconnect(&paho.Disconnect{}) }) // it may be gone
+	return c
+}
+
+func (c *client5) subscribe(qos byte, filters ...string) {
+	c.t.Helper()
+	s := &paho.Subscribe{}
+	for _, f := range filters {
+		s.Subscriptions = append(s.Subscriptions, paho.SubscribeOptions{Topic: f, QoS: qos})
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := c.mqtt.Subscribe(ctx, s); err != nil {
+		c.t.Fatalf("subscribe to %v: %v", filters, err)
+	}
+}
+
+func (c *client5) publish(topic, payload string, qos byte) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := c.mqtt.Publish(ctx, &paho.Publish{Topic: topic, QoS: qos, Payload: []byte(payload)}); err != nil {
+		c.t.Fatalf("publish to %s: %v", topic, err)
+	}
+}
