@@ -75,6 +75,7 @@ const (
 	KindCopyDone      Kind = 32
 	KindDigest        Kind = 33
 	KindLeaving       Kind = 34
+	KindRecall        Kind = 35
 )
 
 // Errors of the decoder.
@@ -121,6 +122,7 @@ var control = map[Kind]func() gproto.Message{
 	KindCopyDone:      func() gproto.Message { return new(pb.CopyDone) },
 	KindDigest:        func() gproto.Message { return new(pb.Digest) },
 	KindLeaving:       func() gproto.Message { return new(pb.Leaving) },
+	KindRecall:        func() gproto.Message { return new(pb.Recall) },
 }
 
 // KindOf returns the number of a frame: a *Publish, a *Deliver or a pointer to one of package pb's types;
@@ -201,6 +203,8 @@ func kindOfRest(frame any) Kind {
 		return KindDigest
 	case *pb.Leaving:
 		return KindLeaving
+	case *pb.Recall:
+		return KindRecall
 	}
 	return 0
 }

@@ -3253,6 +3253,52 @@ func (x *Leaving) GetNode() []byte {
 	return nil
 }
 
+// 35: the sender waits to hear that these messages, stored where it is sent, are done; it may not be the one
+// that delivered them. Answered by DeliverAck, at once for those that are over.
+type Recall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stored        []*Ranges              `protobuf:"bytes,1,rep,name=stored,proto3" json:"stored,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recall) Reset() {
+	*x = Recall{}
+	mi := &file_route_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recall) ProtoMessage() {}
+
+func (x *Recall) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recall.ProtoReflect.Descriptor instead.
+func (*Recall) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Recall) GetStored() []*Ranges {
+	if x != nil {
+		return x.Stored
+	}
+	return nil
+}
+
 type Forget_Epoch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -3264,7 +3310,7 @@ type Forget_Epoch struct {
 
 func (x *Forget_Epoch) Reset() {
 	*x = Forget_Epoch{}
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3276,7 +3322,7 @@ func (x *Forget_Epoch) String() string {
 func (*Forget_Epoch) ProtoMessage() {}
 
 func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,13 +3365,14 @@ type Custody_Share struct {
 	Plain         bool                   `protobuf:"varint,2,opt,name=plain,proto3" json:"plain,omitempty"`
 	Groups        []*Group               `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
 	Stored        bool                   `protobuf:"varint,4,opt,name=stored,proto3" json:"stored,omitempty"`
+	HoldS         uint32                 `protobuf:"varint,5,opt,name=hold_s,json=holdS,proto3" json:"hold_s,omitempty"` // how long it is kept while the node is out of reach
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Custody_Share) Reset() {
 	*x = Custody_Share{}
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3337,7 +3384,7 @@ func (x *Custody_Share) String() string {
 func (*Custody_Share) ProtoMessage() {}
 
 func (x *Custody_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3381,6 +3428,13 @@ func (x *Custody_Share) GetStored() bool {
 	return false
 }
 
+func (x *Custody_Share) GetHoldS() uint32 {
+	if x != nil {
+		return x.HoldS
+	}
+	return 0
+}
+
 type CopyDone_Share struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -3392,7 +3446,7 @@ type CopyDone_Share struct {
 
 func (x *CopyDone_Share) Reset() {
 	*x = CopyDone_Share{}
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3404,7 +3458,7 @@ func (x *CopyDone_Share) String() string {
 func (*CopyDone_Share) ProtoMessage() {}
 
 func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3606,18 +3660,19 @@ const file_route_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x18\n" +
 	"\acleared\x18\x05 \x01(\bR\acleared\x12\x15\n" +
-	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\xae\x02\n" +
+	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\xc6\x02\n" +
 	"\aCustody\x122\n" +
 	"\amessage\x18\x01 \x01(\v2\x18.mozzie.route.v1.MessageR\amessage\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x126\n" +
 	"\x06shares\x18\x04 \x03(\v2\x1e.mozzie.route.v1.Custody.ShareR\x06shares\x12\x14\n" +
-	"\x05stamp\x18\x05 \x01(\x06R\x05stamp\x1ay\n" +
+	"\x05stamp\x18\x05 \x01(\x06R\x05stamp\x1a\x90\x01\n" +
 	"\x05Share\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
 	"\x05plain\x18\x02 \x01(\bR\x05plain\x12.\n" +
 	"\x06groups\x18\x03 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groups\x12\x16\n" +
-	"\x06stored\x18\x04 \x01(\bR\x06stored\"`\n" +
+	"\x06stored\x18\x04 \x01(\bR\x06stored\x12\x15\n" +
+	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\"`\n" +
 	"\x04Seen\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x12\n" +
 	"\x04upto\x18\x02 \x01(\x04R\x04upto\x12.\n" +
@@ -3696,7 +3751,9 @@ const file_route_proto_rawDesc = "" +
 	"\x06answer\x18\x04 \x01(\bR\x06answer\x12\x1a\n" +
 	"\bretained\x18\x05 \x01(\x06R\bretained\"\x1d\n" +
 	"\aLeaving\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\fR\x04nodeB(Z&github.com/mozzie-mqtt/mozzie/proto/pbb\x06proto3"
+	"\x04node\x18\x01 \x01(\fR\x04node\"9\n" +
+	"\x06Recall\x12/\n" +
+	"\x06stored\x18\x01 \x03(\v2\x17.mozzie.route.v1.RangesR\x06storedB(Z&github.com/mozzie-mqtt/mozzie/proto/pbb\x06proto3"
 
 var (
 	file_route_proto_rawDescOnce sync.Once
@@ -3710,7 +3767,7 @@ func file_route_proto_rawDescGZIP() []byte {
 	return file_route_proto_rawDescData
 }
 
-var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_route_proto_goTypes = []any{
 	(*Place)(nil),           // 0: mozzie.route.v1.Place
 	(*Set)(nil),             // 1: mozzie.route.v1.Set
@@ -3761,9 +3818,10 @@ var file_route_proto_goTypes = []any{
 	(*CopyDone)(nil),        // 46: mozzie.route.v1.CopyDone
 	(*Digest)(nil),          // 47: mozzie.route.v1.Digest
 	(*Leaving)(nil),         // 48: mozzie.route.v1.Leaving
-	(*Forget_Epoch)(nil),    // 49: mozzie.route.v1.Forget.Epoch
-	(*Custody_Share)(nil),   // 50: mozzie.route.v1.Custody.Share
-	(*CopyDone_Share)(nil),  // 51: mozzie.route.v1.CopyDone.Share
+	(*Recall)(nil),          // 49: mozzie.route.v1.Recall
+	(*Forget_Epoch)(nil),    // 50: mozzie.route.v1.Forget.Epoch
+	(*Custody_Share)(nil),   // 51: mozzie.route.v1.Custody.Share
+	(*CopyDone_Share)(nil),  // 52: mozzie.route.v1.CopyDone.Share
 }
 var file_route_proto_depIdxs = []int32{
 	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
@@ -3776,7 +3834,7 @@ var file_route_proto_depIdxs = []int32{
 	12, // 7: mozzie.route.v1.Deliver.groups:type_name -> mozzie.route.v1.Group
 	10, // 8: mozzie.route.v1.DeliverAck.stored:type_name -> mozzie.route.v1.Ranges
 	10, // 9: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
-	49, // 10: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	50, // 10: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
 	16, // 11: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
 	17, // 12: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
 	0,  // 13: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
@@ -3806,7 +3864,7 @@ var file_route_proto_depIdxs = []int32{
 	1,  // 37: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
 	7,  // 38: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
 	7,  // 39: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	50, // 40: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	51, // 40: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
 	9,  // 41: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
 	0,  // 42: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
 	18, // 43: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
@@ -3835,16 +3893,17 @@ var file_route_proto_depIdxs = []int32{
 	0,  // 66: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
 	31, // 67: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
 	0,  // 68: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	51, // 69: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	52, // 69: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
 	0,  // 70: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
 	1,  // 71: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
 	36, // 72: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	12, // 73: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	10, // 73: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 74: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }
@@ -3858,7 +3917,7 @@ func file_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_route_proto_rawDesc), len(file_route_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

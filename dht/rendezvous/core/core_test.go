@@ -4,6 +4,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,17 +33,27 @@ func (s *sim) report(seed uint64) {
 	for _, e := range s.errors {
 		s.t.Error(e)
 	}
-	s.t.Fatalf("replay with: go test ./dht/rendezvous/core -run %s -seed %d", s.t.Name(), seed)
+	s.t.Fatalf("replay with: go test ./dht/rendezvous/core -run '%s$' -seed %d", strings.TrimSuffix(strings.Split(s.t.Name(), "/")[0], "/"), seed)
 }
 
-// eachSeed runs a simulation with many seeds.
+// eachSeed runs a simulation with many seeds, on all processors.
 func eachSeed(t *testing.T, n int, run func(t *testing.T, seed uint64)) {
 	if *seed != 0 {
 		run(t, *seed)
 		return
 	}
-	for i := range n {
-		run(t, uint64(i+1))
+	var next atomic.Uint64
+	for range runtime.GOMAXPROCS(0) {
+		t.Run("seeds", func(t *testing.T) {
+			t.Parallel()
+			for {
+				s := next.Add(1)
+				if s > uint64(n) { //nolint:gosec // not negative
+					return
+				}
+				run(t, s)
+			}
+		})
 	}
 }
 
@@ -84,6 +97,7 @@ func TestStable(t *testing.T) {
 		s.run(15 * time.Second)
 		s.check()
 		s.checkSets()
+		s.checkRetained()
 		s.report(seed)
 	})
 }
@@ -125,6 +139,74 @@ func TestJoinAndLeave(t *testing.T) {
 		}
 		s.check()
 		s.checkSets()
+		s.checkRetained()
+		s.report(seed)
+	})
+}
+
+// TestMerge lets swarms that did not know each other meet: from then on they are one.
+func TestMerge(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.merged, s.loss = false, true
+		var sizes [2]int
+		for swarm := range 2 {
+			sizes[swarm] = 1 + s.rng.IntN(4)
+			first := len(s.nodes)
+			for i := range sizes[swarm] {
+				v := s.add()
+				v.swarm = swarm
+				if i > 0 {
+					s.connect(v, s.nodes[first+s.rng.IntN(i)])
+				}
+			}
+		}
+		s.run(3 * time.Second)
+		s.clients(60)
+		s.run(5 * time.Second)
+		s.connect(s.nodes[0], s.nodes[len(s.nodes)-1])
+		s.run(10 * time.Second) // a lease for those who served both, and some changes of sets
+		s.merged = true
+		s.clients(60)
+		s.run(30 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.report(seed)
+	})
+}
+
+// TestRendezvousDies kills one node of some: what is published and subscribed from then on, at the others,
+// arrives.
+func TestRendezvousDies(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss = true
+		n := 3 + s.rng.IntN(4)
+		for i := range n {
+			v := s.add()
+			if i > 0 {
+				s.connect(v, s.nodes[s.rng.IntN(i)])
+			}
+		}
+		s.run(3 * time.Second)
+		s.clients(60)
+		s.run(3 * time.Second)
+		dead := s.pick()
+		dead.alive = false
+		for _, v := range s.nodes {
+			s.disconnect(dead, v)
+		}
+		s.run(time.Second)
+		s.clients(60)
+		s.run(90 * time.Second) // it is replaced after a minute
+		s.clients(60)
+		s.run(12 * time.Minute) // what is kept for it is dropped after ten
+		s.check()
+		s.checkSets()
+		s.checkRetained()
 		s.report(seed)
 	})
 }
@@ -149,7 +231,7 @@ func (s *sim) alive() (n int) {
 // pick returns some node that stays. One that has no peers yet is a swarm of its own.
 func (s *sim) pick() *simNode {
 	for {
-		if v := s.nodes[s.rng.IntN(len(s.nodes))]; v.alive && !v.leaving && (len(v.up) > 0 || len(s.nodes) == 1) {
+		if v := s.nodes[s.rng.IntN(len(s.nodes))]; v.alive && !v.leaving && (len(v.up) > 0 || len(s.nodes) == 1 || !s.merged) {
 			return v
 		}
 	}

@@ -47,6 +47,7 @@ func (s *stream) advance() {
 type share struct {
 	node   NodeID
 	groups []proto.Group
+	hold   time.Duration // how long it is kept for a node that is out of reach
 	plain  bool
 	stored bool
 	done   bool
@@ -180,19 +181,39 @@ func (n *Node) sendOnce(l *location, a *arrival, d dest) {
 	}
 }
 
-// resendShares sends to a node that is back what it has not stored.
+// resendShares sends to a node that is back what it has not stored, and asks what became of the rest.
 func (n *Node) resendShares(p *peer) {
-	var again []*entry
+	var all []*entry
 	for _, e := range p.shares.live() {
 		if !e.gone && !e.copy {
-			again = append(again, e)
+			all = append(all, e)
 		}
 	}
-	for _, e := range again {
+	n.redeliver(all, p.id)
+}
+
+// redeliver sends the shares of messages, those of one node or, with node "", of all. Where they are stored
+// already, their node is asked to say when they are done: it may have said so to another, or in vain.
+func (n *Node) redeliver(entries []*entry, node NodeID) {
+	recall := map[NodeID]*acks{}
+	for _, e := range entries {
 		for i := range e.shares {
-			if s := &e.shares[i]; s.node == p.id && !s.done && !s.stored {
+			s := &e.shares[i]
+			switch {
+			case s.done || node != "" && s.node != node:
+			case !s.stored || s.node == n.self:
 				n.deliver(e, s)
+			default:
+				if recall[s.node] == nil {
+					recall[s.node] = new(acks)
+				}
+				recall[s.node].add(e.id)
 			}
+		}
+	}
+	for _, to := range sortedKeys(recall) {
+		if n.inReach(to) {
+			n.send(to, &pb.Recall{Stored: recall[to].take()})
 		}
 	}
 }
@@ -328,16 +349,16 @@ func (n *Node) cancelShares(l *location, node NodeID) {
 
 // promote makes this node's second copies its own duty: it is the rendezvous now.
 func (n *Node) promote(l *location) {
+	var mine []*entry
 	for _, e := range slices.Clone(l.order.live()) {
 		if e.gone || !e.copy {
 			continue
 		}
 		e.copy, e.at = false, n.now
-		for i := range e.shares {
-			if s := &e.shares[i]; !s.stored {
-				n.deliver(e, s)
-			}
-		}
+		mine = append(mine, e)
+	}
+	n.redeliver(mine, "")
+	for _, e := range mine {
 		n.finish(e)
 	}
 }
@@ -345,6 +366,18 @@ func (n *Node) promote(l *location) {
 // tickCustody has a second copy made of what its subscribers take their time with.
 func (n *Node) tickCustody(l *location) {
 	n.copyEntries(l, func(e *entry) bool { return !e.copied && !e.copying && n.now-e.at >= copyAfter }, nil)
+}
+
+// lapse drops what was kept for nodes that have been out of reach for too long.
+func (n *Node) lapse(l *location) {
+	for _, e := range slices.Clone(l.order.live()) {
+		for i := 0; i < len(e.shares) && !e.gone && n.now-e.at > MinHold; i++ {
+			if s := &e.shares[i]; !s.done && n.now-e.at > s.hold && !n.inReach(s.node) {
+				n.stats.DroppedAway++
+				n.shareDone(e, s.node)
+			}
+		}
+	}
 }
 
 // copyEntries has the entries that are picked copied to another member, and calls done when they are, or
@@ -423,7 +456,8 @@ func (n *Node) custodyToPB(e *entry) *pb.Custody {
 		if s.done {
 			continue
 		}
-		p := &pb.Custody_Share{Node: []byte(s.node), Plain: s.plain, Stored: s.stored}
+		p := &pb.Custody_Share{Node: []byte(s.node), Plain: s.plain, Stored: s.stored,
+			HoldS: uint32(s.hold / time.Second)} //nolint:gosec // bounded by MaxHold
 		for _, g := range s.groups {
 			p.Groups = append(p.Groups, &pb.Group{Name: g.Name, Filter: g.Filter})
 		}
@@ -474,7 +508,8 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 	e := &entry{l: l, s: s, id: Identity{c.GetEpoch(), c.GetSeq()}, m: m, size: m.Size(), at: n.now, stamp: c.GetStamp(),
 		copy: true, acked: true}
 	for _, p := range c.GetShares() {
-		sh := share{node: NodeID(p.GetNode()), plain: p.GetPlain(), stored: p.GetStored()}
+		sh := share{node: NodeID(p.GetNode()), plain: p.GetPlain(), stored: p.GetStored(),
+			hold: max(MinHold, min(time.Duration(p.GetHoldS())*time.Second, MaxHold))}
 		if !sh.node.valid() {
 			continue
 		}

@@ -17,3 +17,20 @@ func (n *Node) WhyStill() string {
 	}
 	return fmt.Sprintf("outbox %d%s", n.outCount, s)
 }
+
+// Kept says what is in custody at a node and why.
+func (n *Node) Kept() string {
+	var s string
+	for _, l := range n.sortedLocations() {
+		for _, e := range l.order.live() {
+			if e.over() {
+				continue
+			}
+			s += fmt.Sprintf(" %q: %q left %d pinned %d copy %v copied %v acked %v shares", l.place.Prefix, e.m.Properties, e.left, e.pinned, e.copy, e.copied, e.acked)
+			for _, h := range e.shares {
+				s += fmt.Sprintf(" %s{plain %v groups %v stored %v done %v}", h.node.Peer(), h.plain, h.groups, h.stored, h.done)
+			}
+		}
+	}
+	return s
+}

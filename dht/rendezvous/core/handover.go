@@ -196,6 +196,12 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 	} else if l.phase == serving {
 		n.promote(l)
 	}
+	// Where swarms have met, what it brings is news to the other members.
+	for _, m := range l.set.Members {
+		if m != n.self && m != p.id && n.inReach(m) {
+			n.send(m, n.digest(l, false))
+		}
+	}
 	// The other lets go when this is acknowledged: a second copy comes first.
 	n.copyEntries(l, func(e *entry) bool { return !e.copied }, func() { n.ack(p.id, f.GetOp()) })
 	n.settle(l)

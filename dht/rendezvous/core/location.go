@@ -228,7 +228,16 @@ func (n *Node) learnSet(place Place, set Set) {
 
 // adopt puts a set in the place of a location's.
 func (n *Node) adopt(l *location, set Set) {
+	old := l.set
 	l.set = set
+	if old.Version > 0 && n.rendezvous(old) == n.self {
+		// They are told already by who proposed the set, unless it comes from a swarm that they do not know.
+		for _, m := range old.Members {
+			if !set.has(m) && n.inReach(m) {
+				n.send(m, &pb.SetNews{Place: l.place.pb(), Set: set.pb()})
+			}
+		}
+	}
 	l.change = nil
 	l.promised, l.accepted = ballot{}, proposal{}
 	n.stats.SetChanges++
@@ -355,6 +364,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 	if !full {
 		return
 	}
+	n.lapse(l)
 	for _, m := range l.set.Members {
 		n.need(m)
 	}

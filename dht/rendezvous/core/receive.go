@@ -101,6 +101,8 @@ func (n *Node) receiveRest(p *peer, frame any) {
 		n.receiveCopyDone(p, f)
 	case *pb.Digest:
 		n.receiveDigest(p, f)
+	case *pb.Recall:
+		n.receiveRecall(p, f)
 	case *pb.Leaving:
 		n.receiveLeaving(p, f)
 	}
@@ -213,6 +215,27 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 		}
 	}
 	n.out = append(n.out, Effect{Kind: Deliver, Delivery: d})
+}
+
+// receiveRecall tells another rendezvous, or the same one after its link broke, what became of messages that
+// were stored here.
+func (n *Node) receiveRecall(p *peer, f *pb.Recall) {
+	for _, rs := range f.GetStored() {
+		r := n.epochs[rs.GetEpoch()]
+		for _, g := range rs.GetRanges() {
+			for seq := g.GetFrom(); seq <= g.GetTo() && seq-g.GetFrom() < epochSize; seq++ {
+				var c *Receipt
+				if r != nil {
+					c = r.open[seq]
+				}
+				if c == nil {
+					n.doneWith(p.id, Identity{rs.GetEpoch(), seq})
+				} else if !slices.Contains(c.from, p.id) {
+					c.from = append(c.from, p.id)
+				}
+			}
+		}
+	}
 }
 
 // ownOrigin finds the client of a message that this node publishes and serves itself.

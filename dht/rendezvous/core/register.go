@@ -268,9 +268,12 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 // applySync takes over a registration that this node had missed: it was made at other members. What is not
 // settled is matched against it.
 func (n *Node) applySync(l *location, r *pb.Registration) {
-	if v, added := l.apply(r, n.cfg.Limits.Registrations, n.now); v == applied && len(added) > 0 {
-		g := &gather{n: n}
-		n.wakeBelow(l.place, g)
+	v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+	if v != applied {
+		return
+	}
+	n.inform(l, r, map[NodeID]bool{n.self: true}, len(added) > 0, &gather{n: n})
+	if len(added) > 0 {
 		n.matchUnsettled(l, NodeID(r.GetOwner()), added)
 	}
 }

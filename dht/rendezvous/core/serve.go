@@ -140,6 +140,7 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 type dest struct {
 	node   NodeID
 	groups []proto.Group
+	hold   time.Duration
 	plain  bool
 	qos    byte
 }
@@ -148,6 +149,7 @@ type dest struct {
 type candidate struct {
 	node    NodeID
 	members int
+	hold    time.Duration
 	qos     byte
 	online  bool
 }
@@ -182,7 +184,7 @@ func (s *matching) add(filter string, node NodeID, i *Interest) {
 	if i.Plain && node != s.except {
 		d := s.dest(node)
 		d.plain = true
-		d.qos = max(d.qos, i.QoS)
+		d.qos, d.hold = max(d.qos, i.QoS), max(d.hold, i.Hold)
 	}
 	for _, g := range i.Groups {
 		key := proto.Group{Name: g.Name, Filter: filter}
@@ -192,7 +194,7 @@ func (s *matching) add(filter string, node NodeID, i *Interest) {
 		if s.groups[key] == nil {
 			s.keys = append(s.keys, key)
 		}
-		s.groups[key] = append(s.groups[key], candidate{node, g.Members, g.QoS, g.Online})
+		s.groups[key] = append(s.groups[key], candidate{node, g.Members, i.Hold, g.QoS, g.Online})
 	}
 }
 
@@ -226,7 +228,7 @@ func (n *Node) match(l *location, m *proto.Message, id Identity, except NodeID) 
 		c := n.pick(k, s.groups[k], turn)
 		d := s.dest(c.node)
 		d.groups = append(d.groups, k)
-		d.qos = max(d.qos, c.qos)
+		d.qos, d.hold = max(d.qos, c.qos), max(d.hold, c.hold)
 	}
 	slices.SortFunc(s.dests, func(a, b dest) int {
 		if a.node < b.node {
@@ -316,7 +318,7 @@ func (n *Node) serve(l *location, a *arrival) {
 	s.seen.add(a.id.Seq)
 	e := &entry{l: l, s: s, id: a.id, m: a.m, size: a.m.Size(), at: n.now, stamp: stamp, own: a.own}
 	for _, d := range dests {
-		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups})
+		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: max(d.hold, MinHold)})
 		e.left++
 	}
 	n.take(e)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -40,7 +41,7 @@ type sim struct {
 	depth  int
 	slow   time.Duration // the longest delay
 	loss   bool          // QoS 0 may be lost: nodes come and go
-	log    []string
+	merged bool          // there is one swarm
 
 	published []*published
 	stands    []*standing
@@ -94,6 +95,7 @@ type simNode struct {
 	up        map[int]bool
 	wants     map[int]bool // nodes that it tries to connect to
 	alive     bool
+	swarm     int // before swarms have met: which of them it is in
 	leaving   bool
 	interests map[string]*standing
 	got       []*published // in the order of their delivery
@@ -108,6 +110,7 @@ type published struct {
 	node     *simNode
 	number   int // of this publisher, on this topic, at this QoS
 	accepted bool
+	unclear  bool        // another retained message came at nearly the same time
 	due      []*standing // subscriptions that it must reach
 	groups   map[string]bool
 	took     map[string]int // shared subscription → how many got it
@@ -126,7 +129,7 @@ type standing struct {
 
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
 	return &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{},
-		depth: 1, slow: slow, now: time.Hour}
+		depth: 1, merged: true, slow: slow, now: time.Hour}
 }
 
 func (s *sim) add() *simNode {
@@ -354,7 +357,7 @@ func (v *simNode) publish(name string, qos byte, retain bool, payload string) *p
 	p := &published{id: fmt.Sprintf("%d@%d", len(s.published), v.i), node: v, groups: map[string]bool{}, took: map[string]int{}, at: s.now}
 	p.m = &proto.Message{Topic: name, QoS: qos, Retain: retain, Payload: []byte(payload), Properties: userProperty(p.id)}
 	for _, st := range s.stands {
-		if st.promised && !st.over && topic.Match(st.filter, name) {
+		if st.promised && !st.over && topic.Match(st.filter, name) && (s.merged || st.node.swarm == v.swarm) {
 			p.due = append(p.due, st)
 			if st.group != "" {
 				p.groups[st.group+"/"+st.filter] = true
@@ -478,6 +481,65 @@ func (s *sim) checkSets() {
 	}
 }
 
+// checkRetained asks every node for all that is retained: they must agree, and have the last that came.
+func (s *sim) checkRetained() {
+	var first map[string]string
+	for _, v := range s.nodes {
+		if !v.alive {
+			continue
+		}
+		found, done := map[string]string{}, false
+		v.do(func() {
+			v.n.Retained("#", func(ms []*proto.Message) {
+				for _, m := range ms {
+					if _, twice := found[m.Topic]; twice {
+						s.fail("node %d finds %q retained twice", v.i, m.Topic)
+					}
+					found[m.Topic] = string(m.Properties)
+				}
+			}, func() { done = true })
+		})
+		s.run(2 * time.Second)
+		if !done {
+			s.fail("node %d got no answer for what is retained", v.i)
+		}
+		if first == nil {
+			first = found
+		}
+		if !maps.Equal(first, found) {
+			s.fail("node %d finds %q retained, another %q", v.i, found, first)
+		}
+	}
+	if s.loss {
+		return // who came last is not always clear while nodes come and go
+	}
+	for name, last := range s.lastRetained() {
+		if want := string(last.m.Properties); len(last.m.Payload) > 0 && first[name] != want || len(last.m.Payload) == 0 && first[name] != "" {
+			s.fail("%q holds %q retained, the last was %q with payload %q", name, first[name], want, last.m.Payload)
+		}
+	}
+}
+
+// lastRetained returns the last retained message of each topic, where it is clear which came last.
+func (s *sim) lastRetained() map[string]*published {
+	last := map[string]*published{}
+	for _, p := range s.published {
+		if !p.m.Retain {
+			continue
+		}
+		if q := last[p.m.Topic]; q != nil && p.at-q.at < time.Second {
+			p.unclear = true
+		}
+		last[p.m.Topic] = p
+	}
+	for name, p := range last {
+		if p.unclear {
+			delete(last, name)
+		}
+	}
+	return last
+}
+
 func (s *sim) show(set core.Set) string {
 	var m []string
 	for _, id := range set.Members {
@@ -508,6 +570,7 @@ func (s *sim) describe() string {
 			i := slices.IndexFunc(s.nodes, func(w *simNode) bool { return w.id == p.ID })
 			fmt.Fprintf(&b, " %d(up %v reach %v left %v gone %v)", i, p.Up, p.InReach, p.Left, p.Gone)
 		}
+		b.WriteString(v.n.Kept())
 		b.WriteByte('\n')
 	}
 	return b.String()

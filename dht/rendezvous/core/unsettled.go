@@ -47,12 +47,13 @@ func (n *Node) matchUnsettled(l *location, owner NodeID, filters []string) {
 		return
 	}
 	for _, u := range slices.Clone(l.unsettled.live()) {
-		s := share{node: owner}
+		s := share{node: owner, hold: MinHold}
 		for _, f := range filters {
 			i := n.interestAt(l, owner, f)
 			if i == nil || !topic.Match(f, u.e.m.Topic) {
 				continue
 			}
+			s.hold = max(s.hold, i.Hold)
 			s.plain = s.plain || i.Plain && owner != u.except
 			for _, g := range i.Groups {
 				if key := (proto.Group{Name: g.Name, Filter: f}); !u.e.servedGroup(key) {
