@@ -125,7 +125,7 @@ func (n *Node) onPeer(id peer.ID, connected bool) {
 
 func (n *Node) startService() {
 	limits := core.DefaultLimits()
-	limits.RetainedTopics = n.cfg.Limits.MaxRetainedMessages
+	limits.RetainedTopics, limits.RetainedBytes = n.cfg.Limits.MaxRetainedMessages, int(n.cfg.Limits.MaxRetainedBytes)
 	n.retained = store.NewRetained()
 	s := rendezvous.New(rendezvous.Config{
 		Host:      n.host.Libp2p(),
@@ -139,6 +139,7 @@ func (n *Node) startService() {
 		Log:       n.log,
 		Addresses: n.addresses,
 		Dial:      n.host.Dial,
+		Closest:   n.host.Closest,
 		Forget:    n.host.Forget,
 		Deliver:   n.deliver,
 		Accept:    accept,

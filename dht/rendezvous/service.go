@@ -16,6 +16,7 @@
 //   - runTick: lets the core's time pass. Owner Service, ends in Close.
 //   - runCalls: calls back to the owner. Owner Service, ends in Close, when the queue is empty.
 //   - runDones: takes in what the broker has done with deliveries. Owner Service, ends in Close.
+//   - lookups: one for each location being looked up, at most maxLookups at work. Owner Service, bounded.
 //   - runLink: one for each connected peer: opens the stream to it, again when it breaks. Owner link.
 //   - runWriter, runReader: one each for each stream. They end with it.
 //
@@ -62,6 +63,8 @@ type Config struct {
 	// Dial asks for a connection to a node that others know; Forget withdraws that. They do not block.
 	Dial   func(peer.AddrInfo)
 	Forget func(peer.ID)
+	// Closest looks up the peers closest to the SHA-256 of a key, only such as have answered; see dht.Host.
+	Closest func(ctx context.Context, key []byte) ([]peer.ID, error)
 	// Deliver hands messages to the broker, in order, one call at a time. It must not block, and may call
 	// Service.Done but nothing else of it. The slice is the Service's again when it returns.
 	Deliver func([]core.Delivery)
@@ -77,6 +80,9 @@ const (
 	// quietMargin is taken off a lease before it is relied on outside of the core: runTick's clock, which the
 	// hot path reads, may be that much behind.
 	quietMargin = 3 * tickEvery
+	// maxLookups bounds the lookups at a time, lookupTimeout each of them.
+	maxLookups    = 8
+	lookupTimeout = 8 * time.Second
 )
 
 // Service runs a node's part in the locations of its swarm. All methods are safe for concurrent use.
@@ -109,8 +115,9 @@ type Service struct {
 	detours atomic.Int64
 	coarse  atomic.Int64 // the clock, as of the last tick
 
-	stats Stats
-	left  chan struct{}
+	stats   Stats
+	left    chan struct{}
+	lookups chan struct{} // holds one for each that runs
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -120,7 +127,8 @@ type Service struct {
 // New makes a Service and starts it. Tell it of connected peers by OnPeer.
 func New(cfg Config) *Service {
 	s := &Service{cfg: cfg, log: cfg.Log, links: map[peer.ID]*link{}, byNode: map[core.NodeID]*link{},
-		callWake: make(chan struct{}, 1), doneWake: make(chan struct{}, 1), left: make(chan struct{})}
+		callWake: make(chan struct{}, 1), doneWake: make(chan struct{}, 1), left: make(chan struct{}),
+		lookups: make(chan struct{}, maxLookups)}
 	s.self = core.MakeNodeID(cfg.Database, string(cfg.Host.ID()))
 	s.core = core.New(core.Config{Self: s.self, Depth: cfg.Depth, Small: cfg.Small,
 		Limits: cfg.Limits, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), //nolint:gosec // identities need not be secret
@@ -203,6 +211,8 @@ func (s *Service) outside(effects []core.Effect) {
 			s.queueCall(e.Call)
 		case core.Dial:
 			s.dial(e)
+		case core.Lookup:
+			s.lookUp(e.Place)
 		case core.Forget:
 			if id := peer.ID(e.To.Peer()); id.Validate() == nil {
 				s.cfg.Forget(id)
@@ -230,6 +240,29 @@ func (s *Service) dial(e *core.Effect) {
 		}
 	}
 	s.cfg.Dial(info)
+}
+
+// lookUp starts the lookup of a place, a few at a time; what it finds goes into the core.
+func (s *Service) lookUp(place core.Place) {
+	s.wg.Go(func() {
+		select {
+		case s.lookups <- struct{}{}:
+			defer func() { <-s.lookups }()
+		case <-s.ctx.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(s.ctx, lookupTimeout)
+		defer cancel()
+		found, err := s.cfg.Closest(ctx, dht.LocationKey(place.Prefix, place.Depth))
+		if err != nil {
+			s.log.Debug("lookup of a location", "prefix", place.Prefix, "found", len(found), "error", err)
+		}
+		ids := make([]string, len(found))
+		for i, id := range found {
+			ids[i] = string(id)
+		}
+		s.step(func(n *core.Node) { n.LookedUp(place, ids) })
+	})
 }
 
 // Publish takes over messages of one client, in order.

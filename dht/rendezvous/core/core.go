@@ -134,7 +134,7 @@ const (
 	Dial
 	// Forget: stop trying to connect to node To.
 	Forget
-	// Lookup: find the nodes closest to Place, and report them by Node.Found.
+	// Lookup: find the nodes closest to Place, and report them by Node.LookedUp.
 	Lookup
 	// Accept: acknowledge packet Packet of the client at Delivery.Origin.
 	Accept
@@ -230,6 +230,7 @@ type Node struct {
 	relayed   map[uint64]NodeID   // epochs that were passed on, and where their acknowledgements go
 	queries   map[uint64]*query
 	asked     []*query
+	lookups   map[dht.Location]*lookup
 	timers    timers
 
 	op    uint64 // the last number given to an operation
@@ -276,7 +277,7 @@ func New(cfg Config) *Node {
 		peers: map[NodeID]*peer{}, locations: map[dht.Location]*location{}, routes: map[dht.Location]*route{},
 		inherited: map[dht.Location]*inherited{}, epochs: map[uint64]*received{}, relayed: map[uint64]NodeID{},
 		mine: map[uint64]*sending{}, streams: map[uint64]*stream{},
-		queries: map[uint64]*query{}, quiet: map[dht.Location]*location{},
+		queries: map[uint64]*query{}, quiet: map[dht.Location]*location{}, lookups: map[dht.Location]*lookup{},
 	}
 	n.op = cfg.Rand.Uint64() >> 1 // so that an answer meant for an earlier life means nothing
 	return n
@@ -331,6 +332,7 @@ func (n *Node) Tick() {
 	n.tickRoutes(full)
 	n.tickLocations(full)
 	n.tickInherited()
+	n.tickLookups()
 	n.tickReceived()
 	n.tickQueries()
 	n.tickLeave()

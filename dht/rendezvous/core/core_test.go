@@ -177,6 +177,27 @@ func TestMerge(t *testing.T) {
 	})
 }
 
+// TestLarge runs more nodes than each of them knows: sets come from lookups.
+func TestLarge(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 2*time.Millisecond)
+		s.small, s.loss = 6, true
+		for i := range 12 + s.rng.IntN(12) {
+			v := s.add()
+			if i > 0 {
+				s.connect(v, s.nodes[s.rng.IntN(i)])
+			}
+			s.run(50 * time.Millisecond)
+		}
+		s.run(3 * time.Second)
+		s.clients(100)
+		s.run(30 * time.Second)
+		s.check()
+		s.checkRetained()
+		s.report(seed)
+	})
+}
+
 // TestRendezvousDies kills one node of some: what is published and subscribed from then on, at the others,
 // arrives.
 func TestRendezvousDies(t *testing.T) {

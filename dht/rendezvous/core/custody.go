@@ -114,7 +114,10 @@ func (n *Node) take(e *entry) {
 
 // owe counts a share in custody for a node. What is kept for a node is limited, the oldest goes first.
 func (n *Node) owe(e *entry, node NodeID) {
-	p := n.peers[node]
+	if node == n.self {
+		return
+	}
+	p := n.meet(node)
 	if p == nil {
 		return
 	}
@@ -177,6 +180,7 @@ func (n *Node) sendOnce(l *location, a *arrival, d dest) {
 		l.sent[d.node] = true
 		n.send(d.node, f)
 	default:
+		n.meet(d.node)
 		n.stats.DroppedQoS0++
 	}
 }

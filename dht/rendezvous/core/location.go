@@ -70,6 +70,7 @@ type location struct {
 	accepted   proposal
 	retry      time.Duration // no change is tried before
 	nextDigest time.Duration // the other members are not asked before what they have
+	swept      time.Duration // when what is retained was last gone through
 	touched    time.Duration
 	busy       bool // it is looked after at every tick
 }
@@ -94,7 +95,32 @@ func (n *Node) locate(place Place, at dht.Location) *location {
 	if l == nil {
 		return nil
 	}
-	l.phase, l.set = founding, Set{1, members}
+	l.phase = founding
+	if n.large() {
+		l.set = Set{1, members}
+		n.lookUp(place, func() { n.foundLooked(l) })
+		return l
+	}
+	n.foundSet(l, members)
+	return l
+}
+
+// foundLooked goes on with a founding when those closest to the location are known.
+func (n *Node) foundLooked(l *location) {
+	if n.locations[l.at] != l || l.phase != founding {
+		return
+	}
+	members := n.candidates(l.at)
+	if !slices.Contains(members, n.self) {
+		n.drop(l)
+		return
+	}
+	n.foundSet(l, members)
+}
+
+// foundSet asks the others of a first set whether another stands.
+func (n *Node) foundSet(l *location, members []NodeID) {
+	l.set = Set{1, members}
 	l.asking = map[NodeID]bool{}
 	for _, m := range members {
 		if p := n.peers[m]; m != n.self && (p.reach || n.now-p.since < promiseTime) {
@@ -108,14 +134,13 @@ func (n *Node) locate(place Place, at dht.Location) *location {
 	}
 	if len(l.asking) == 0 {
 		n.founded(l)
-		return l
+		return
 	}
 	n.timers.set(n.now+promiseTime, func() {
-		if l.phase == founding && n.locations[at] == l {
+		if l.phase == founding && n.locations[l.at] == l {
 			n.founded(l) // who has not answered by now is out of reach
 		}
 	})
-	return l
 }
 
 // askFounding asks a member of a first set whether it may stand. Those who are about to be connected to are
@@ -365,6 +390,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 		return
 	}
 	n.lapse(l)
+	n.sweep(l)
 	for _, m := range l.set.Members {
 		n.need(m)
 	}

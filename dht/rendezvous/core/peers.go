@@ -38,6 +38,7 @@ type peer struct {
 
 	lease   lease
 	used    time.Duration // when it was last published through
+	dialled time.Duration // when a connection was last asked for, beside what the host does by itself
 	toldSet time.Duration // when it was last told that it asked the wrong node
 
 	shares fifo[*entry] // in custody for it, oldest first; some are done
@@ -162,6 +163,7 @@ func (n *Node) outOfReach(p *peer) {
 
 func (n *Node) peerInReach(p *peer) {
 	n.membersChanged()
+	n.metLookup(p.id)
 	n.askFoundings(p.id)
 	n.resendShares(p)
 	n.resendRoutes(p)
@@ -193,7 +195,7 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 			}
 			p = n.addPeer(id)
 			p.addresses, p.life, p.left = bounded(k.GetAddresses()), k.GetLife(), k.GetLeft()
-			if !p.left {
+			if !p.left && !n.large() {
 				n.out = append(n.out, Effect{Kind: Dial, To: id, Addresses: p.addresses})
 			}
 		case k.GetLife() > p.life:

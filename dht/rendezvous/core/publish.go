@@ -27,8 +27,9 @@ type route struct {
 
 	own    *own
 	used   time.Duration
-	active bool   // it is looked after at every tick
-	sentTo NodeID // where the last message went, and when
+	looked time.Duration // when its place was last looked up
+	active bool          // it is looked after at every tick
+	sentTo NodeID        // where the last message went, and when
 	sentAt time.Duration
 }
 
@@ -79,6 +80,10 @@ func (n *Node) route(place Place) *route {
 			r.set = Set{0, n.candidates(at)}
 		}
 		r.hop = n.nextHop(r)
+		if r.set.Version == 0 && n.large() {
+			r.looked = n.now
+			n.lookUp(place, nil)
+		}
 	}
 	r.used = n.now
 	return r
@@ -489,6 +494,10 @@ func (n *Node) tickRoutes(full bool) {
 	for _, r := range all {
 		if n.routes[r.at] != r {
 			continue
+		}
+		if full && r.set.Version == 0 && n.now-r.looked > lookupEvery && n.now-r.used < lookupEvery && n.large() {
+			r.looked = n.now
+			n.lookUp(r.place, nil)
 		}
 		n.tickRegistrant(r)
 		n.tickEpochs(r)

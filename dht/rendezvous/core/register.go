@@ -67,17 +67,20 @@ func (n *Node) passRegister(place Place, to NodeID, r *pb.Registration, from Nod
 func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 	owner := NodeID(r.GetOwner())
 	v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+	if v == applied && owner != n.self {
+		n.meet(owner)
+	}
 	switch v {
 	case refused:
 		n.malformed("registerHere")
 		return
 	case unknown:
-		n.answerRegister(l, owner, r.GetSeq(), false, true)
+		n.answerRegister(l, owner, r.GetSeq(), from, false, true)
 		return
 	case known:
 		n.passRefresh(l, r)
 		if !slices.ContainsFunc(l.registers, func(g *registering) bool { return g.owner == owner }) {
-			n.answerRegister(l, owner, r.GetSeq(), !n.majorityInReach(l.set), false)
+			n.answerRegister(l, owner, r.GetSeq(), from, !n.majorityInReach(l.set), false)
 			return
 		}
 		// An earlier one is on its way: this one becomes a promise with it.
@@ -190,7 +193,7 @@ func (n *Node) tryPromise(l *location, g *registering) {
 	if !majority {
 		n.stats.PromisesLocal++
 	}
-	n.answerRegister(l, g.owner, g.seq, !majority, false)
+	n.answerRegister(l, g.owner, g.seq, g.asker, !majority, false)
 }
 
 func (n *Node) tickRegisters(l *location) {
@@ -199,11 +202,15 @@ func (n *Node) tickRegisters(l *location) {
 	}
 }
 
-// answerRegister tells the owner. It is the owner's node that asked, even where others passed it on.
-func (n *Node) answerRegister(l *location, owner NodeID, seq uint64, local, resend bool) {
+// answerRegister tells the owner, by way of who passed its registration on where there is no other.
+func (n *Node) answerRegister(l *location, owner NodeID, seq uint64, asker NodeID, local, resend bool) {
 	a := &pb.RegisterAck{Place: l.place.pb(), Owner: []byte(owner), Seq: seq, Set: l.set.pb(), Local: local, Resend: resend}
 	if owner == n.self {
 		n.registerAnswered(l.place, a)
+		return
+	}
+	if p := n.peers[owner]; p == nil || !p.up {
+		n.send(asker, a) // it passes the answer on
 		return
 	}
 	n.send(owner, a)

@@ -146,8 +146,14 @@ func (n *Node) refreshRegister(r *route) {
 
 func (n *Node) receiveRegisterAck(_ *peer, f *pb.RegisterAck) {
 	place, ok := placeOf(f.GetPlace())
-	if !ok || NodeID(f.GetOwner()) != n.self {
+	if !ok {
 		n.malformed("RegisterAck")
+		return
+	}
+	if owner := NodeID(f.GetOwner()); owner != n.self {
+		if p := n.peers[owner]; p != nil && p.up {
+			n.send(owner, f) // this node passed its registration on
+		}
 		return
 	}
 	n.registerAnswered(place, f)

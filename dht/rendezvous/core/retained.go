@@ -86,6 +86,23 @@ func (n *Node) keptOf(p *pb.RetainedMessage) *Kept {
 	return &Kept{Message: m, Stamp: p.GetStamp(), ID: Identity{p.GetEpoch(), p.GetSeq()}, Cleared: p.GetCleared()}
 }
 
+// sweepEvery is how often what is retained at a location is gone through.
+const sweepEvery = 10 * time.Minute
+
+// sweep forgets retained messages whose life is over, and tombstones that have served their time.
+func (n *Node) sweep(l *location) {
+	if n.now-l.swept < sweepEvery {
+		return
+	}
+	l.swept = n.now
+	old := uint64(max(0, n.wall.Add(-MaxHold).UnixMilli())) << 16 //nolint:gosec // not negative
+	n.eachRetained(l, func(k *Kept) {
+		if k.Cleared && k.Stamp < old || k.Message.Expired(n.wall) {
+			n.cfg.Retained.Delete(l.at, k.Message.Topic)
+		}
+	})
+}
+
 func (n *Node) eachRetained(l *location, visit func(*Kept)) {
 	var all []*Kept
 	n.cfg.Retained.Match(l.at, "#", func(k *Kept) bool {
@@ -280,8 +297,18 @@ func (n *Node) askRetained(q *query, places []Place) {
 		if q.tries[p]++; q.tries[p] > 4 {
 			continue
 		}
-		if hop := n.route(p).hop; hop != "" {
-			byNode[hop] = append(byNode[hop], p)
+		r := n.route(p)
+		if r.set.Version == 0 && q.tries[p] == 1 && n.large() {
+			q.local++
+			n.lookUp(p, func() {
+				q.local--
+				n.askRetained(q, []Place{p})
+				n.endQuery(q)
+			})
+			continue
+		}
+		if r.hop != "" {
+			byNode[r.hop] = append(byNode[r.hop], p)
 		}
 	}
 	for _, to := range sortedKeys(byNode) {

@@ -39,6 +39,7 @@ type sim struct {
 	links  map[[2]int]time.Duration // when the last frame on a link arrives
 	frames map[string]int
 	depth  int
+	small  int
 	slow   time.Duration // the longest delay
 	loss   bool          // QoS 0 may be lost: nodes come and go
 	merged bool          // there is one swarm
@@ -129,7 +130,7 @@ type standing struct {
 
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
 	return &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{},
-		depth: 1, merged: true, slow: slow, now: time.Hour}
+		depth: 1, small: 100, merged: true, slow: slow, now: time.Hour}
 }
 
 func (s *sim) add() *simNode {
@@ -137,7 +138,7 @@ func (s *sim) add() *simNode {
 	peer := fmt.Sprintf("node-%04d-%016x", i, s.rng.Uint64())
 	v := &simNode{s: s, i: i, id: core.MakeNodeID(s.rng.Uint64(), peer), up: map[int]bool{}, wants: map[int]bool{},
 		alive: true, interests: map[string]*standing{}, from: map[*published]int{}}
-	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: 100,
+	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small,
 		Limits: core.DefaultLimits(), Rand: rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
 		Custody: store.NewCustody(), Retained: store.NewRetained(), Log: simLog()})
 	s.nodes = append(s.nodes, v)
@@ -185,10 +186,24 @@ func (v *simNode) effect(e core.Effect) {
 		s.after(0, func() { v.do(e.Call) })
 	case core.Dial:
 		for _, w := range s.nodes {
-			if w.id == e.To {
+			if w.id.Peer() == e.To.Peer() {
 				s.connect(v, w)
 			}
 		}
+	case core.Lookup:
+		s.after(5*s.delay(), func() {
+			var alive []core.NodeID
+			for _, w := range s.nodes {
+				if w.alive {
+					alive = append(alive, w.id)
+				}
+			}
+			var peers []string
+			for _, id := range closest(e.Place, alive) {
+				peers = append(peers, id.Peer())
+			}
+			v.do(func() { v.n.LookedUp(e.Place, peers) })
+		})
 	case core.Left:
 		v.alive = false
 		for _, w := range s.nodes {
