@@ -64,7 +64,8 @@ func (c *Custody) Bytes() int {
 type Retained struct {
 	mu    sync.Mutex
 	at    map[dht.Location]*topic.Names[*core.Kept]
-	total int
+	total int // tombstones left out
+	bytes int
 }
 
 // NewRetained returns an empty one.
@@ -82,10 +83,26 @@ func (r *Retained) Set(at dht.Location, k *core.Kept) bool {
 	if old, ok := names.Get(k.Message.Topic); ok && !k.Newer(old) {
 		return false
 	}
-	if _, had := names.Set(k.Message.Topic, k); !had {
-		r.total++
-	}
+	old, _ := names.Set(k.Message.Topic, k)
+	r.count(old, -1)
+	r.count(k, 1)
 	return true
+}
+
+// count adds a retained message to the sums, or takes it out.
+func (r *Retained) count(k *core.Kept, by int) {
+	if k == nil || k.Cleared {
+		return
+	}
+	r.total += by
+	r.bytes += by * k.Message.Size()
+}
+
+// Bytes implements core.Retained.
+func (r *Retained) Bytes() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes
 }
 
 // Get implements core.Retained.
@@ -104,9 +121,8 @@ func (r *Retained) Delete(at dht.Location, name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if names := r.at[at]; names != nil {
-		if _, had := names.Delete(name); had {
-			r.total--
-		}
+		old, _ := names.Delete(name)
+		r.count(old, -1)
 		if names.Len() == 0 {
 			delete(r.at, at)
 		}
@@ -118,7 +134,10 @@ func (r *Retained) Drop(at dht.Location) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if names := r.at[at]; names != nil {
-		r.total -= names.Len()
+		names.All(func(_ string, k *core.Kept) bool {
+			r.count(k, -1)
+			return true
+		})
 		delete(r.at, at)
 	}
 }

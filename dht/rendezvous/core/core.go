@@ -94,13 +94,14 @@ type Limits struct {
 	RetainedReply  int // bytes in one frame of retained messages
 	UnknownEpochs  int // epochs remembered that nobody has said are over
 	RetainedTopics int // retained messages at the locations of this node
+	RetainedBytes  int
 }
 
 // DefaultLimits returns limits that fit a Raspberry Pi 3.
 func DefaultLimits() Limits {
 	return Limits{Outbox: 20_000, OutboxBytes: 64 << 20, Away: 20_000, Unsettled: 20_000, Waiting: 20_000,
 		Locations: 100_000, Registrations: 100_000, RetainedReply: proto.SoftFrame, UnknownEpochs: 100_000,
-		RetainedTopics: 1_000_000}
+		RetainedTopics: 1_000_000, RetainedBytes: 256 << 20}
 }
 
 // Config is what a Node is made with.

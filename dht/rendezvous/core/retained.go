@@ -20,7 +20,8 @@ func (n *Node) keepRetained(l *location, k *Kept) {
 		n.malformed("keepRetained")
 		return
 	}
-	if n.cfg.Retained.Total() >= n.cfg.Limits.RetainedTopics && n.cfg.Retained.Get(l.at, k.Message.Topic) == nil {
+	full := n.cfg.Retained.Total() >= n.cfg.Limits.RetainedTopics || n.cfg.Retained.Bytes() >= n.cfg.Limits.RetainedBytes
+	if full && !k.Cleared && n.cfg.Retained.Get(l.at, k.Message.Topic) == nil {
 		n.stats.DroppedRetained++
 		return
 	}

@@ -56,7 +56,9 @@ type Retained interface {
 	// Match visits what is kept at a location for the topics that match a filter, tombstones too, until visit
 	// says no. "#" matches every topic there. visit must not change the store.
 	Match(at dht.Location, filter string, visit func(*Kept) bool)
-	// Len is the number of topics, at one location or at all of them.
+	// Len is the number of topics at a location, tombstones included.
 	Len(at dht.Location) int
+	// Total and Bytes say how many retained messages there are, tombstones left out, and their size.
 	Total() int
+	Bytes() int
 }
