@@ -1,6 +1,8 @@
 package mqttfront
 
 import (
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,26 +62,46 @@ func (u *burst) publish() {
 // pause does what can't wait any longer, before u goes on.
 func (u *burst) pause() {
 	u.publish()
-	for _, c := range u.touched {
-		c.flush()
+	u.flush()
+	u.self.flush()
+}
+
+// flushShare is how many connections one goroutine flushes before others are called to help.
+const flushShare = 256
+
+// flush writes to the connections that were touched. When they are many, other processors help.
+func (u *burst) flush() {
+	helpers := min(len(u.touched)/flushShare, runtime.GOMAXPROCS(0)-1)
+	mine := u.touched
+	for range helpers {
+		n := len(u.touched) / (helpers + 1)
+		theirs := slices.Clone(mine[:n])
+		mine = mine[n:]
+		u.b.wg.Go(func() { runFlush(theirs) })
 	}
+	runFlush(mine)
 	clear(u.touched)
 	u.touched = u.touched[:0]
-	u.self.flush()
+}
+
+func runFlush(cs []*conn) {
+	for _, c := range cs {
+		c.flush()
+	}
 }
 
 // syncStore has the acknowledgements that wait for the store released.
 func (u *burst) syncStore() {
-	c := u.self
+	b, c := u.b, u.self // u is somebody else's by the time that the store is done
 	if c == nil {
-		u.b.store.Sync(u.b.storeDone)
+		b.store.Sync(b.storeDone)
 		return
 	}
 	c.mu.Lock()
 	upTo := c.acks.pushed
 	c.mu.Unlock()
-	u.b.store.Sync(func(err error) {
-		u.b.storeDone(err)
+	b.store.Sync(func(err error) {
+		b.storeDone(err)
 		c.stored(upTo, err)
 	})
 }
@@ -103,11 +125,7 @@ func (u *burst) end() {
 		u.synced = false
 		u.syncStore()
 	}
-	for _, c := range u.touched {
-		c.flush()
-	}
-	clear(u.touched)
-	u.touched = u.touched[:0]
+	u.flush()
 	if u.self != nil {
 		u.self.flush()
 		u.self = nil

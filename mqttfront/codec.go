@@ -78,16 +78,9 @@ func packetIDAndProps(version byte, allowed propSet, b []byte) ([]byte, error) {
 	if b[0] == 0 && b[1] == 0 { // [MQTT-2.2.1-3]
 		return nil, refuse(reasonProtocolError, "packet identifier 0")
 	}
-	b = b[2:]
-	if version == v5 {
-		p, rest, ok := sizedProperties(b)
-		if !ok {
-			return nil, errMalformed
-		}
-		if err := checkProperties(allowed, p); err != nil {
-			return nil, err
-		}
-		b = rest
+	b, err := skipProperties(version, allowed, b[2:])
+	if err != nil {
+		return nil, err
 	}
 	if len(b) == 0 { // [MQTT-3.8.3-2] [MQTT-3.10.3-2]
 		return nil, refuse(reasonProtocolError, "no topic filter")
@@ -159,60 +152,57 @@ func checkConnect(version byte, b []byte) error {
 		return errMalformed
 	}
 	b = b[3:]
-	if version == v5 {
-		p, rest, ok := sizedProperties(b)
-		if !ok {
-			return errMalformed
-		}
-		if err := checkProperties(propsOfConnect, p); err != nil {
+	var err error
+	if b, err = skipProperties(version, propsOfConnect, b); err != nil {
+		return err
+	}
+	b, ok := skipText(b) // [MQTT-3.1.3-4]
+	if ok && will {
+		if b, err = skipProperties(version, propsOfWill, b); err != nil {
 			return err
 		}
-		b = rest
-	}
-	text := func() bool {
-		s, ok := prefixed(b)
-		if ok {
-			b = b[2+len(s):]
+		if b, ok = skipText(b); ok { // [MQTT-3.1.3-11]
+			b, ok = skipBinary(b)
 		}
-		return ok && validString(s)
 	}
-	if !text() { // [MQTT-3.1.3-4]
-		return errMalformed
+	if ok && hasUser {
+		b, ok = skipText(b) // [MQTT-3.1.3-12]
 	}
-	if will {
-		if version == v5 {
-			p, rest, ok := sizedProperties(b)
-			if !ok {
-				return errMalformed
-			}
-			if err := checkProperties(propsOfWill, p); err != nil {
-				return err
-			}
-			b = rest
-		}
-		if !text() { // [MQTT-3.1.3-11]
-			return errMalformed
-		}
-		payload, ok := prefixed(b)
-		if !ok {
-			return errMalformed
-		}
-		b = b[2+len(payload):]
+	if ok && hasPassword {
+		b, ok = skipBinary(b)
 	}
-	if hasUser && !text() { // [MQTT-3.1.3-12]
-		return errMalformed
-	}
-	if hasPassword {
-		p, ok := prefixed(b)
-		if !ok {
-			return errMalformed
-		}
-		b = b[2+len(p):]
-	}
-	if len(b) > 0 {
+	if !ok || len(b) > 0 {
 		return errMalformed
 	}
 	return nil
+}
+
+// skipProperties checks the properties that b begins with in MQTT 5, and returns what follows.
+func skipProperties(version byte, allowed propSet, b []byte) ([]byte, error) {
+	if version < v5 {
+		return b, nil
+	}
+	p, rest, ok := sizedProperties(b)
+	if !ok {
+		return nil, errMalformed
+	}
+	return rest, checkProperties(allowed, p)
+}
+
+func skipBinary(b []byte) ([]byte, bool) {
+	s, ok := prefixed(b)
+	if !ok {
+		return nil, false
+	}
+	return b[2+len(s):], true
+}
+
+func skipText(b []byte) ([]byte, bool) {
+	s, ok := prefixed(b)
+	if !ok || !validString(s) {
+		return nil, false
+	}
+	return b[2+len(s):], true
 }
 
 // appendDisconnect appends a DISCONNECT with a reason.

@@ -29,6 +29,7 @@
 //	            connection is closed
 //	runWriter   one for a connection whose socket did not take all at once; owner conn; ends when the buffer
 //	            is empty or the connection is closed
+//	runFlush    helps to write to many connections at once; owner burst; ends when its share is written
 //	lingering   one for a WebSocket connection that is being ended by us (conn.abandonLocked); owner conn; ends after
 //	            Config.CloseTimeout at the latest
 //	runTicker   keep alive, statistics, $SYS; owner Broker; ends in Close

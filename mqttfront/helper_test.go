@@ -112,11 +112,17 @@ func (l *loner) Register(filter string, in mqttfront.Interest, done func(mqttfro
 	}
 	if l.slow != nil {
 		if wait := l.slow(filter); wait != nil {
-			go func() { <-wait; done(l.promise) }()
+			go func() { <-wait; done(l.promised()) }()
 			return
 		}
 	}
-	done(l.promise)
+	done(l.promised())
+}
+
+func (l *loner) promised() mqttfront.Promise {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.promise
 }
 
 func (l *loner) interest(filter string) mqttfront.Interest {

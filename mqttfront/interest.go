@@ -15,10 +15,15 @@ type interests struct {
 
 // demand is what the sessions of this node want of one filter, as numbers of subscriptions.
 type demand struct {
-	plain  [3]int // by QoS
-	hold   map[time.Duration]int
+	plain  [3]int      // by QoS
+	holds  []holdCount // a few different ones
 	groups map[string]*groupDemand
 	last   Interest // as told to the swarm
+}
+
+type holdCount struct {
+	hold time.Duration
+	n    int
 }
 
 type groupDemand struct {
@@ -47,11 +52,13 @@ func (d *demand) add(sub *subscription, st standing, n int) {
 			delete(d.groups, sub.share)
 		}
 	}
-	if d.hold == nil {
-		d.hold = make(map[time.Duration]int, 1)
+	i := slices.IndexFunc(d.holds, func(h holdCount) bool { return h.hold == st.hold })
+	if i < 0 {
+		i = len(d.holds)
+		d.holds = append(d.holds, holdCount{hold: st.hold})
 	}
-	if d.hold[st.hold] += n; d.hold[st.hold] == 0 {
-		delete(d.hold, st.hold)
+	if d.holds[i].n += n; d.holds[i].n == 0 {
+		d.holds = slices.Delete(d.holds, i, i+1)
 	}
 }
 
@@ -80,8 +87,8 @@ func (d *demand) interest() (in Interest) {
 		in.QoS = max(in.QoS, gi.QoS)
 	}
 	slices.SortFunc(in.Groups, func(a, b GroupInterest) int { return strings.Compare(a.Name, b.Name) })
-	for h := range d.hold {
-		in.Hold = max(in.Hold, h)
+	for _, h := range d.holds {
+		in.Hold = max(in.Hold, h.hold)
 	}
 	return in
 }

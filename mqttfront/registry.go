@@ -24,74 +24,80 @@ type standing struct {
 	online bool
 }
 
+// claim is what a CONNECT found under its client ID.
+type claim struct {
+	s       *session // to be used; its mu is held
+	present bool     // s was there before
+	over    *session // ended by a clean start; to be finished
+	kicked  *conn    // taken over; to be told
+}
+
+// claimLocked finds or makes the session of a CONNECT. registry.reg is held.
+func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err error) {
+	user := nc.conn.who.User
+	key := keyOf(user, nc.id)
+	if s := b.sessions[key]; s != nil {
+		s.mu.Lock()
+		if !s.ended && !nc.clean && !s.expiredLocked(now) {
+			cl = claim{s: s, present: true, kicked: s.conn.Load()}
+			if cl.kicked == nil {
+				b.stats.Offline.Add(-1)
+			}
+			return cl, nil
+		}
+		if !s.ended { // [MQTT-3.1.2-4] [MQTT-3.1.2-5]
+			cl.over, cl.kicked = s, s.conn.Load()
+			s.endLocked()
+		}
+		s.mu.Unlock()
+	} else if len(b.sessions) >= b.cfg.MaxSessions {
+		return cl, refuse(ReasonQuotaExceeded, "too many sessions")
+	}
+	cl.s = &session{b: b, id: nc.id}
+	cl.s.mu.Lock()
+	cl.s.user = user
+	b.sessions[key] = cl.s
+	b.stats.Sessions.Add(1)
+	return cl, nil
+}
+
 // attach joins a connection to its session, which is made, resumed or taken over, and answers CONNECT.
 func (b *Broker) attach(nc *newConnection) error {
-	c := nc.conn
-	key := keyOf(c.who.User, nc.id)
 	u := b.begin(time.Now())
 	defer u.end()
-
 	b.reg.Lock()
 	if b.draining {
 		b.reg.Unlock()
 		return refuse(ReasonServerUnavailable, "the server is shutting down")
 	}
-	s, over := b.sessions[key], (*session)(nil)
-	var kicked *conn
-	var wills []*WillRecord
-	if s != nil {
-		s.mu.Lock()
-		if s.ended || nc.clean || s.expiredLocked(u.now) { // [MQTT-3.1.2-4] [MQTT-3.1.2-5]
-			if !s.ended {
-				over, kicked = s, s.conn.Load()
-				s.endLocked()
-			}
-			s.mu.Unlock()
-			s = nil
-		}
+	cl, err := b.claimLocked(nc, u.now)
+	if err != nil {
+		b.reg.Unlock()
+		return err
 	}
-	present := s != nil
-	if !present {
-		if len(b.sessions) >= b.cfg.MaxSessions && b.sessions[key] == nil {
-			b.reg.Unlock()
-			return refuse(ReasonQuotaExceeded, "too many sessions")
-		}
-		s = &session{b: b, id: nc.id}
-		s.mu.Lock()
-		s.user = c.who.User
-		b.sessions[key] = s
-		b.stats.Sessions.Add(1)
-	}
+	s := cl.s
 	before := s.standingLocked()
-	if present {
-		kicked = s.conn.Load()
-		if kicked == nil {
-			b.stats.Offline.Add(-1)
-		}
-		// [MQTT-3.1.3-9]; without a delay the will of the old connection is due
-		if kicked != nil && s.will != nil && s.will.Delay == 0 {
-			wills = append(wills, s.will)
-		}
+	var due *WillRecord // without a delay the will of the connection that is taken over is due [MQTT-3.1.3-9]
+	if cl.present && cl.kicked != nil && s.will != nil && s.will.Delay == 0 {
+		due = s.will
 	}
-	s.attachLocked(u, nc, present)
+	s.attachLocked(u, nc, cl.present)
 	after := s.standingLocked()
 	subs := s.subsLocked()
 	s.mu.Unlock()
 	b.reg.Unlock()
 
 	b.stats.Connected.Add(1)
-	if kicked != nil { // [MQTT-3.1.4-3]
+	if cl.kicked != nil { // [MQTT-3.1.4-3]
 		b.stats.Takeovers.Add(1)
-		kicked.stop(&Refusal{reasonTakenOver, "another connection took over"})
+		cl.kicked.stop(&Refusal{reasonTakenOver, "another connection took over"})
 	}
-	if over != nil {
-		b.finish(over)
+	if cl.over != nil {
+		b.finish(cl.over)
 	}
-	if present {
-		b.restand(subs, before, after)
-	}
-	for _, w := range wills {
-		b.publishWill(w)
+	b.restand(subs, before, after)
+	if due != nil {
+		b.publishWill(due)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
@@ -25,7 +26,7 @@ func (s *Sessions) Load(each func(mqttfront.SessionRecord, mqttfront.SessionLog)
 	for _, l := range logs {
 		l.mu.Lock()
 		rec := l.rec
-		rec.Subs = slices.Collect(maps.Values(l.subs))
+		rec.Subs = slices.Clone(l.subs)
 		l.mu.Unlock()
 		each(rec, l)
 	}
@@ -51,7 +52,7 @@ type sessionLog struct {
 
 	mu      sync.Mutex
 	rec     mqttfront.SessionRecord
-	subs    map[string]mqttfront.SubscriptionRecord
+	subs    []mqttfront.SubscriptionRecord // by filter
 	inbound map[uint16]struct{}
 	queue   []mqttfront.Entry // by rising position; those without Msg are removed
 	head    int               // of queue
@@ -67,16 +68,26 @@ func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
 func (l *sessionLog) Subscribe(sub mqttfront.SubscriptionRecord) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.subs == nil {
-		l.subs = make(map[string]mqttfront.SubscriptionRecord)
+	i, found := l.subLocked(sub.Filter)
+	if found {
+		l.subs[i] = sub
+		return
 	}
-	l.subs[sub.Filter] = sub
+	l.subs = slices.Insert(l.subs, i, sub)
+}
+
+func (l *sessionLog) subLocked(filter string) (int, bool) {
+	return slices.BinarySearchFunc(l.subs, filter, func(s mqttfront.SubscriptionRecord, f string) int {
+		return strings.Compare(s.Filter, f)
+	})
 }
 
 func (l *sessionLog) Unsubscribe(filter string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.subs, filter)
+	if i, found := l.subLocked(filter); found {
+		l.subs = slices.Delete(l.subs, i, i+1)
+	}
 }
 
 func (l *sessionLog) Append(e mqttfront.Entry) {
