@@ -1,0 +1,96 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+)
+
+func notYet(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
+// TestAloneThenSwarm has a node serve clients alone, two others make a swarm of their own, and then a fourth that
+// knows both sides. Nothing is restarted: who was subscribed hears the other side, and what was retained on one
+// side is known on the other.
+func TestAloneThenSwarm(t *testing.T) {
+	long(t)
+	alone := newNode(t, "alone", "--open")
+	alone.start()
+	alone.ready()
+	pair := startSwarm(t, 2, setup{})
+
+	here, there := connect(t, alone.mqtt), connect(t, pair[1].mqtt)
+	for _, side := range []struct {
+		name string
+		c    *client
+	}{{"here", here}, {"there", there}} {
+		side.c.subscribe(2, "talk/#", "+/root", "$share/group/turns/#")
+		side.c.retain("kept/"+side.name, "by "+side.name, 1)
+		side.c.retain("both/x", "by "+side.name, 1) // there is later
+		side.c.publish("talk/alone", side.name, 1)
+		if got := side.c.wait(t, 1)[0].payload; got != side.name {
+			t.Fatalf("%q came %s before the sides met", got, side.name)
+		}
+	}
+
+	bridge := newNode(t, "bridge", "--open", "--bootstrap", alone.status().Addresses[0], "--bootstrap", pair[0].status().Addresses[0])
+	bridge.start()
+	bridge.ready()
+	all := append([]*node{alone, bridge}, pair...)
+	meet(t, all...)
+
+	t.Run("standing subscriptions", func(t *testing.T) {
+		for i, from := range all {
+			pub := connect(t, from.mqtt)
+			for qos := range byte(3) {
+				for _, topic := range []string{fmt.Sprintf("talk/%d", i), fmt.Sprintf("first%d/root", i)} {
+					pub.publish(topic, numbered(int(qos)), qos)
+				}
+			}
+		}
+		each := 1 + 2*3*len(all)
+		for name, c := range map[string]*client{"here": here, "there": there} {
+			seen := map[message]int{}
+			for _, m := range c.wait(t, each) {
+				seen[m]++
+			}
+			if len(seen) != each {
+				t.Errorf("%d different messages came %s, want %d: %v", len(seen), name, each, seen)
+			}
+		}
+	})
+	t.Run("retained messages", func(t *testing.T) {
+		for _, n := range all {
+			eventually(t, patience, func() error { // the sides tell one another what they have
+				c := connect(t, n.mqtt)
+				defer c.bye()
+				c.subscribe(1, "kept/#", "both/#")
+				fence := fmt.Sprintf("fence/%s", clientID())
+				c.subscribe(1, fence)
+				c.publish(fence, fenceText, 1)
+				got := c.until(t, patience, "the fence", func(got []message) bool { return len(got) > 0 && got[len(got)-1].topic == fence })
+				has := map[string]string{}
+				for _, m := range got {
+					has[m.topic] = m.payload
+				}
+				if has["kept/here"] != "by here" || has["kept/there"] != "by there" || has["both/x"] != "by there" {
+					return notYet("%s has %v", n.name, has)
+				}
+				return nil
+			})
+		}
+	})
+	t.Run("shared subscriptions", func(t *testing.T) {
+		const n = 40
+		before := map[*client]int{here: len(here.all()), there: len(there.all())}
+		connect(t, bridge.mqtt).series("turns/x", 1, n)
+		eventually(t, patience, func() error {
+			sum := 0
+			for c, b := range before {
+				sum += len(c.all()) - b
+			}
+			if sum != n {
+				return notYet("%d messages came to the group, want %d", sum, n)
+			}
+			return nil
+		})
+	})
+}

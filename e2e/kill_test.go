@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"syscall"
+	"testing"
+	"time"
+)
+
+// failOver is how soon traffic goes on after a rendezvous was killed.
+const failOver = 5 * time.Second
+
+// TestKilledRendezvous kills the rendezvous of a topic while messages flow, as a power cut does: traffic goes on
+// at the next member of the set, and nothing that was acknowledged is lost, since who publishes keeps it until it
+// has arrived. Then the node comes back.
+func TestKilledRendezvous(t *testing.T) {
+	long(t)
+	for _, c := range []struct {
+		name string
+		n    int
+		end  func(*node)
+	}{
+		{"of three", 3, (*node).kill},
+		{"of four", 4, (*node).kill},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			nodes := startSwarm(t, c.n, setup{})
+			from, to, victim := nodes[0], nodes[1], nodes[2]
+			tr := startTraffic(t, from, to, topicAt(t, from, victim, "kill"))
+			tr.flows(50)
+			before := tr.count()
+			victim.kill()
+			tr.goesOn(before, failOver)
+			tr.flows(50)
+			for _, n := range nodes[:2] {
+				if r := n.rendezvous(tr.topics[0].topic); r == victim.id || r == "" {
+					t.Errorf("%s still takes the dead node for the rendezvous, or none: %q", n.name, r)
+				}
+			}
+			victim.start()
+			victim.ready()
+			meet(t, nodes...)
+			tr.flows(50)
+			crossing(t, victim, to, "killed/back")
+			crossing(t, from, victim, "killed/back")
+			for topic, got := range tr.end() {
+				t.Logf("%s: %d messages, %d of them twice", topic, len(got), twice(got))
+			}
+		})
+	}
+}
+
+// TestFrozenRendezvous stops a rendezvous without ending it, so that its connections stand and say nothing: its
+// leases run out.
+func TestFrozenRendezvous(t *testing.T) {
+	long(t)
+	nodes := startSwarm(t, 3, setup{})
+	from, to, victim := nodes[0], nodes[1], nodes[2]
+	tr := startTraffic(t, from, to, topicAt(t, from, victim, "frozen"))
+	tr.flows(50)
+	victim.signal(syscall.SIGSTOP)
+	t.Cleanup(func() { victim.signal(syscall.SIGCONT) })
+	before := tr.count()
+	tr.goesOn(before, 2*failOver) // a lease, and what the machine takes
+	tr.flows(50)
+	victim.signal(syscall.SIGCONT)
+	meet(t, nodes...)
+	tr.flows(50)
+	for topic, got := range tr.end() {
+		t.Logf("%s: %d messages, %d of them twice", topic, len(got), twice(got))
+	}
+}
+
+// twice counts the messages that came more than once.
+func twice(got []message) (n int) {
+	seen := map[string]bool{}
+	for _, m := range got {
+		if seen[m.payload] {
+			n++
+		}
+		seen[m.payload] = true
+	}
+	return n
+}
