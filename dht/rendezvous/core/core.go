@@ -240,6 +240,7 @@ type Node struct {
 
 	pulls      int            // locations that wait for what they inherit
 	detours    int            // messages that this node's own subscribers get from the rendezvous
+	waiting    int            // messages that wait at locations
 	outCount   int            // messages in the outbox
 	unaccepted fifo[*pending] // messages that are not acknowledged because it is full
 
@@ -329,6 +330,9 @@ func (n *Node) Tick() {
 	full := n.changed || n.now >= n.nextFull
 	if full {
 		n.changed, n.nextFull = false, n.now+fullTick
+	}
+	if full {
+		n.forgetPeers()
 	}
 	n.tickRoutes(full)
 	n.tickLocations(full)

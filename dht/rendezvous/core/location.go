@@ -276,6 +276,9 @@ func (n *Node) adopt(l *location, set Set) {
 
 // review decides anew what this node is to a location, after its set or somebody's reach has changed.
 func (n *Node) review(l *location) {
+	if n.locations[l.at] != l {
+		return
+	}
 	n.watch(l)
 	if l.phase == founding || l.phase == filling {
 		if l.phase == filling && (!n.inReach(l.filler) || n.now-l.since > 2*changeTime) {
@@ -333,9 +336,12 @@ func (n *Node) settle(l *location) {
 		}
 	}
 	if !l.pulling && l.waiting.len() > 0 {
-		for _, a := range l.waiting.takeAll() {
+		all := l.waiting.takeAll()
+		n.waiting -= len(all)
+		for _, a := range all {
 			n.arrive(l, a)
 		}
+		n.acceptMore()
 	}
 }
 
@@ -351,6 +357,7 @@ func (n *Node) drop(l *location) {
 	}
 	n.cfg.Retained.Drop(l.at)
 	calls, waiting := l.calls, l.waiting.takeAll()
+	n.waiting -= len(waiting)
 	l.calls = nil
 	for _, r := range l.registers {
 		r.over = true

@@ -187,15 +187,12 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 		}
 		p := n.peers[id]
 		switch {
-		case p == nil && len(n.peers) >= 4*n.cfg.Small:
+		case p == nil && (k.GetLeft() || len(n.peers) >= 4*n.cfg.Small || n.successor(id, k.GetLife())):
 			continue
 		case p == nil:
-			if n.successor(id, k.GetLife()) {
-				continue
-			}
 			p = n.addPeer(id)
-			p.addresses, p.life, p.left = bounded(k.GetAddresses()), k.GetLife(), k.GetLeft()
-			if !p.left && !n.large() {
+			p.addresses, p.life = bounded(k.GetAddresses()), k.GetLife()
+			if !n.large() {
 				n.out = append(n.out, Effect{Kind: Dial, To: id, Addresses: p.addresses})
 			}
 		case k.GetLife() > p.life:
@@ -226,6 +223,21 @@ func (n *Node) successor(id NodeID, life uint64) bool {
 		}
 	}
 	return false
+}
+
+// forgetPeers forgets nodes that nobody waits for any more.
+func (n *Node) forgetPeers() {
+	n.ordered = slices.DeleteFunc(n.ordered, func(p *peer) bool {
+		old := n.now-p.since > MaxHold || (p.left || p.gone) && n.now-p.since > MinHold
+		if p.up || !old || p.owed > 0 {
+			return false
+		}
+		delete(n.peers, p.id)
+		if !p.gone { // else the peer is here under another name
+			n.out = append(n.out, Effect{Kind: Forget, To: p.id})
+		}
+		return true
+	})
 }
 
 // bounded keeps a few addresses of a sane length.

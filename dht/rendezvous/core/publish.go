@@ -320,7 +320,7 @@ func (n *Node) acceptWhenRoom(e *pending) {
 }
 
 func (n *Node) outboxRoom() bool {
-	return n.outCount < n.cfg.Limits.Outbox && n.cfg.Custody.Bytes() < n.cfg.Limits.OutboxBytes
+	return n.outCount < n.cfg.Limits.Outbox && n.waiting < n.cfg.Limits.Waiting && n.cfg.Custody.Bytes() < n.cfg.Limits.OutboxBytes
 }
 
 func (n *Node) acceptMore() {

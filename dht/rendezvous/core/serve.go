@@ -93,6 +93,7 @@ func (n *Node) wait(l *location, a *arrival) {
 		a.m = a.m.Clone()
 	}
 	l.waiting.push(a)
+	n.waiting++
 }
 
 // passOn sends a message to whoever can deal with it.
