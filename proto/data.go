@@ -2,6 +2,7 @@ package proto
 
 import (
 	"errors"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -163,10 +164,17 @@ func (d *Deliver) append(b []byte, now time.Time) []byte {
 
 // field is one field of a protobuf message as it was read.
 type field struct {
-	num   protowire.Number
+	tag   uint64 // its number and wire type: a known number with another type is a field that is not known
 	num64 uint64 // of a varint or a fixed64
 	bytes []byte // of a length-delimited field: aliases the input
 }
+
+// The wire types that our fields have, as they stand in a tag.
+const (
+	wireVarint  = uint64(protowire.VarintType)
+	wireFixed64 = uint64(protowire.Fixed64Type)
+	wireBytes   = uint64(protowire.BytesType)
+)
 
 // nextField splits a field off b.
 func nextField(b []byte) (f field, rest []byte, err error) {
@@ -175,7 +183,7 @@ func nextField(b []byte) (f field, rest []byte, err error) {
 		return f, nil, protowire.ParseError(n)
 	}
 	b = b[n:]
-	f.num = num
+	f.tag = protowire.EncodeTag(num, typ)
 	switch typ {
 	case protowire.VarintType:
 		f.num64, n = protowire.ConsumeVarint(b)
@@ -184,8 +192,7 @@ func nextField(b []byte) (f field, rest []byte, err error) {
 	case protowire.BytesType:
 		f.bytes, n = protowire.ConsumeBytes(b)
 	default:
-		n = protowire.ConsumeFieldValue(num, typ, b)
-		f.num = 0 // no field of ours has such a type
+		n = protowire.ConsumeFieldValue(num, typ, b) // no field of ours has such a type
 	}
 	if n < 0 {
 		return f, nil, protowire.ParseError(n)
@@ -204,6 +211,7 @@ var (
 	errNode       = errors.New("a node's name has 16 to 80 bytes")
 	errHops       = errors.New("passed on too often")
 	errGroups     = errors.New("too many groups")
+	errGroup      = errors.New("no name of a shared subscription")
 	errIdentity   = errors.New("a message that must not be lost has an identity, of two parts")
 	maxTopicDepth = 65535
 )
@@ -219,21 +227,21 @@ func decodeMessage(b []byte, now time.Time) (*Message, error) {
 			return nil, err
 		}
 		b = rest
-		switch f.num {
-		case 1:
+		switch f.tag {
+		case 1<<3 | wireBytes:
 			m.Topic = alias(f.bytes)
-		case 2:
+		case 2<<3 | wireBytes:
 			m.Payload = f.bytes
-		case 3:
+		case 3<<3 | wireBytes:
 			m.Properties = f.bytes
-		case 4:
+		case 4<<3 | wireVarint:
 			if f.num64 > 2 {
 				return nil, errQoS
 			}
 			m.QoS = byte(f.num64)
-		case 5:
+		case 5<<3 | wireVarint:
 			m.Retain = f.num64 != 0
-		case 6:
+		case 6<<3 | wireVarint:
 			m.Expires = ExpiresAt(f.num64, now)
 		}
 	}
@@ -258,42 +266,42 @@ func (p *Publish) decode(b []byte, now time.Time) error {
 			return err
 		}
 		b = rest
-		switch f.num {
-		case 1:
+		switch f.tag {
+		case 1<<3 | wireBytes:
 			if len(f.bytes) != LocationSize {
 				return errLocation
 			}
 			copy(p.Location[:], f.bytes)
-		case 2:
+		case 2<<3 | wireVarint:
 			if f.num64 > uint64(maxTopicDepth) { //nolint:gosec // a constant
 				return errDepth
 			}
 			p.Depth = int(f.num64) //nolint:gosec // bounded
-		case 3:
+		case 3<<3 | wireBytes:
 			if p.Message, err = decodeMessage(f.bytes, now); err != nil {
 				return err
 			}
-		case 4:
+		case 4<<3 | wireFixed64:
 			p.Epoch = f.num64
-		case 5:
+		case 5<<3 | wireVarint:
 			p.Seq = f.num64
-		case 6:
+		case 6<<3 | wireVarint:
 			p.Released = f.num64
-		case 7:
+		case 7<<3 | wireVarint:
 			p.Served = f.num64 != 0
-		case 8:
+		case 8<<3 | wireVarint:
 			p.Echo = f.num64 != 0
-		case 9:
+		case 9<<3 | wireBytes:
 			if len(f.bytes) < MinNodeSize || len(f.bytes) > MaxNodeSize {
 				return errNode
 			}
 			p.Origin = string(f.bytes)
-		case 10:
+		case 10<<3 | wireVarint:
 			if f.num64 > MaxHops {
 				return errHops
 			}
 			p.Hops = int(f.num64) //nolint:gosec // bounded
-		case 11:
+		case 11<<3 | wireVarint:
 			p.Age = time.Duration(min(f.num64, maxExpiry)) * time.Millisecond //nolint:gosec // bounded
 		}
 	}
@@ -307,23 +315,23 @@ func (d *Deliver) decode(b []byte, now time.Time) error {
 			return err
 		}
 		b = rest
-		switch f.num {
-		case 1:
+		switch f.tag {
+		case 1<<3 | wireBytes:
 			if len(f.bytes) != LocationSize {
 				return errLocation
 			}
 			copy(d.Location[:], f.bytes)
-		case 2:
+		case 2<<3 | wireBytes:
 			if d.Message, err = decodeMessage(f.bytes, now); err != nil {
 				return err
 			}
-		case 3:
+		case 3<<3 | wireFixed64:
 			d.Epoch = f.num64
-		case 4:
+		case 4<<3 | wireVarint:
 			d.Seq = f.num64
-		case 5:
+		case 5<<3 | wireVarint:
 			d.Plain = f.num64 != 0
-		case 6:
+		case 6<<3 | wireBytes:
 			if len(d.Groups) == maxGroups {
 				return errGroups
 			}
@@ -332,9 +340,9 @@ func (d *Deliver) decode(b []byte, now time.Time) error {
 				return err
 			}
 			d.Groups = append(d.Groups, g)
-		case 7:
+		case 7<<3 | wireVarint:
 			d.Forget = f.num64
-		case 8:
+		case 8<<3 | wireFixed64:
 			d.Stamp = f.num64
 		}
 	}
@@ -354,12 +362,15 @@ func decodeGroup(b []byte) (g Group, err error) {
 			return g, err
 		}
 		b = rest
-		switch f.num {
-		case 1:
+		switch f.tag {
+		case 1<<3 | wireBytes:
 			g.Name = string(f.bytes)
-		case 2:
+		case 2<<3 | wireBytes:
 			g.Filter = string(f.bytes)
 		}
+	}
+	if g.Name == "" || strings.ContainsAny(g.Name, "/+#") || !validString([]byte(g.Name)) { // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+		return g, errGroup
 	}
 	return g, topic.ValidFilter(g.Filter, topic.Limits{})
 }

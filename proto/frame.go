@@ -29,7 +29,7 @@ const (
 
 // What is ours to tune.
 const (
-	// MaxFrame bounds a frame's body, in bytes: the largest message that a broker may be told to accept, and
+	// MaxFrame bounds a frame's kind and body, in bytes: the largest message that a broker may be told to accept, and
 	// room for what surrounds it. A longer one ends the stream before anything is allocated for it.
 	MaxFrame = 17 << 20
 	// SoftFrame is where a sender that packs many small things into a frame begins another.
@@ -210,7 +210,8 @@ func kindOfRest(frame any) Kind {
 }
 
 // AppendFrame appends a frame to b: the length of kind and body as a varint, the kind as a varint, the body.
-// now turns points in time into what is left of them. It panics on a type that is no frame.
+// now turns points in time into what is left of them. A frame that no receiver would take, longer than MaxFrame
+// or with a string that is not UTF-8, is left out: b comes back as it was. It panics on a type that is no frame.
 func AppendFrame(b []byte, frame any, now time.Time) []byte {
 	kind := KindOf(frame)
 	if kind == 0 {
@@ -225,9 +226,16 @@ func AppendFrame(b []byte, frame any, now time.Time) []byte {
 	case *Deliver:
 		b = f.append(b, now)
 	case gproto.Message:
-		b, _ = gproto.MarshalOptions{Deterministic: true}.MarshalAppend(b, f) // fails on invalid UTF-8 alone, which nobody sends
+		out, err := gproto.MarshalOptions{Deterministic: true}.MarshalAppend(b, f)
+		if err != nil { // invalid UTF-8
+			return b[:start]
+		}
+		b = out
 	}
 	n := len(b) - start - 1
+	if n > MaxFrame {
+		return b[:start]
+	}
 	if n < 0x80 {
 		b[start] = byte(n)
 		return b
@@ -286,6 +294,11 @@ func Decode(kind Kind, body []byte, now time.Time) (any, error) {
 		return nil, nil
 	}
 	m := make()
+	if len(body) > uncountedBody {
+		if err := checkElements(body, m.ProtoReflect().Descriptor()); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
+	}
 	if err := gproto.Unmarshal(body, m); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}

@@ -1,0 +1,137 @@
+package proto
+
+import (
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// The values of the table: short, and each different from its neighbours, so that mixed-up fields show.
+const (
+	nodeA = "\x01\x02\x03\x04\x05\x06\x07\x08peer-one"
+	nodeB = "\x11\x12\x13\x14\x15\x16\x17\x18peer-two"
+)
+
+var (
+	loc       = [LocationSize]byte{0: 0xaa, 31: 0xbb}
+	placeA    = &pb.Place{Prefix: "a", Depth: 1}
+	placeAB   = &pb.Place{Prefix: "a/b", Depth: 2}
+	set       = &pb.Set{Version: 3, Members: [][]byte{[]byte(nodeA), []byte(nodeB)}}
+	known     = []*pb.Known{{Node: []byte(nodeB), Addresses: []string{"/ip4/10.0.0.1/tcp/7883", "/ip6/::1/tcp/1"}, Left: true, Life: 5}}
+	ballot    = &pb.Ballot{Round: 2, Node: []byte(nodeA)}
+	ranges    = []*pb.Ranges{{Epoch: 0x0102030405060708, Ranges: []*pb.Range{{From: 1, To: 1}, {From: 3, To: 300}}}}
+	pbMessage = &pb.Message{Topic: "a/b", Payload: []byte("on"), Properties: []byte{1, 1}, Qos: 2, Retain: true, ExpiresMs: 1001}
+	retained  = []*pb.RetainedMessage{{Message: pbMessage, Stamp: 0x1000, Epoch: 9, Seq: 8, Cleared: true, AgeMs: 7}}
+	custody   = []*pb.Custody{{Message: pbMessage, Epoch: 9, Seq: 8, Stamp: 0x1000, Shares: []*pb.Custody_Share{
+		{Node: []byte(nodeB), Plain: true, Groups: []*pb.Group{{Name: "g", Filter: "a/+"}}, Stored: true, HoldS: 600}}}}
+	registration = &pb.Registration{Owner: []byte(nodeB), Seq: 6, Base: 5, Interests: []*pb.Interest{
+		{Filter: "a/#", Plain: true, Qos: 1, HoldS: 600, Groups: []*pb.GroupInterest{{Name: "g", Qos: 2, Members: 3, Online: true}}}}}
+)
+
+type frameCase struct {
+	name  string
+	frame any
+	hex   string // of the whole frame: length, kind, body
+}
+
+// frames is every kind of frame with all its fields set, and the data frames with none as well. The hex was
+// held against protoc's encoding of the same values.
+func frames() []frameCase {
+	full := &Message{Topic: "a/b", Payload: []byte("on"), Properties: []byte{1, 1}, QoS: 2, Retain: true, Expires: now.Add(time.Second)}
+	return []frameCase{
+		{"Hello", &pb.Hello{Node: []byte(nodeA), Version: 1, Life: 4, Addresses: []string{"/ip4/10.0.0.2/tcp/7883"}, Known: known}, `
+			6f010a100102030405060708706565722d6f6e651001180422162f6970342f31302e302e302e322f7463702f37383833
+			2a3e0a101112131415161718706565722d74776f12162f6970342f31302e302e302e312f7463702f37383833120e2f69
+			70362f3a3a312f7463702f3118012005`},
+		{"Nodes", &pb.Nodes{Known: known}, `
+			41020a3e0a101112131415161718706565722d74776f12162f6970342f31302e302e302e312f7463702f37383833120e
+			2f6970362f3a3a312f7463702f3118012005`},
+		{"Lease", &pb.Lease{Ask: 1, Granted: 2, ForMs: 5000}, `1603090100000000000000110200000000000000188827`},
+		{"Ack", &pb.Ack{Ops: []uint64{1, 1 << 62}}, `0d040a0a01808080808080808040`},
+		{"Publish", &Publish{Message: full, Location: loc, Depth: 2, Epoch: 9, Seq: 8, Released: 7, Age: 1500 * time.Millisecond,
+			Origin: nodeA, Hops: 4, Served: true, Echo: true}, `
+			63050a20aa000000000000000000000000000000000000000000000000000000000000bb10021a140a03612f6212026f
+			6e1a0201012002280130e90721090000000000000028083007380140014a100102030405060708706565722d6f6e6550
+			0458dc0b`},
+		{"Publish of nothing", &Publish{Message: &Message{Topic: "t"}}, `28050a2000000000000000000000000000000000000000000000000000000000000000001a030a0174`},
+		{"PublishAck", &pb.PublishAck{Taken: ranges, Kept: ranges[:1]}, `
+			31060a160908070605040302011204080110011205080310ac0212160908070605040302011204080110011205080310
+			ac02`},
+		{"Deliver", &Deliver{Message: full, Location: loc, Epoch: 9, Seq: 8, Forget: 7, Stamp: 0x1000,
+			Groups: []Group{{"g", "a/+"}, {"h", "#"}}, Plain: true}, `
+			63070a20aa000000000000000000000000000000000000000000000000000000000000bb12140a03612f6212026f6e1a
+			0201012002280130e9071909000000000000002008280132080a01671203612f2b32060a016812012338074100100000
+			00000000`},
+		{"Deliver of nothing", &Deliver{Message: &Message{Topic: "t"}}, `28070a20000000000000000000000000000000000000000000000000000000000000000012030a0174`},
+		{"DeliverAck", &pb.DeliverAck{Stored: ranges, Done: ranges}, `
+			31080a160908070605040302011204080110011205080310ac0212160908070605040302011204080110011205080310
+			ac02`},
+		{"Forget", &pb.Forget{Epochs: []*pb.Forget_Epoch{{Epoch: 9, Upto: 8, Closed: true}}}, `10090a0d09090000000000000010081801`},
+		{"Register", &pb.Register{Place: placeA, Registration: registration, Hops: 1}, `
+			3b0a0a050a01611001122f0a101112131415161718706565722d74776f1006180522170a03612f231001180122090a01
+			6710021803200128d8041801`},
+		{"RegisterAck", &pb.RegisterAck{Place: placeA, Owner: []byte(nodeB), Seq: 6, Set: set, Local: true, Resend: true}, `
+			480b0a050a0161100112101112131415161718706565722d74776f18062226080312100102030405060708706565722d
+			6f6e6512101112131415161718706565722d74776f28013001`},
+		{"Replicate", &pb.Replicate{Op: 10, Place: placeA, Set: set, Registrations: []*pb.Registration{registration}, Sync: true, Children: []*pb.Place{placeAB}}, `
+			6e0c080a12050a016110011a26080312100102030405060708706565722d6f6e6512101112131415161718706565722d
+			74776f222f0a101112131415161718706565722d74776f1006180522170a03612f231001180122090a01671002180320
+			0128d804280132070a03612f621002`},
+		{"Found", &pb.Found{Op: 10, Place: placeA, Set: set}, `
+			320d080a12050a016110011a26080312100102030405060708706565722d6f6e6512101112131415161718706565722d
+			74776f`},
+		{"FoundAck", &pb.FoundAck{Op: 10, Place: placeA, Set: set}, `
+			320e080a12050a016110011a26080312100102030405060708706565722d6f6e6512101112131415161718706565722d
+			74776f`},
+		{"Prepare", &pb.Prepare{Place: placeA, Version: 4, Ballot: ballot}, `200f0a050a0161100110041a14080212100102030405060708706565722d6f6e65`},
+		{"Promise", &pb.Promise{Place: placeA, Version: 4, Ballot: ballot, Ok: true, Set: set, Promised: ballot, Accepted: ballot, AcceptedMembers: set.Members}, `
+			9a01100a050a0161100110041a14080212100102030405060708706565722d6f6e6520012a2608031210010203040506
+			0708706565722d6f6e6512101112131415161718706565722d74776f3214080212100102030405060708706565722d6f
+			6e653a14080212100102030405060708706565722d6f6e6542100102030405060708706565722d6f6e65421011121314
+			15161718706565722d74776f`},
+		{"Accept", &pb.Accept{Place: placeA, Version: 4, Ballot: ballot, Members: set.Members}, `
+			44110a050a0161100110041a14080212100102030405060708706565722d6f6e6522100102030405060708706565722d
+			6f6e6522101112131415161718706565722d74776f`},
+		{"Accepted", &pb.Accepted{Place: placeA, Version: 4, Ballot: ballot, Ok: true}, `22120a050a0161100110041a14080212100102030405060708706565722d6f6e652001`},
+		{"SetNews", &pb.SetNews{Place: placeA, Set: set, Rendezvous: []byte(nodeA)}, `
+			42130a050a016110011226080312100102030405060708706565722d6f6e6512101112131415161718706565722d7477
+			6f1a100102030405060708706565722d6f6e65`},
+		{"Transfer", &pb.Transfer{Op: 10, Place: placeA, Registrations: []*pb.Registration{registration}, Retained: retained, Children: []*pb.Place{placeAB},
+			Custody: custody, Seen: []*pb.Seen{{Epoch: 9, Upto: 8, Ranges: ranges[0].Ranges}}}, `
+			df0114080a12050a016110011a2f0a101112131415161718706565722d74776f1006180522170a03612f231001180122
+			090a016710021803200128d804222e0a140a03612f6212026f6e1a0201012002280130e9071100100000000000001909
+			000000000000002008280130072a070a03612f621002324f0a140a03612f6212026f6e1a0201012002280130e9071109
+			00000000000000180822230a101112131415161718706565722d74776f10011a080a01671203612f2b200128d8042900
+			100000000000003a1809090000000000000010081a04080110011a05080310ac02`},
+		{"HandOver", &pb.HandOver{Op: 10, Place: placeA, Set: set, Inheritors: [][]byte{[]byte(nodeB)}}, `
+			4415080a12050a016110011a26080312100102030405060708706565722d6f6e6512101112131415161718706565722d
+			74776f22101112131415161718706565722d74776f`},
+		{"Inherit", &pb.Inherit{Place: placeA, Have: []*pb.Seq{{Owner: []byte(nodeB), Seq: 6}}}, `1e160a050a0161100112140a101112131415161718706565722d74776f1006`},
+		{"Inherited", &pb.Inherited{Place: placeA, Set: set, Registrations: []*pb.Registration{registration}, Gone: [][]byte{[]byte(nodeA)}}, `
+			73170a050a016110011226080312100102030405060708706565722d6f6e6512101112131415161718706565722d7477
+			6f1a2f0a101112131415161718706565722d74776f1006180522170a03612f231001180122090a016710021803200128
+			d80422100102030405060708706565722d6f6e65`},
+		{"NoInterest", &pb.NoInterest{Place: placeA}, `08180a050a01611001`},
+		{"Wake", &pb.Wake{Op: 10, Places: []*pb.Place{placeA, placeAB}}, `1319080a12050a0161100112070a03612f621002`},
+		{"Sync", &pb.Sync{Op: 10, Place: placeA, Hops: 1}, `0c1a080a12050a016110011801`},
+		{"Retain", &pb.Retain{Op: 10, Place: placeA, Retained: retained}, `
+			3a1b080a12050a016110011a2e0a140a03612f6212026f6e1a0201012002280130e90711001000000000000019090000
+			0000000000200828013007`},
+		{"RetainedQuery", &pb.RetainedQuery{Op: 10, Filter: "a/#", Places: []*pb.Place{placeA}, Tries: 1}, `111c080a1203612f231a050a016110012001`},
+		{"RetainedReply", &pb.RetainedReply{Op: 10, Retained: retained, Children: []*pb.Place{placeAB},
+			Elsewhere: []*pb.SetNews{{Place: placeA, Set: set, Rendezvous: []byte(nodeB)}}, Last: true}, `
+			81011d080a122e0a140a03612f6212026f6e1a0201012002280130e90711001000000000000019090000000000000020
+			08280130071a070a03612f62100222410a050a016110011226080312100102030405060708706565722d6f6e65121011
+			12131415161718706565722d74776f1a101112131415161718706565722d74776f2801`},
+		{"Child", &pb.Child{Op: 10, Parent: placeA, Child: placeAB, Hops: 1}, `151e080a12050a016110011a070a03612f6210022001`},
+		{"Copy", &pb.Copy{Op: 10, Place: placeA, Custody: custody}, `
+			5b1f080a12050a016110011a4f0a140a03612f6212026f6e1a0201012002280130e90711090000000000000018082223
+			0a101112131415161718706565722d74776f10011a080a01671203612f2b200128d804290010000000000000`},
+		{"CopyDone", &pb.CopyDone{Place: placeA, Done: []*pb.CopyDone_Share{{Epoch: 9, Seq: 8, Node: []byte(nodeB)}}}, `27200a050a01611001121d09090000000000000010081a101112131415161718706565722d74776f`},
+		{"Digest", &pb.Digest{Place: placeA, Set: set, Have: []*pb.Seq{{Owner: []byte(nodeB), Seq: 6}}, Answer: true, Retained: 0xfeed}, `
+			51210a050a016110011226080312100102030405060708706565722d6f6e6512101112131415161718706565722d7477
+			6f1a140a101112131415161718706565722d74776f1006200129edfe000000000000`},
+		{"Leaving", &pb.Leaving{Node: []byte(nodeA)}, `13220a100102030405060708706565722d6f6e65`},
+		{"Recall", &pb.Recall{Stored: ranges}, `19230a160908070605040302011204080110011205080310ac02`},
+	}
+}
