@@ -21,6 +21,7 @@ type ackWait struct {
 	qos      byte
 	accepted bool
 	stored   bool // what this node itself keeps of it is safe
+	ready    bool // both, and its acknowledgement may go out in its turn
 }
 
 func (r *ackRing) at(i int) *ackWait { return &r.ring[(r.head+i)%len(r.ring)] }
@@ -52,63 +53,96 @@ func (c *conn) pushAck(w ackWait) {
 // Accepted implements Origin.
 func (c *conn) Accepted(packetID uint16, err error) {
 	c.mu.Lock()
-	qos := byte(0)
-	for i := range c.acks.n { // nearly always the first
-		if w := c.acks.at(i); w.packetID == packetID && !w.accepted {
-			w.accepted = true
-			if err != nil {
-				w.refusal = asRefusal(err, ReasonUnspecified)
-				c.b.stats.Refused.Add(1)
-			}
-			qos = w.qos
-			break
-		}
+	w := c.acks.find(func(w *ackWait) bool { return w.packetID == packetID && !w.accepted })
+	if w == nil {
+		c.mu.Unlock()
+		return
 	}
-	if qos == 1 {
+	w.accepted = true
+	if err != nil {
+		w.refusal = asRefusal(err, ReasonUnspecified)
+		c.b.stats.Refused.Add(1)
+	}
+	second := w.stored && w.qos == 2
+	if w.stored && w.qos == 1 {
+		w.ready = true
 		c.releaseLocked()
 	}
 	c.mu.Unlock()
-	if qos == 2 {
-		c.accepted2(packetID, err)
+	if second {
+		c.ready2(packetID)
 	}
 }
 
-// accepted2 notes in the session that a QoS 2 message is accepted, and acknowledges it.
-func (c *conn) accepted2(packetID uint16, err error) {
+// stored says that what this node itself keeps of the messages before upTo is safe, or can't be made so.
+func (c *conn) stored(upTo uint64, err error) {
+	var second []uint16
+	c.mu.Lock()
+	first := c.acks.pushed - uint64(c.acks.n)
+	for i := 0; i < c.acks.n && first+uint64(i) < upTo; i++ {
+		w := c.acks.at(i)
+		if w.stored {
+			continue
+		}
+		w.stored = true
+		if err != nil && w.refusal == nil {
+			w.refusal = &Refusal{ReasonQuotaExceeded, "the message can't be stored"}
+		}
+		switch {
+		case !w.accepted:
+		case w.qos == 1:
+			w.ready = true
+		default:
+			second = append(second, w.packetID)
+		}
+	}
+	c.releaseLocked()
+	c.mu.Unlock()
+	for _, id := range second {
+		c.ready2(id)
+	}
+}
+
+// ready2 notes in the session that a QoS 2 message is accepted and safe, and only then has it acknowledged, so
+// that the client's PUBREL finds it.
+func (c *conn) ready2(packetID uint16) {
 	s := c.sess
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if in, ok := s.inbound[packetID]; ok {
-		if err != nil {
-			s.forgetInboundLocked(packetID)
-		} else {
-			in.accepted = true
-			s.inbound[packetID] = in
-		}
-	}
 	c.mu.Lock()
+	w := c.acks.find(func(w *ackWait) bool { return w.packetID == packetID && w.qos == 2 && !w.ready })
+	if w == nil {
+		c.mu.Unlock()
+		return
+	}
+	refused := w.refusal != nil
+	in, open := s.inbound[packetID]
+	switch {
+	case !open:
+	case refused:
+		s.forgetInboundLocked(packetID)
+	default:
+		in.accepted = true
+		s.inbound[packetID] = in
+	}
+	w.ready = true
 	c.releaseLocked()
 	c.mu.Unlock()
-	if now := s.conn.Load(); now != nil && now != c && err == nil { // the client came back meanwhile
+	if now := s.conn.Load(); open && !refused && now != nil && now != c { // the client came back meanwhile
 		now.mu.Lock()
 		now.appendAckLocked(typePubrec, packetID, reasonSuccess, "")
 		now.mu.Unlock()
 	}
 }
 
-// stored releases the acknowledgements of the messages before upTo that waited for the store.
-func (c *conn) stored(upTo uint64, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	first := c.acks.pushed - uint64(c.acks.n)
-	for i := 0; i < c.acks.n && first+uint64(i) < upTo; i++ {
-		w := c.acks.at(i)
-		w.stored = true
-		if err != nil && w.refusal == nil {
-			w.refusal = &Refusal{ReasonQuotaExceeded, "the message can't be stored"}
+// find returns the first message for which ok holds, nearly always the very first.
+func (r *ackRing) find(ok func(*ackWait) bool) *ackWait {
+	for i := range r.n {
+		if w := r.at(i); ok(w) {
+			return w
 		}
 	}
-	c.releaseLocked()
+	return nil
 }
 
 // releaseLocked writes the acknowledgements that are due, in the order of the messages [MQTT-4.6.0-2]
@@ -117,7 +151,7 @@ func (c *conn) releaseLocked() {
 	r := &c.acks
 	for r.n > 0 {
 		w := r.at(0)
-		if !w.accepted || !w.stored {
+		if !w.ready {
 			break
 		}
 		kind := byte(typePuback)

@@ -73,7 +73,8 @@ func (b *Broker) ServeWebSocket(l net.Listener, name, path string) error {
 		path = "/{$}"
 	}
 	mux.HandleFunc(path, ln.upgrade)
-	ln.http = &http.Server{Handler: mux, ReadHeaderTimeout: b.cfg.ConnectTimeout, MaxHeaderBytes: 16 << 10}
+	ln.http = &http.Server{Handler: mux, ReadHeaderTimeout: b.cfg.ConnectTimeout,
+		IdleTimeout: b.cfg.ConnectTimeout, MaxHeaderBytes: 16 << 10}
 	if err := b.addListener(ln); err != nil {
 		return err
 	}

@@ -478,3 +478,47 @@ func TestReasonStringsOnRequest(t *testing.T) {
 		t.Errorf("SUBACK %+v", a)
 	}
 }
+
+// TestAcceptedConcurrently: whatever the order in which messages are accepted, acknowledgements keep theirs, and
+// every PUBREL finds its exchange.
+func TestAcceptedConcurrently(t *testing.T) {
+	_, l, addr := start(t, nil)
+	l.refuse = nil
+	const n = 500
+	hold := make(chan struct{})
+	l.hold = hold
+	t.Cleanup(func() { close(hold) })
+	l.seen = func(o mqttfront.Outgoing) { go o.Origin.Accepted(o.PacketID, nil) }
+	for _, props := range [][]byte{nil, sessionExpiry(60)} {
+		pub, _ := connect(t, addr, connectOpts{id: "pub", props: props})
+		go func() {
+			for i := 1; i <= n; i++ {
+				pub.nc.Write(pub.publishPacket(byte(2+2*(i%2)), uint16(i), "a", "v"))
+			}
+		}()
+		next, comps := uint16(1), 0
+		for int(next) <= n || comps < n/2 {
+			pk, err := pub.next(patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch pk.FixedHeader.Type {
+			case packets.Puback, packets.Pubrec:
+				if pk.PacketID != next {
+					t.Fatalf("acknowledgement for %d, want %d", pk.PacketID, next)
+				}
+				next++
+				if pk.FixedHeader.Type == packets.Pubrec {
+					pub.ack(packets.Pubrel, pk.PacketID)
+				}
+			case packets.Pubcomp:
+				if comps++; pk.ReasonCode != 0 {
+					t.Fatalf("PUBCOMP 0x%02x for %d", pk.ReasonCode, pk.PacketID)
+				}
+			default:
+				t.Fatalf("%+v", pk)
+			}
+		}
+		pub.bye()
+	}
+}

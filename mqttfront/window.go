@@ -106,7 +106,7 @@ func (q *fifo) pop() {
 	q.head++
 	switch {
 	case q.head == len(q.list):
-		if cap(q.list) > 64 {
+		if cap(q.list) > 16 {
 			q.list = nil
 		}
 		q.list, q.head = q.list[:0], 0
