@@ -307,6 +307,7 @@ func TestQueueLimits(t *testing.T) {
 	sub.bye()
 	fill(pub, 1, 0, 15) // the newest five go
 	pub.send(pub.publishPacket(0, 0, "a", "QoS 0 does not wait"))
+	pub.silent()
 	o.resume = true
 	sub, _ = connect(t, addr, o)
 	for i := range 10 {
