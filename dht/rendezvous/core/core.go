@@ -86,7 +86,8 @@ const (
 type Limits struct {
 	Outbox         int // messages of this node that nobody else has yet; beyond it, PUBACKs wait
 	OutboxBytes    int
-	Away           int // messages kept for one node that is out of reach; the oldest are dropped
+	Away           int // messages kept for one node that is out of reach or has them itself; the oldest are dropped
+	Custody        int // messages beyond which publishers' nodes are not relieved of theirs
 	Unsettled      int // messages kept at a location that lacks a majority; the oldest are dropped
 	Waiting        int // messages that wait at a location until it can serve; beyond it, QoS 0 is dropped
 	Locations      int // locations that this node keeps state for
@@ -99,7 +100,7 @@ type Limits struct {
 
 // DefaultLimits returns limits that fit a Raspberry Pi 3.
 func DefaultLimits() Limits {
-	return Limits{Outbox: 20_000, OutboxBytes: 64 << 20, Away: 20_000, Unsettled: 20_000, Waiting: 20_000,
+	return Limits{Outbox: 20_000, OutboxBytes: 64 << 20, Away: 20_000, Custody: 200_000, Unsettled: 20_000, Waiting: 20_000,
 		Locations: 100_000, Registrations: 100_000, RetainedReply: proto.SoftFrame, UnknownEpochs: 100_000,
 		RetainedTopics: 1_000_000, RetainedBytes: 256 << 20}
 }
@@ -223,7 +224,7 @@ type Node struct {
 	peers     map[NodeID]*peer
 	ordered   []*peer // of peers, in the order of their names, so that what happens is the same every time
 	locations map[dht.Location]*location
-	routes    map[dht.Location]*route
+	routes    map[Place]*route
 	inherited map[dht.Location]*inherited
 	epochs    map[uint64]*received
 	mine      map[uint64]*sending // this node's epochs as a publisher
@@ -260,6 +261,7 @@ type Node struct {
 	out     []Effect
 	dirty   []*peer // with acknowledgements to be sent
 	scratch matching
+	tables  []*table
 	stats   Stats
 }
 
@@ -276,7 +278,7 @@ type Stats struct {
 func New(cfg Config) *Node {
 	n := &Node{
 		cfg: cfg, self: cfg.Self, point: dht.PeerPoint(cfg.Self.Peer()),
-		peers: map[NodeID]*peer{}, locations: map[dht.Location]*location{}, routes: map[dht.Location]*route{},
+		peers: map[NodeID]*peer{}, locations: map[dht.Location]*location{}, routes: map[Place]*route{},
 		inherited: map[dht.Location]*inherited{}, epochs: map[uint64]*received{}, relayed: map[uint64]NodeID{},
 		mine: map[uint64]*sending{}, streams: map[uint64]*stream{},
 		queries: map[uint64]*query{}, quiet: map[dht.Location]*location{}, lookups: map[dht.Location]*lookup{},

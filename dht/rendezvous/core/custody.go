@@ -28,18 +28,12 @@ func (s *stream) release(upto uint64) { s.freed = max(s.freed, upto) }
 
 // advance forgets the numbers that the publisher and everybody it went to have let go of.
 func (s *stream) advance() {
-	if s.freed <= s.low {
-		return
+	low := s.low
+	for s.low < s.freed && s.entries[s.low+1] == nil {
+		s.low++
 	}
-	upto := s.freed
-	for seq := range s.entries {
-		if seq <= upto {
-			upto = seq - 1
-		}
-	}
-	if upto > s.low {
-		s.low = upto
-		s.seen.trim(upto)
+	if s.low > low {
+		s.seen.trim(s.low)
 	}
 }
 
@@ -112,7 +106,8 @@ func (n *Node) take(e *entry) {
 	}
 }
 
-// owe counts a share in custody for a node. What is kept for a node is limited, the oldest goes first.
+// owe counts a share in custody for a node. What is kept for a node is limited: beyond that the oldest goes
+// that the node has stored itself, or that waits for a node out of reach.
 func (n *Node) owe(e *entry, node NodeID) {
 	if node == n.self {
 		return
@@ -123,12 +118,16 @@ func (n *Node) owe(e *entry, node NodeID) {
 	}
 	p.shares.push(e)
 	p.owed++
-	for p.owed > n.cfg.Limits.Away {
-		n.stats.DroppedAway++
-		n.shareDone(p.shares.pop(), node)
-	}
-	for p.shares.len() > 0 && p.shares.front().gone {
-		p.shares.pop()
+	for p.shares.len() > 0 {
+		switch first := p.shares.front(); {
+		case first.gone || first.doneFor(node):
+			p.shares.pop()
+		case p.owed > n.cfg.Limits.Away && (!p.reach || first.storedAt(node)):
+			n.stats.DroppedAway++
+			n.shareDone(p.shares.pop(), node)
+		default:
+			return
+		}
 	}
 }
 
@@ -270,6 +269,10 @@ func (n *Node) shareDone(e *entry, node NodeID) {
 	n.finish(e)
 }
 
+func (e *entry) storedAt(node NodeID) bool {
+	return slices.ContainsFunc(e.shares, func(s share) bool { return s.node == node && s.stored })
+}
+
 func (e *entry) doneFor(node NodeID) bool {
 	for i := range e.shares {
 		if e.shares[i].node == node && !e.shares[i].done {
@@ -369,6 +372,9 @@ func (n *Node) promote(l *location) {
 
 // tickCustody has a second copy made of what its subscribers take their time with.
 func (n *Node) tickCustody(l *location) {
+	if n.cfg.Custody.Len() >= n.cfg.Limits.Custody {
+		return // publishers' nodes keep theirs, and their clients wait
+	}
 	n.copyEntries(l, func(e *entry) bool { return !e.copied && !e.copying && n.now-e.at >= copyAfter }, nil)
 }
 

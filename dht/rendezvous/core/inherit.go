@@ -32,30 +32,37 @@ func (n *Node) ready(i *inherited) bool {
 	return i.set.Version > 0 && held >= i.set.majority()
 }
 
-// ancestors returns the tables of the places above a location. ok is false while one is being asked for; sure
-// is false where one has been asked for in vain, so that what matches nothing may have a subscriber.
-func (n *Node) ancestors(l *location) (tables []*table, ok, sure bool) {
-	ok, sure = true, true
-	for _, place := range l.place.above() {
-		at := place.Location()
-		if a := n.locate(place, at); a != nil {
-			tables = append(tables, &a.table)
-			ok = ok && a.phase >= standby
-			sure = sure && a.phase >= standby && n.whole(a.set)
+// ancestry is what is registered above a location.
+type ancestry struct {
+	tables []*table // good until the next call of ancestors
+	ok     bool     // nothing is being asked for
+	sure   bool     // it is all that stands: nothing was asked for in vain
+}
+
+// ancestors returns what is registered above a location, and has what is not here asked for.
+func (n *Node) ancestors(l *location) ancestry {
+	a := ancestry{n.tables[:0], true, true}
+	for i := range l.above {
+		up := &l.above[i]
+		if here := n.locate(up.place, up.at); here != nil {
+			a.tables = append(a.tables, &here.table)
+			a.ok = a.ok && here.phase >= standby
+			a.sure = a.sure && here.phase >= standby && n.whole(here.set)
 			continue
 		}
-		i := n.inherited[at]
+		i := n.inherited[up.at]
 		if i == nil {
-			i = n.inherit(place, at)
+			i = n.inherit(up.place, up.at)
 		}
 		i.used = n.now
-		tables = append(tables, &i.table)
+		a.tables = append(a.tables, &i.table)
 		if !n.ready(i) {
-			sure = false
-			ok = ok && n.now-i.asked > promiseTime
+			a.sure = false
+			a.ok = a.ok && n.now-i.asked > promiseTime
 		}
 	}
-	return tables, ok, sure
+	n.tables = a.tables
+	return a
 }
 
 func (n *Node) inherit(place Place, at dht.Location) *inherited {
@@ -144,7 +151,7 @@ func (n *Node) inheritanceReady(place Place) {
 		return
 	}
 	for _, l := range n.sortedLocations() {
-		if l.pulling && slices.Contains(l.place.above(), place) {
+		if l.pulling && l.isBelow(place) {
 			n.drainPulled(l)
 		}
 	}
@@ -152,7 +159,7 @@ func (n *Node) inheritanceReady(place Place) {
 
 // drainPulled serves what waited for the registrations above, once they are there or it has waited enough.
 func (n *Node) drainPulled(l *location) {
-	if _, ok, _ := n.ancestors(l); !ok {
+	if !n.ancestors(l).ok {
 		return
 	}
 	l.pulling = false
@@ -182,7 +189,7 @@ func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather) verdi
 	if v == applied && len(added) > 0 {
 		n.wakeBelow(i.place, g)
 		for _, l := range n.sortedLocations() {
-			if l.unsettled.len() > 0 && slices.Contains(l.place.above(), i.place) {
+			if l.unsettled.len() > 0 && l.isBelow(i.place) {
 				n.matchUnsettled(l, NodeID(r.GetOwner()), added)
 			}
 		}

@@ -40,6 +40,7 @@ type location struct {
 	table
 	place Place
 	at    dht.Location
+	above []ancestor // nearest first
 	set   Set
 	phase phase
 
@@ -73,6 +74,17 @@ type location struct {
 	swept      time.Duration // when what is retained was last gone through
 	touched    time.Duration
 	busy       bool // it is looked after at every tick
+}
+
+// ancestor is a place above a location.
+type ancestor struct {
+	place Place
+	at    dht.Location
+}
+
+// isBelow reports whether a location is below a place.
+func (l *location) isBelow(place Place) bool {
+	return slices.ContainsFunc(l.above, func(a ancestor) bool { return a.place == place })
 }
 
 // locate returns the location of a place, beginning its founding where this node knows nothing of it and
@@ -172,6 +184,9 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 	l := &location{table: newTable(), place: place, at: at, touched: n.now,
 		children: map[Place]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
 		inheritors: map[NodeID]bool{}, synced: map[NodeID]bool{}}
+	for _, up := range place.above() {
+		l.above = append(l.above, ancestor{up, up.Location()})
+	}
 	n.locations[at] = l
 	n.watch(l)
 	return l
@@ -347,8 +362,8 @@ func (n *Node) settle(l *location) {
 
 // drop forgets a location that this node is no member of any more.
 func (n *Node) drop(l *location) {
+	n.wake(l, &gather{n: n})
 	delete(n.locations, l.at)
-	delete(n.quiet, l.at)
 	if l.pulling {
 		n.pulls--
 	}
@@ -362,7 +377,7 @@ func (n *Node) drop(l *location) {
 	for _, r := range l.registers {
 		r.over = true
 	}
-	if r := n.routes[l.at]; r != nil {
+	if r := n.routes[l.place]; r != nil {
 		n.reroute(r)
 	}
 	for _, a := range waiting {
@@ -407,8 +422,8 @@ func (n *Node) tickLocation(l *location, full bool) {
 		}
 	}
 	if n.now-l.touched > idleTime && !l.waits() && len(l.owners) == 0 && len(l.children) == 0 && n.cfg.Retained.Len(l.at) == 0 {
+		n.wake(l, &gather{n: n}) // they ask again, and are told again
 		delete(n.locations, l.at)
-		delete(n.quiet, l.at)
 	}
 }
 

@@ -101,7 +101,7 @@ func (n *Node) endLookup(at dht.Location, k *lookup) {
 		return
 	}
 	delete(n.lookups, at)
-	if r := n.routes[at]; r != nil {
+	if r := n.routes[k.place]; r != nil {
 		n.reroute(r)
 	}
 	for _, then := range k.then {

@@ -69,11 +69,11 @@ func (e *pending) id() Identity {
 
 // route returns how to reach a place.
 func (n *Node) route(place Place) *route {
-	at := place.Location()
-	r := n.routes[at]
+	r := n.routes[place]
 	if r == nil {
+		at := place.Location()
 		r = &route{place: place, at: at}
-		n.routes[at] = r
+		n.routes[place] = r
 		if l := n.locations[at]; l != nil && l.phase >= standby {
 			r.set = l.set
 		} else {
@@ -118,10 +118,7 @@ func (n *Node) sortedRoutes() []*route {
 
 // learnRoute takes over a set that others say stands.
 func (n *Node) learnRoute(place Place, set Set) {
-	r := n.routes[place.Location()]
-	if r == nil {
-		r = n.route(place)
-	}
+	r := n.route(place)
 	if set.beats(r.set, r.at) {
 		r.set = set
 		n.reroute(r)
@@ -251,7 +248,7 @@ func (n *Node) Detour(m *proto.Message) bool {
 	if m.Retain {
 		return true
 	}
-	r := n.routes[n.placeFor(m.Topic).Location()]
+	r := n.routes[n.placeFor(m.Topic)]
 	return r != nil && r.detours > 0
 }
 
@@ -492,7 +489,7 @@ func (n *Node) tickRoutes(full bool) {
 		r.active = false
 	}
 	for _, r := range all {
-		if n.routes[r.at] != r {
+		if n.routes[r.place] != r {
 			continue
 		}
 		if full && r.set.Version == 0 && n.now-r.looked > lookupEvery && n.now-r.used < lookupEvery && n.large() {
@@ -512,7 +509,7 @@ func (n *Node) tickRoutes(full bool) {
 			continue
 		}
 		if full && r.own == nil && r.epoch == nil && n.now-r.used > idleTime && n.locations[r.at] == nil {
-			delete(n.routes, r.at)
+			delete(n.routes, r.place)
 		}
 	}
 }

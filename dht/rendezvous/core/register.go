@@ -358,7 +358,7 @@ func (n *Node) wakeBelow(place Place, g *gather) {
 	}
 	var below []*location
 	for _, l := range n.quiet {
-		if slices.Contains(l.place.above(), place) {
+		if l.isBelow(place) {
 			below = append(below, l)
 		}
 	}

@@ -161,7 +161,7 @@ func (n *Node) receiveRegisterAck(_ *peer, f *pb.RegisterAck) {
 
 func (n *Node) registerAnswered(place Place, f *pb.RegisterAck) {
 	at := place.Location()
-	r := n.routes[at]
+	r := n.routes[place]
 	if r == nil || r.own == nil {
 		return
 	}

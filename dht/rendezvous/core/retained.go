@@ -182,7 +182,7 @@ func (n *Node) list(l *location) {
 		return
 	}
 	l.listing = true
-	parent := l.place.above()[0]
+	parent := l.above[0].place
 	n.listAt(parent, l.place, 0, func(ok bool) {
 		l.listing = false
 		if !ok {

@@ -63,8 +63,8 @@ func (n *Node) arrive(l *location, a *arrival) {
 	switch l.phase {
 	case serving:
 		if !l.pulling {
-			if _, ok, _ := n.ancestors(l); ok {
-				n.serve(l, a)
+			if above := n.ancestors(l); above.ok {
+				n.serve(l, a, above)
 				return
 			}
 			l.pulling = true
@@ -200,12 +200,11 @@ func (s *matching) add(filter string, node NodeID, i *Interest) {
 }
 
 // match finds the nodes that a message is for. The result is good until the next call.
-func (n *Node) match(l *location, m *proto.Message, id Identity, except NodeID) []dest {
+func (n *Node) match(l *location, above ancestry, m *proto.Message, id Identity, except NodeID) []dest {
 	s := &n.scratch
 	s.reset(m, except)
 	l.tree.Match(m.Topic, s.add)
-	above, _, _ := n.ancestors(l)
-	for _, t := range above {
+	for _, t := range above.tables {
 		t.tree.Match(m.Topic, s.add)
 	}
 	slices.SortFunc(s.keys, func(a, b proto.Group) int {
@@ -287,7 +286,7 @@ func hash(id Identity, g proto.Group, node NodeID) uint64 {
 }
 
 // serve does the rendezvous' part for one message.
-func (n *Node) serve(l *location, a *arrival) {
+func (n *Node) serve(l *location, a *arrival, above ancestry) {
 	keep := a.id.Epoch != 0
 	var s *stream
 	if keep {
@@ -310,10 +309,10 @@ func (n *Node) serve(l *location, a *arrival) {
 	if a.served {
 		except = a.publisher
 	}
-	dests := n.match(l, a.m, a.id, except)
-	sure := n.sure(l)
+	dests := n.match(l, above, a.m, a.id, except)
+	sure := above.sure && n.whole(l.set)
 	if !keep {
-		n.serveUnkept(l, a, dests, sure)
+		n.serveUnkept(l, a, above, dests, sure)
 		return
 	}
 	s.seen.add(a.id.Seq)
@@ -339,11 +338,11 @@ func (n *Node) serve(l *location, a *arrival) {
 }
 
 // serveUnkept passes on a QoS 0 message, and lets its publisher's node know where nobody wants such.
-func (n *Node) serveUnkept(l *location, a *arrival, dests []dest, sure bool) {
+func (n *Node) serveUnkept(l *location, a *arrival, above ancestry, dests []dest, sure bool) {
 	for _, d := range dests {
 		n.sendOnce(l, a, d)
 	}
-	if len(dests) > 0 || a.hops > 0 || !sure || !a.served || n.interested(l, a.publisher) {
+	if len(dests) > 0 || a.hops > 0 || !sure || !a.served || n.interested(l, above, a.publisher) {
 		return
 	}
 	l.told[a.from] = true
@@ -357,9 +356,8 @@ func (n *Node) serveUnkept(l *location, a *arrival, dests []dest, sure bool) {
 
 // interested reports whether anybody wants anything of a location's topics that the plain subscribers of the
 // publisher's own node have not got already.
-func (n *Node) interested(l *location, publisher NodeID) bool {
-	above, _, _ := n.ancestors(l)
-	for _, t := range append(above, &l.table) {
+func (n *Node) interested(l *location, above ancestry, publisher NodeID) bool {
+	for _, t := range append(above.tables, &l.table) {
 		for _, r := range t.owners {
 			if len(r.interests) > 0 && (r.owner != publisher || r.groups()) {
 				return true
@@ -378,7 +376,7 @@ func (n *Node) receiveNoInterest(p *peer, f *pb.NoInterest) {
 		n.malformed("NoInterest")
 		return
 	}
-	r := n.routes[place.Location()]
+	r := n.routes[place]
 	if r == nil || r.hop != p.id || r.switching {
 		return
 	}
@@ -392,7 +390,7 @@ func (n *Node) receiveNoInterest(p *peer, f *pb.NoInterest) {
 func (n *Node) receiveWake(p *peer, f *pb.Wake) {
 	for _, w := range f.GetPlaces() {
 		if place, ok := placeOf(w); ok {
-			if r := n.routes[place.Location()]; r != nil {
+			if r := n.routes[place]; r != nil {
 				r.quiet = false
 			}
 		}

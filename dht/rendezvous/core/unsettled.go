@@ -17,11 +17,7 @@ type unsettled struct {
 
 // sure reports whether nothing can stand that this rendezvous does not know.
 func (n *Node) sure(l *location) bool {
-	if !n.whole(l.set) {
-		return false
-	}
-	_, _, sure := n.ancestors(l)
-	return sure
+	return n.whole(l.set) && n.ancestors(l).sure
 }
 
 func (n *Node) unsettle(l *location, e *entry, except NodeID) {
@@ -76,8 +72,7 @@ func (n *Node) matchUnsettled(l *location, owner NodeID, filters []string) {
 
 // interestAt finds what a node wants of a filter, at a location or above it.
 func (n *Node) interestAt(l *location, owner NodeID, filter string) *Interest {
-	above, _, _ := n.ancestors(l)
-	for _, t := range append(above, &l.table) {
+	for _, t := range append(n.ancestors(l).tables, &l.table) {
 		if i, ok := t.tree.Get(filter, owner); ok {
 			return i
 		}

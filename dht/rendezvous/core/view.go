@@ -35,7 +35,7 @@ func (n *Node) view(place Place) View {
 				v.InCustody++
 			}
 		}
-	} else if r := n.routes[at]; r != nil {
+	} else if r := n.routes[place]; r != nil {
 		v.Set = r.set
 	} else {
 		v.Set = Set{0, n.candidates(at)}
