@@ -7,10 +7,12 @@
 // rendezvous) carries the effects out in their order; the simulation in the tests does the same with a
 // thousand seeds. The same events at the same times give the same effects.
 //
-// The way of a message through the files: publish.go (the publisher's node), serve.go and custody.go (the
-// rendezvous), receive.go (the subscriber's node). The way of a subscription: registrant.go (its node),
-// register.go (the rendezvous and the other members), inherit.go (locations below). Who is responsible:
-// peers.go, lease.go, set.go, location.go, change.go, handover.go, leave.go.
+// The way of a message through the files: publish.go and route.go (the publisher's node), serve.go, custody.go,
+// streams.go and copies.go (the rendezvous and its replicas), receive.go (the subscriber's node). The way of a
+// subscription: registrant.go (its node), register.go and replicate.go (the rendezvous and the other members),
+// inherit.go (locations below), unsettled.go (what is owed to those that were missed). Retained messages:
+// retained.go, query.go. Who is responsible: peers.go, lease.go, set.go, location.go, lookup.go, change.go,
+// handover.go, leave.go.
 package core
 
 import (

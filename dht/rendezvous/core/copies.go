@@ -1,0 +1,222 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// promote makes this node's second copies its own duty: it is the rendezvous now.
+func (n *Node) promote(l *location) {
+	var mine []*entry
+	for _, e := range slices.Clone(l.order.live()) {
+		if e.gone || !e.copy {
+			continue
+		}
+		e.copy, e.at = false, n.now
+		mine = append(mine, e)
+	}
+	n.redeliver(mine, "")
+	for _, e := range mine {
+		n.finish(e)
+	}
+}
+
+// tickCustody has a second copy made of what its subscribers take their time with.
+func (n *Node) tickCustody(l *location) {
+	if n.cfg.Custody.Len() >= n.cfg.Limits.Custody {
+		return // publishers' nodes keep theirs, and their clients wait
+	}
+	n.copyEntries(l, func(e *entry) bool { return !e.copied && !e.copying && n.now-e.at >= copyAfter }, nil)
+}
+
+// copyEntries has the entries that are picked copied to another member, and calls done when they are, or
+// cannot be.
+func (n *Node) copyEntries(l *location, pick func(*entry) bool, done func()) {
+	to := n.copyHolder(l)
+	var batch []*entry
+	for _, e := range l.order.live() {
+		if !e.gone && !e.copy && pick(e) {
+			batch = append(batch, e)
+		}
+	}
+	if to == "" || len(batch) == 0 {
+		if done != nil {
+			done()
+		}
+		return
+	}
+	g := &gather{n: n}
+	for len(batch) > 0 {
+		f := &pb.Copy{Place: l.place.pb()}
+		size, k := 0, 0
+		for ; k < len(batch) && size < proto.SoftFrame; k++ {
+			if c := n.custodyToPB(batch[k]); c != nil {
+				f.Custody = append(f.Custody, c)
+				size += 128 + batch[k].size
+			}
+			batch[k].copying = true
+		}
+		sent := batch[:k]
+		batch = batch[k:]
+		g.left++
+		n.request(to, func(op uint64) any { f.Op = op; return f }, func(ok bool) {
+			n.copied(sent, to, ok)
+			g.one()
+		})
+	}
+	g.wait(func() {
+		if done != nil {
+			done()
+		}
+	})
+}
+
+func (n *Node) copied(entries []*entry, to NodeID, ok bool) {
+	for _, e := range entries {
+		e.copying = false
+		if !ok {
+			continue
+		}
+		n.stats.Copies++
+		e.copied = true
+		e.copies = append(e.copies, to)
+		e.s.told[to] = 0 // it is told what is over, like those that the messages went to
+		if e.gone {
+			n.tellCopies(e, "")
+			continue
+		}
+		n.ackKept(e)
+	}
+}
+
+// copyHolder is the member that keeps second copies.
+func (n *Node) copyHolder(l *location) NodeID {
+	for _, m := range l.set.Members {
+		if m != n.self && n.inReach(m) {
+			return m
+		}
+	}
+	return ""
+}
+
+func (n *Node) custodyToPB(e *entry) *pb.Custody {
+	c := &pb.Custody{Message: n.messageToPB(e.m), Epoch: e.id.Epoch, Seq: e.id.Seq, Stamp: e.stamp}
+	for _, s := range e.shares {
+		if s.done {
+			continue
+		}
+		p := &pb.Custody_Share{Node: []byte(s.node), Plain: s.plain, Stored: s.stored,
+			HoldS: uint32(s.hold / time.Second)} //nolint:gosec // bounded by MaxHold
+		for _, g := range s.groups {
+			p.Groups = append(p.Groups, &pb.Group{Name: g.Name, Filter: g.Filter})
+		}
+		c.Shares = append(c.Shares, p)
+	}
+	return c
+}
+
+func (n *Node) messageToPB(m *proto.Message) *pb.Message {
+	return &pb.Message{Topic: m.Topic, Payload: m.Payload, Properties: m.Properties, Qos: uint32(m.QoS), Retain: m.Retain,
+		ExpiresMs: proto.ExpiresMillis(m.Expires, n.wall)}
+}
+
+// messageOf converts a message from the wire; nil where it is none.
+func (n *Node) messageOf(p *pb.Message) *proto.Message {
+	if p.GetQos() > 2 {
+		return nil
+	}
+	m := &proto.Message{Topic: p.GetTopic(), Payload: p.GetPayload(), Properties: p.GetProperties(), QoS: byte(p.GetQos()),
+		Retain: p.GetRetain(), Expires: proto.ExpiresAt(p.GetExpiresMs(), n.wall)}
+	if m.Validate() != nil {
+		n.malformed("messageOf")
+		return nil
+	}
+	return m
+}
+
+// takeCustody takes over a message that another node has, as a second copy.
+func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
+	m := n.messageOf(c.GetMessage())
+	if m == nil || c.GetEpoch() == 0 || c.GetSeq() == 0 {
+		return
+	}
+	s := n.stream(l, c.GetEpoch())
+	if have := s.entries[c.GetSeq()]; have != nil {
+		have.copied = true
+		if !slices.Contains(have.copies, from) {
+			have.copies = append(have.copies, from)
+		}
+		return
+	}
+	if c.GetSeq() <= s.low {
+		return
+	}
+	if s.hop == "" {
+		s.hop = from
+	}
+	e := &entry{l: l, s: s, id: Identity{c.GetEpoch(), c.GetSeq()}, m: m, size: m.Size(), at: n.now, stamp: c.GetStamp(),
+		copy: true, acked: true}
+	for _, p := range c.GetShares() {
+		sh := share{node: NodeID(p.GetNode()), plain: p.GetPlain(), stored: p.GetStored(),
+			hold: max(MinHold, min(time.Duration(p.GetHoldS())*time.Second, MaxHold))}
+		if !sh.node.valid() {
+			continue
+		}
+		for _, g := range p.GetGroups() {
+			if topic.ValidFilter(g.GetFilter(), topic.Limits{}) == nil {
+				sh.groups = append(sh.groups, proto.Group{Name: g.GetName(), Filter: g.GetFilter()})
+			}
+		}
+		e.shares = append(e.shares, sh)
+		e.left++
+	}
+	if e.left == 0 {
+		return
+	}
+	s.seen.add(e.id.Seq)
+	n.take(e)
+}
+
+func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
+	place, ok := placeOf(f.GetPlace())
+	l := n.locations[place.Location()]
+	if !ok || l == nil {
+		return // no member: the rendezvous finds another
+	}
+	for _, c := range f.GetCustody() {
+		n.takeCustody(l, c, p.id)
+	}
+	n.ack(p.id, f.GetOp())
+}
+
+// tellCopies tells the holders of second copies what need not be kept: one node's share, or, with node "",
+// all of it.
+func (n *Node) tellCopies(e *entry, node NodeID) {
+	for _, c := range e.copies {
+		if n.inReach(c) {
+			n.send(c, &pb.CopyDone{Place: e.l.place.pb(), Done: []*pb.CopyDone_Share{
+				{Epoch: e.id.Epoch, Seq: e.id.Seq, Node: []byte(node)}}})
+		}
+	}
+}
+
+func (n *Node) receiveCopyDone(_ *peer, f *pb.CopyDone) {
+	for _, d := range f.GetDone() {
+		s := n.streams[d.GetEpoch()]
+		if s == nil {
+			continue
+		}
+		e := s.entries[d.GetSeq()]
+		switch {
+		case e == nil || !e.copy:
+		case len(d.GetNode()) == 0:
+			n.release(e)
+		default:
+			n.shareDone(e, NodeID(d.GetNode()))
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package core
+
+import (
+	"slices"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// receiveReplicate takes over registrations from another member, or from one of a place above.
+func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
+	place, ok := placeOf(f.GetPlace())
+	at := place.Location()
+	set, fits := setOf(f.GetSet(), at)
+	if !ok || !fits {
+		n.malformed("Replicate")
+		return
+	}
+	l := n.locations[at]
+	if l == nil {
+		if i := n.inherited[at]; i != nil {
+			n.pushed(i, p, set, f)
+			return
+		}
+		if !set.has(n.self) {
+			n.ack(p.id, f.GetOp()) // nothing here depends on it
+			return
+		}
+		if l = n.newLocation(place, at); l == nil {
+			return
+		}
+		l.phase, l.set = standby, set
+		n.learnRoute(place, set)
+		n.review(l)
+	}
+	if l.set.beats(set, at) && !f.GetSync() {
+		n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: l.set.pb()})
+	}
+	n.learnSet(place, set)
+	concerned := &gather{n: n}
+	asked := map[NodeID]bool{n.self: true, p.id: true}
+	for _, m := range set.Members {
+		asked[m] = true
+	}
+	for _, r := range f.GetRegistrations() {
+		if f.GetSync() {
+			n.applySync(l, r)
+			continue
+		}
+		v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+		if v == unknown {
+			// This member missed something: what the other has brings it level.
+			n.send(p.id, n.digest(l, false))
+			return // no acknowledgement: it has not got it
+		}
+		n.inform(l, r, asked, len(added) > 0, concerned)
+	}
+	for _, c := range f.GetChildren() {
+		if child, ok := placeOf(c); ok {
+			l.children[child] = true
+		}
+	}
+	concerned.wait(func() { n.ack(p.id, f.GetOp()) })
+}
+
+// applySync takes over a registration that this node had missed: it was made at other members. What is not
+// settled is matched against it.
+func (n *Node) applySync(l *location, r *pb.Registration) {
+	v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+	if v != applied {
+		return
+	}
+	n.inform(l, r, map[NodeID]bool{n.self: true}, len(added) > 0, &gather{n: n})
+	if len(added) > 0 {
+		n.matchUnsettled(l, NodeID(r.GetOwner()), added)
+	}
+}
+
+// exchangeDigests compares registrations with a member that has come back into reach.
+func (n *Node) exchangeDigests(p *peer) {
+	for _, l := range n.sortedLocations() {
+		if l.phase >= standby && l.set.has(p.id) && l.set.has(n.self) {
+			n.need(p.id)
+			n.send(p.id, n.digest(l, false))
+		}
+	}
+}
+
+func (n *Node) digest(l *location, answer bool) *pb.Digest {
+	return &pb.Digest{Place: l.place.pb(), Set: l.set.pb(), Have: l.have(), Answer: answer, Retained: n.retainedSum(l)}
+}
+
+func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
+	place, ok := placeOf(f.GetPlace())
+	at := place.Location()
+	set, fits := setOf(f.GetSet(), at)
+	if !ok || !fits {
+		n.malformed("Digest")
+		return
+	}
+	n.learnSet(place, set)
+	l := n.locations[at]
+	switch {
+	case l != nil && l.phase < standby:
+		return
+	case l == nil || !l.set.has(p.id): // it missed that it is no member any more
+		if r := n.route(place); r.set.beats(set, at) {
+			n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: r.set.pb()})
+		}
+		return
+	}
+	if m := l.missing(f.GetHave()); len(m) > 0 {
+		for chunk := range slices.Chunk(m, 100) {
+			n.request(p.id, func(op uint64) any {
+				return &pb.Replicate{Op: op, Place: f.GetPlace(), Set: l.set.pb(), Registrations: chunk, Sync: true}
+			}, func(bool) {})
+		}
+	}
+	if f.GetRetained() != n.retainedSum(l) {
+		n.sendRetained(l, p.id)
+	}
+	if !f.GetAnswer() {
+		n.send(p.id, n.digest(l, true))
+		return
+	}
+	n.settledBy(l, p.id)
+}

@@ -1,0 +1,266 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// route is how this node reaches a location: as a publisher, as one who registers, or to pass things on.
+type route struct {
+	place Place
+	at    dht.Location
+	set   Set    // agreed on by its members, or version 0: the closest nodes known
+	hop   NodeID // the closest member that can be reached; "" while there is none
+
+	// The publisher's side.
+	epoch     *sending
+	old       []*sending     // epochs that are not all kept by others yet
+	out       fifo[*pending] // messages that nobody else is known to have, in order; some are over
+	held      []*pending     // messages that wait for the change of hop
+	switching bool           // what was sent to the old hop is being waited for
+	detours   int            // messages on their way that this node's own subscribers get from the rendezvous
+	quiet     bool           // the hop has said that nobody is interested
+
+	own    *own
+	used   time.Duration
+	looked time.Duration // when its place was last looked up
+	active bool          // it is looked after at every tick
+	sentTo NodeID        // where the last message went, and when
+	sentAt time.Duration
+}
+
+// route returns how to reach a place.
+func (n *Node) route(place Place) *route {
+	r := n.routes[place]
+	if r == nil {
+		at := place.Location()
+		r = &route{place: place, at: at}
+		n.routes[place] = r
+		if l := n.locations[at]; l != nil && l.phase >= standby {
+			r.set = l.set
+		} else {
+			r.set = Set{0, n.candidates(at)}
+		}
+		r.hop = n.nextHop(r)
+		if r.set.Version == 0 && n.large() {
+			r.looked = n.now
+			n.lookUp(place, nil)
+		}
+	}
+	r.used = n.now
+	return r
+}
+
+// nextHop returns the closest member that can be reached, or, where there is none, the closest node that can:
+// it passes on what it gets.
+func (n *Node) nextHop(r *route) NodeID {
+	if hop := n.rendezvous(r.set); hop != "" {
+		return hop
+	}
+	var hop *peer
+	for _, p := range n.ordered {
+		if p.reach && !p.left && (hop == nil || r.at.Closer(p.point, hop.point)) {
+			hop = p
+		}
+	}
+	if hop == nil {
+		return ""
+	}
+	return hop.id
+}
+
+func (n *Node) sortedRoutes() []*route {
+	all := make([]*route, 0, len(n.routes))
+	for _, r := range n.routes {
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b *route) int { return cmpLocation(a.at, b.at) })
+	return all
+}
+
+// learnRoute takes over a set that others say stands.
+func (n *Node) learnRoute(place Place, set Set) {
+	r := n.route(place)
+	if set.beats(r.set, r.at) {
+		r.set = set
+		n.reroute(r)
+	}
+}
+
+// reroute looks for the rendezvous again, and changes over to it in an order-preserving way: what was sent
+// to the old one goes first, as long as it lives.
+func (n *Node) reroute(r *route) {
+	l := n.locations[r.at]
+	switch {
+	case l != nil && l.phase >= standby:
+		r.set = l.set
+	case r.set.Version == 0 || n.allDead(r.set):
+		r.set = Set{0, n.candidates(r.at)}
+	}
+	hop := n.nextHop(r)
+	if hop == r.hop && !r.switching {
+		return
+	}
+	old := r.hop
+	r.quiet = false
+	switch {
+	case r.switching && n.inReach(old) && old != "":
+		return // the answer to Sync decides
+	case old != "" && old != n.self && n.inReach(old) && n.unanswered(r, old):
+		r.switching = true
+		n.request(old, func(op uint64) any {
+			return &pb.Sync{Op: op, Place: r.place.pb()}
+		}, func(bool) { n.switched(r) })
+	default:
+		n.switched(r)
+	}
+}
+
+// unanswered reports whether something may be on its way to a node that must not be overtaken.
+func (n *Node) unanswered(r *route, to NodeID) bool {
+	return r.sentTo == to && n.now-r.sentAt < useFor
+}
+
+// switched sends what waits to whoever is the rendezvous now.
+func (n *Node) switched(r *route) {
+	r.switching = false
+	old := r.hop
+	r.hop = n.nextHop(r)
+	if r.hop != old || !n.inReach(old) {
+		for _, e := range r.out.live() {
+			if !e.kept && (e.via != "" && !n.inReach(e.via) || e.via == n.self) {
+				e.via = ""
+			}
+		}
+	}
+	n.refreshRegister(r)
+	n.resend(r)
+	held := r.held
+	r.held = nil
+	for _, e := range held {
+		n.dispatch(e)
+	}
+}
+
+func (n *Node) allDead(s Set) bool {
+	for _, m := range s.Members {
+		if m == n.self {
+			return false
+		}
+		if p := n.peers[m]; p != nil && !n.dead(p) {
+			return false
+		}
+	}
+	return true
+}
+
+// resend sends what must be sent again, in order.
+func (n *Node) resend(r *route) {
+	if r.hop == "" || r.switching {
+		return
+	}
+	for _, e := range slices.Clone(r.out.live()) {
+		if !e.kept && e.via == "" {
+			n.transmit(e)
+		}
+	}
+}
+
+// retry sends again what has not been answered for long: views of a set may have differed for a moment, so
+// that nobody took it.
+func (n *Node) retry(r *route) {
+	late := false
+	for _, e := range r.out.live() {
+		if !e.kept && e.via != "" && n.now-e.sent > retryAfter {
+			e.via, late = "", true
+		}
+	}
+	if late {
+		n.resend(r)
+	}
+}
+
+// resendRoutes sends to a node that is back what may have been lost on the way to it.
+func (n *Node) resendRoutes(p *peer) {
+	for _, r := range n.sortedRoutes() {
+		if r.hop != p.id {
+			continue
+		}
+		for _, e := range r.out.live() {
+			if !e.kept && e.via == p.id {
+				e.via = ""
+			}
+		}
+		n.resend(r)
+		n.refreshRegister(r)
+	}
+}
+
+// tickRoutes ends epochs, refreshes registrations and lets go of routes that are not used.
+func (n *Node) tickRoutes(full bool) {
+	all := n.active
+	if full {
+		all = n.sortedRoutes()
+	} else {
+		slices.SortFunc(all, func(a, b *route) int { return cmpLocation(a.at, b.at) })
+	}
+	n.active = nil
+	for _, r := range all {
+		r.active = false
+	}
+	for _, r := range all {
+		if n.routes[r.place] != r {
+			continue
+		}
+		if full && r.set.Version == 0 && n.now-r.looked > lookupEvery && n.now-r.used < lookupEvery && n.large() {
+			r.looked = n.now
+			n.lookUp(r.place, nil)
+		}
+		n.tickRegistrant(r)
+		n.tickEpochs(r)
+		n.retry(r)
+		for _, e := range r.out.live() {
+			if !e.accepted && r.hop == "" && n.now-e.at > promiseTime {
+				n.accept1(e) // nobody can put a retained message in order now
+			}
+		}
+		if r.out.len() > 0 || len(r.held) > 0 || len(r.old) > 0 || r.own != nil && (r.own.flying || len(r.own.waiters) > 0) {
+			n.use(r)
+			continue
+		}
+		if full && r.own == nil && r.epoch == nil && n.now-r.used > idleTime && n.locations[r.at] == nil {
+			delete(n.routes, r.place)
+		}
+	}
+}
+
+// use has a route looked after at every tick.
+func (n *Node) use(r *route) {
+	if !r.active {
+		r.active = true
+		n.active = append(n.active, r)
+	}
+}
+
+// tickEpochs ends an epoch that has lasted, and tells when nothing of it can come again.
+func (n *Node) tickEpochs(r *route) {
+	if r.epoch != nil && n.now-r.epoch.born > epochLife {
+		r.old = append(r.old, r.epoch)
+		r.epoch = nil
+	}
+	r.old = slices.DeleteFunc(r.old, func(s *sending) bool {
+		if len(s.open) > 0 || s.release < s.seq {
+			return false
+		}
+		delete(n.mine, s.id)
+		if r.hop != "" && r.hop != n.self {
+			n.send(r.hop, &pb.Forget{Epochs: []*pb.Forget_Epoch{{Epoch: s.id, Upto: s.seq, Closed: true}}})
+		} else if t := n.streams[s.id]; t != nil {
+			t.closed = true
+		}
+		return true
+	})
+}

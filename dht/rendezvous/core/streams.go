@@ -1,0 +1,123 @@
+package core
+
+import (
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// stream is a publisher's epoch at a location, where this node is or was its rendezvous, or holds second
+// copies. It knows which numbers came, until nobody can send them again.
+type stream struct {
+	epoch   uint64
+	l       *location
+	hop     NodeID // who sent the last one, and gets the acknowledgements
+	low     uint64 // everything up to here is over, for everybody
+	freed   uint64 // the publisher has let go of everything up to here
+	seen    spans  // numbers that came, above low
+	entries map[uint64]*entry
+	told    map[NodeID]uint64 // what the subscribers' nodes were told they may forget
+	closed  bool              // nothing will follow
+}
+
+// release notes what the publisher has let go of.
+func (s *stream) release(upto uint64) { s.freed = max(s.freed, upto) }
+
+// advance forgets the numbers that the publisher and everybody it went to have let go of.
+func (s *stream) advance() {
+	low := s.low
+	for s.low < s.freed && s.entries[s.low+1] == nil {
+		s.low++
+	}
+	if s.low > low {
+		s.seen.trim(s.low)
+	}
+}
+
+func (n *Node) stream(l *location, epoch uint64) *stream {
+	s := n.streams[epoch]
+	if s == nil {
+		s = &stream{epoch: epoch, l: l, entries: map[uint64]*entry{}, told: map[NodeID]uint64{}}
+		n.streams[epoch] = s
+	}
+	if s.l != l { // it came when the location was another's, or its place was forgotten and found again
+		s.l = l
+	}
+	return s
+}
+
+func (n *Node) streamsOf(l *location) []*stream {
+	var all []*stream
+	for _, epoch := range sortedKeys(n.streams) {
+		if s := n.streams[epoch]; s.l == l {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// takeSeen takes over which numbers of an epoch came to a rendezvous before.
+func (n *Node) takeSeen(l *location, f *pb.Seen) {
+	if f.GetEpoch() == 0 {
+		return
+	}
+	s := n.stream(l, f.GetEpoch())
+	s.low = max(s.low, f.GetUpto())
+	for _, g := range f.GetRanges() {
+		for seq := max(g.GetFrom(), s.low+1); seq <= min(g.GetTo(), g.GetFrom()+epochSize); seq++ {
+			s.seen.add(seq)
+		}
+	}
+	s.seen.trim(s.low)
+}
+
+// receiveForget closes an epoch, or forgets what is over in it.
+func (n *Node) receiveForget(p *peer, f *pb.Forget) {
+	for _, e := range f.GetEpochs() {
+		if s := n.streams[e.GetEpoch()]; s != nil && (s.hop == p.id || s.hop == n.self) {
+			s.release(e.GetUpto())
+			s.closed = s.closed || e.GetClosed()
+			n.releaseCopies(s, e.GetUpto())
+			continue
+		}
+		if to, ok := n.relayed[e.GetEpoch()]; ok && to == p.id && e.GetClosed() {
+			delete(n.relayed, e.GetEpoch())
+		}
+		n.forgetReceived(e)
+	}
+}
+
+// releaseCopies lets go of second copies that their rendezvous says are over.
+func (n *Node) releaseCopies(s *stream, upto uint64) {
+	for _, seq := range sortedKeys(s.entries) {
+		if e := s.entries[seq]; seq <= upto && e.copy {
+			n.release(e)
+		}
+	}
+}
+
+// tickStreams tells the subscribers' nodes what is over, and forgets epochs that are.
+func (n *Node) tickStreams() {
+	news := map[NodeID][]*pb.Forget_Epoch{}
+	for _, epoch := range sortedKeys(n.streams) {
+		s := n.streams[epoch]
+		s.advance()
+		over := s.closed && len(s.entries) == 0
+		if n.locations[s.l.at] != s.l && len(s.entries) == 0 {
+			delete(n.streams, epoch)
+			continue
+		}
+		for _, t := range sortedKeys(s.told) {
+			if s.told[t] < s.low || over {
+				s.told[t] = s.low
+				news[t] = append(news[t], &pb.Forget_Epoch{Epoch: epoch, Upto: s.low, Closed: over})
+			}
+		}
+		if over {
+			delete(n.streams, epoch)
+		}
+	}
+	for _, t := range sortedKeys(news) {
+		if n.inReach(t) {
+			n.send(t, &pb.Forget{Epochs: news[t]})
+		}
+	}
+}
