@@ -155,7 +155,14 @@ func TestConnectionLimits(t *testing.T) {
 	eventually(t, "room again", func() bool { return b.Stats().Connections.Load() == 1 })
 	connect(t, addr, connectOpts{id: "3"})
 
-	b, _, addr = start(t, func(c *mqttfront.Config) { c.MaxSessions = 1 })
+	b, _, addr = start(t, func(c *mqttfront.Config) { c.MaxConnectionsPerAddress = 1 })
+	connect(t, addr, connectOpts{id: "1"})
+	newRaw(t, addr, 5).expectEnd()
+	if b.Stats().RefusedConns.Load() != 1 {
+		t.Error("not counted")
+	}
+
+	_, _, addr = start(t, func(c *mqttfront.Config) { c.MaxSessions = 1 })
 	connect(t, addr, connectOpts{id: "1"})
 	r := newRaw(t, addr, 5)
 	r.send(connectOpts{version: 5, id: "2"}.encode())
@@ -163,7 +170,6 @@ func TestConnectionLimits(t *testing.T) {
 		t.Errorf("CONNACK 0x%02x", ack.ReasonCode)
 	}
 	connect(t, addr, connectOpts{id: "1"}) // a takeover is no new session
-	_ = b
 }
 
 func TestKeepAlive(t *testing.T) { // [MQTT-3.1.2-22]

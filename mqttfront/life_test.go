@@ -37,12 +37,11 @@ func TestSlowSubscriber(t *testing.T) {
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	payload := strings.Repeat("x", 20<<10)
 	const n = 600
-	for i := range n {
+	for range n {
 		pub.send(pub.publishPacket(0, 0, "a", payload))
 		pub.publish("a", payload)
 		quick.expect(packets.Publish)
 		quick.ack(packets.Puback, quick.expect(packets.Publish).PacketID)
-		_ = i
 	}
 	st := b.Stats()
 	if st.DropSlow.Load() == 0 || st.DropQueue.Load() == 0 {
@@ -300,13 +299,12 @@ func TestReceipts(t *testing.T) {
 	member.kill()
 	eventually(t, "away", func() bool { return b.Stats().Offline.Load() == 1 })
 	undone("the member is away")
-	member, _ = connect(t, addr, connectOpts{id: "member"}) // a clean start drops what was there
+	connect(t, addr, connectOpts{id: "member"}) // a clean start drops what was there
 	eventually(t, "done", func() bool { return r.n.Load() == 1 })
 	r = deliver()
 	two.kill()
 	one.kill()
 	eventually(t, "done with the sessions", func() bool { return r.n.Load() == 1 })
-	_ = member
 }
 
 // TestPaho has a widely used client work with the broker.

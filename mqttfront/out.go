@@ -2,7 +2,6 @@ package mqttfront
 
 import (
 	"sync"
-	"syscall"
 )
 
 // buffer is what waits for a socket. Small and large ones are pooled, so that a connection owns one only while
@@ -33,7 +32,6 @@ func (f *buffer) free() {
 
 // writer is the state of a write without waiting.
 type writer struct {
-	raw syscall.RawConn
 	f   func(fd uintptr) bool // made once
 	b   []byte
 	n   int

@@ -30,7 +30,6 @@ type sessionState struct {
 	timer  *time.Timer   // for will or expiry, while offline
 	will   *WillRecord
 	subs   map[string]*subscription // by filter, with $share/NAME/
-	shares int                      // of subs that are shared
 	asks   []*retainedAsk
 	log    SessionLog // nil: not kept
 

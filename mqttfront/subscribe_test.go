@@ -167,7 +167,7 @@ func TestOverlap(t *testing.T) { // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
 }
 
 func TestNoLocal(t *testing.T) { // [MQTT-3.8.3-3]
-	_, l, addr := start(t, nil)
+	_, _, addr := start(t, nil)
 	other, _ := connect(t, addr, connectOpts{id: "other"})
 	o := connectOpts{id: "c", props: sessionExpiry(60), resume: true}
 	c, _ := connect(t, addr, o)
@@ -192,7 +192,6 @@ func TestNoLocal(t *testing.T) { // [MQTT-3.8.3-3]
 	if pk := c.expectPublish("mine"); pk.FixedHeader.Qos != 0 {
 		t.Errorf("%+v", pk.FixedHeader)
 	}
-	_ = l
 }
 
 func TestRetained(t *testing.T) { // [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-8]
@@ -356,10 +355,9 @@ func TestSharedSkipsTheBusy(t *testing.T) {
 	ready.kill()
 	eventually(t, "ready left", func() bool { return b.Stats().Sessions.Load() == 3 })
 	busy.ack(packets.Puback, 1)
-	pk := busy.expectPublish("1")
+	busy.expectPublish("1")
 	busy.bye()
 	eventually(t, "busy left", func() bool { return b.Stats().Sessions.Load() == 2 })
-	_ = pk
 	away, _ = connect(t, addr, connectOpts{id: "away", props: sessionExpiry(60), resume: true})
 	var got []string
 	for range 10 {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"testing"
 	"time"
-
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 func watcher(t *testing.T, addr string) *raw {
@@ -109,7 +107,6 @@ func TestWillAtTakeover(t *testing.T) {
 func TestDrain(t *testing.T) {
 	b, l, addr := start(t, nil)
 	wills := make(chan string, 10)
-	l.seen = nil
 	w := watcher(t, addr)
 	five, _ := connect(t, addr, connectOpts{id: "five", will: &willOpts{topic: "x/five", payload: "5", qos: 1}})
 	four, _ := connect(t, addr, connectOpts{id: "four", version: 4, will: &willOpts{topic: "x/four", payload: "4"}})
@@ -148,8 +145,9 @@ func TestDrain(t *testing.T) {
 	if _, err := b.Listen("tcp://127.0.0.1:0"); err == nil {
 		t.Error("it listens again")
 	}
-	if b.Close() != nil || b.Close() != nil {
-		t.Error("Close")
+	for range 2 {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
 	}
-	_ = packets.Connect
 }
