@@ -97,6 +97,7 @@ type client struct {
 	*inbox
 	t       testing.TB
 	mqtt    mqtt.Client
+	id      string
 	conn    net.Conn
 	present bool // the broker had a session for it
 }
@@ -133,7 +134,7 @@ func connect(t testing.TB, address string, options ...with) *client {
 	for _, option := range options {
 		option(o)
 	}
-	c.mqtt = mqtt.NewClient(o)
+	c.mqtt, c.id = mqtt.NewClient(o), o.ClientID
 	token := c.mqtt.Connect().(*mqtt.ConnectToken)
 	c.must("connect to "+address, token)
 	c.present = token.SessionPresent()

@@ -7,42 +7,57 @@ import (
 	"testing"
 )
 
-// TestMQTT311 checks from MQTT 3.1.1 clients, which most devices are, that three nodes are one broker. Each case
-// has publishers and subscribers at different nodes, and topics of its own.
+// TestMQTT311 checks from MQTT 3.1.1 clients, which most devices are, that nodes are one broker. Each case has
+// publishers and subscribers at different nodes, and topics of its own.
 func TestMQTT311(t *testing.T) {
 	long(t)
-	nodes := startSwarm(t, 3, setup{})
 	for _, c := range []struct {
 		name string
-		run  func(*place)
+		n    int
+		setup
 	}{
-		{"qos0", func(p *place) { p.crossing(0) }},
-		{"qos1", func(p *place) { p.crossing(1) }},
-		{"qos2", func(p *place) { p.crossing(2) }},
-		{"mqtt31", mqtt31},
-		{"suback", subackIsAPromise},
-		{"wake", subackWakes},
-		{"order0", func(p *place) { p.order(0, 1000) }},
-		{"order1", func(p *place) { p.order(1, 2000) }},
-		{"order2", func(p *place) { p.order(2, 1000) }},
-		{"downgrade", downgrade},
-		{"wildcards", wildcards},
-		{"root", rootWildcards},
-		{"unsubscribe", unsubscribe},
-		{"overlap", overlap},
-		{"retained", retained},
-		{"retainedClear", retainedClear},
-		{"retainedLast", retainedLast},
-		{"retainedWildcard", retainedWildcard},
-		{"session1", func(p *place) { p.session(1) }},
-		{"session2", func(p *place) { p.session(2) }},
-		{"will", wills},
-		{"fanOut", fanOut},
-		{"shared", shared},
-		{"large", large},
+		{"open", 3, setup{}},
+		{"private", 3, setup{private: true}},
+		{"five", 5, setup{}},
+		{"depth2", 3, setup{flags: []string{"--set", "locations.depth=2"}}},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.run(&place{t, nodes, c.name}) })
+		t.Run(c.name, func(t *testing.T) {
+			nodes := startSwarm(t, c.n, c.setup)
+			for _, c := range cases {
+				t.Run(c.name, func(t *testing.T) { c.run(&place{t, nodes, c.name}) })
+			}
+		})
 	}
+}
+
+var cases = []struct {
+	name string
+	run  func(*place)
+}{
+	{"qos0", func(p *place) { p.crossing(0) }},
+	{"qos1", func(p *place) { p.crossing(1) }},
+	{"qos2", func(p *place) { p.crossing(2) }},
+	{"mqtt31", mqtt31},
+	{"suback", subackIsAPromise},
+	{"wake", subackWakes},
+	{"order0", func(p *place) { p.order(0, 1000) }},
+	{"order1", func(p *place) { p.order(1, 2000) }},
+	{"order2", func(p *place) { p.order(2, 1000) }},
+	{"downgrade", downgrade},
+	{"wildcards", wildcards},
+	{"root", rootWildcards},
+	{"unsubscribe", unsubscribe},
+	{"overlap", overlap},
+	{"retained", retained},
+	{"retainedClear", retainedClear},
+	{"retainedLast", retainedLast},
+	{"retainedWildcard", retainedWildcard},
+	{"session1", func(p *place) { p.session(1) }},
+	{"session2", func(p *place) { p.session(2) }},
+	{"will", wills},
+	{"fanOut", fanOut},
+	{"shared", shared},
+	{"large", large},
 }
 
 // place is what a case works with: nodes, and topics that no other case uses.

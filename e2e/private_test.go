@@ -53,7 +53,7 @@ func TestPrivateSwarm(t *testing.T) {
 		stranger := newNode(t, "stranger", "--open", "--bootstrap", nodes[0].status().Addresses[0])
 		stranger.start()
 		stranger.ready()
-		stranger.logs("its swarm key does not match: it belongs to a private swarm, and this node to none")
+		stranger.logs("can't reach a node") // why, it finds out by luck only: what either side reads is noise
 	})
 	for _, n := range nodes {
 		if s := n.status(); s.Nodes != 3 {
