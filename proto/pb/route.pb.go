@@ -2116,6 +2116,8 @@ type Custody struct {
 	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
 	Shares        []*Custody_Share       `protobuf:"bytes,4,rep,name=shares,proto3" json:"shares,omitempty"`
 	Stamp         uint64                 `protobuf:"fixed64,5,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	Unsettled     bool                   `protobuf:"varint,6,opt,name=unsettled,proto3" json:"unsettled,omitempty"` // registrations may stand that it was not matched against
+	Except        []byte                 `protobuf:"bytes,7,opt,name=except,proto3" json:"except,omitempty"`        // unsettled: whose plain subscribers had it from their own node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2183,6 +2185,20 @@ func (x *Custody) GetStamp() uint64 {
 		return x.Stamp
 	}
 	return 0
+}
+
+func (x *Custody) GetUnsettled() bool {
+	if x != nil {
+		return x.Unsettled
+	}
+	return false
+}
+
+func (x *Custody) GetExcept() []byte {
+	if x != nil {
+		return x.Except
+	}
+	return nil
 }
 
 type Seen struct {
@@ -3366,6 +3382,7 @@ type Custody_Share struct {
 	Groups        []*Group               `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
 	Stored        bool                   `protobuf:"varint,4,opt,name=stored,proto3" json:"stored,omitempty"`
 	HoldS         uint32                 `protobuf:"varint,5,opt,name=hold_s,json=holdS,proto3" json:"hold_s,omitempty"` // how long it is kept while the node is out of reach
+	Done          bool                   `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`                // the node has it; said of unsettled messages only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3433,6 +3450,13 @@ func (x *Custody_Share) GetHoldS() uint32 {
 		return x.HoldS
 	}
 	return 0
+}
+
+func (x *Custody_Share) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
 }
 
 type CopyDone_Share struct {
@@ -3660,19 +3684,22 @@ const file_route_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x18\n" +
 	"\acleared\x18\x05 \x01(\bR\acleared\x12\x15\n" +
-	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\xc6\x02\n" +
+	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\x90\x03\n" +
 	"\aCustody\x122\n" +
 	"\amessage\x18\x01 \x01(\v2\x18.mozzie.route.v1.MessageR\amessage\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x126\n" +
 	"\x06shares\x18\x04 \x03(\v2\x1e.mozzie.route.v1.Custody.ShareR\x06shares\x12\x14\n" +
-	"\x05stamp\x18\x05 \x01(\x06R\x05stamp\x1a\x90\x01\n" +
+	"\x05stamp\x18\x05 \x01(\x06R\x05stamp\x12\x1c\n" +
+	"\tunsettled\x18\x06 \x01(\bR\tunsettled\x12\x16\n" +
+	"\x06except\x18\a \x01(\fR\x06except\x1a\xa4\x01\n" +
 	"\x05Share\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
 	"\x05plain\x18\x02 \x01(\bR\x05plain\x12.\n" +
 	"\x06groups\x18\x03 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groups\x12\x16\n" +
 	"\x06stored\x18\x04 \x01(\bR\x06stored\x12\x15\n" +
-	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\"`\n" +
+	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\x12\x12\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done\"`\n" +
 	"\x04Seen\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x12\n" +
 	"\x04upto\x18\x02 \x01(\x04R\x04upto\x12.\n" +

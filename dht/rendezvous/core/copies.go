@@ -20,6 +20,7 @@ func (n *Node) promote(l *location) {
 		mine = append(mine, e)
 	}
 	n.redeliver(mine, "")
+	n.rematch(l)
 	for _, e := range mine {
 		n.finish(e)
 	}
@@ -50,29 +51,59 @@ func (n *Node) copyEntries(l *location, pick func(*entry) bool, done func()) {
 		return
 	}
 	g := &gather{n: n}
-	for len(batch) > 0 {
-		f := &pb.Copy{Place: l.place.pb()}
-		size, k := 0, 0
-		for ; k < len(batch) && size < proto.SoftFrame; k++ {
-			if c := n.custodyToPB(batch[k]); c != nil {
-				f.Custody = append(f.Custody, c)
-				size += 128 + batch[k].size
-			}
-			batch[k].copying = true
-		}
-		sent := batch[:k]
-		batch = batch[k:]
-		g.left++
-		n.request(to, func(op uint64) any { f.Op = op; return f }, func(ok bool) {
-			n.copied(sent, to, ok)
-			g.one()
-		})
+	for _, e := range batch {
+		e.copying = true
 	}
+	n.sendCopies(l, to, batch, g, func(sent []*entry, ok bool) { n.copied(sent, to, ok) })
 	g.wait(func() {
 		if done != nil {
 			done()
 		}
 	})
+}
+
+// sendCopies sends messages in custody to another member, in as many frames as it takes.
+func (n *Node) sendCopies(l *location, to NodeID, batch []*entry, g *gather, each func(sent []*entry, ok bool)) {
+	for len(batch) > 0 {
+		f := &pb.Copy{Place: l.place.pb()}
+		size, k := 0, 0
+		for ; k < len(batch) && size < proto.SoftFrame; k++ {
+			f.Custody = append(f.Custody, n.custodyToPB(batch[k]))
+			size += 128 + batch[k].size
+		}
+		sent := batch[:k]
+		batch = batch[k:]
+		g.left++
+		n.request(to, func(op uint64) any { f.Op = op; return f }, func(ok bool) {
+			each(sent, ok)
+			g.one()
+		})
+	}
+}
+
+// offerCopies shows the rendezvous the second copies that are kept here: a new one has them from here, and one
+// that is done with them says so.
+func (n *Node) offerCopies(l *location) {
+	to := n.rendezvous(l.set)
+	var batch []*entry
+	for _, e := range l.order.live() {
+		if !e.gone && e.copy {
+			batch = append(batch, e)
+		}
+	}
+	if to != "" && to != n.self {
+		n.sendCopies(l, to, batch, &gather{n: n}, func([]*entry, bool) {})
+	}
+}
+
+// takeOffered takes what another member has a copy of, unless it is over.
+func (n *Node) takeOffered(l *location, c *pb.Custody, from NodeID) {
+	s := n.stream(l, c.GetEpoch())
+	if s.entries[c.GetSeq()] == nil && (c.GetSeq() <= s.low || s.seen.has(c.GetSeq())) {
+		n.send(from, &pb.CopyDone{Place: l.place.pb(), Done: []*pb.CopyDone_Share{{Epoch: c.GetEpoch(), Seq: c.GetSeq()}}})
+		return
+	}
+	n.takeCustody(l, c, from)
 }
 
 func (n *Node) copied(entries []*entry, to NodeID, ok bool) {
@@ -105,11 +136,14 @@ func (n *Node) copyHolder(l *location) NodeID {
 
 func (n *Node) custodyToPB(e *entry) *pb.Custody {
 	c := &pb.Custody{Message: n.messageToPB(e.m), Epoch: e.id.Epoch, Seq: e.id.Seq, Stamp: e.stamp}
+	if e.unset != nil {
+		c.Unsettled, c.Except = true, []byte(e.unset.except)
+	}
 	for _, s := range e.shares {
-		if s.done {
+		if s.done && e.unset == nil {
 			continue
 		}
-		p := &pb.Custody_Share{Node: []byte(s.node), Plain: s.plain, Stored: s.stored,
+		p := &pb.Custody_Share{Node: []byte(s.node), Plain: s.plain, Stored: s.stored, Done: s.done,
 			HoldS: uint32(s.hold / time.Second)} //nolint:gosec // bounded by MaxHold
 		for _, g := range s.groups {
 			p.Groups = append(p.Groups, &pb.Group{Name: g.Name, Filter: g.Filter})
@@ -147,8 +181,12 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 	s := n.stream(l, c.GetEpoch())
 	if have := s.entries[c.GetSeq()]; have != nil {
 		have.copied = true
+		have.s.told[from] = 0
 		if !slices.Contains(have.copies, from) {
 			have.copies = append(have.copies, from)
+		}
+		if c.GetUnsettled() && have.unset == nil {
+			n.unsettle(l, have, NodeID(c.GetExcept()))
 		}
 		return
 	}
@@ -161,7 +199,7 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 	e := &entry{l: l, s: s, id: Identity{c.GetEpoch(), c.GetSeq()}, m: m, size: m.Size(), at: n.now, stamp: c.GetStamp(),
 		copy: true, acked: true}
 	for _, p := range c.GetShares() {
-		sh := share{node: NodeID(p.GetNode()), plain: p.GetPlain(), stored: p.GetStored(),
+		sh := share{node: NodeID(p.GetNode()), plain: p.GetPlain(), stored: p.GetStored(), done: p.GetDone(),
 			hold: max(MinHold, min(time.Duration(p.GetHoldS())*time.Second, MaxHold))}
 		if !sh.node.valid() {
 			continue
@@ -172,13 +210,18 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 			}
 		}
 		e.shares = append(e.shares, sh)
-		e.left++
+		if !sh.done {
+			e.left++
+		}
 	}
-	if e.left == 0 {
+	if e.left == 0 && !c.GetUnsettled() {
 		return
 	}
 	s.seen.add(e.id.Seq)
 	n.take(e)
+	if c.GetUnsettled() {
+		n.unsettle(l, e, NodeID(c.GetExcept()))
+	}
 }
 
 func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
@@ -188,7 +231,14 @@ func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
 		return // no member: the rendezvous finds another
 	}
 	for _, c := range f.GetCustody() {
-		n.takeCustody(l, c, p.id)
+		if l.phase == serving {
+			n.takeOffered(l, c, p.id)
+		} else {
+			n.takeCustody(l, c, p.id)
+		}
+	}
+	if l.phase == serving {
+		n.promote(l)
 	}
 	n.ack(p.id, f.GetOp())
 }

@@ -31,8 +31,9 @@ type entry struct {
 	stamp   uint64
 	own     *pending // this node's own message
 	pinned  int      // what else it is kept for: settling, being retained elsewhere
-	copy    bool     // this is the second copy; another node serves it
-	copied  bool     // another node has a copy
+	unset   *unsettled
+	copy    bool // this is the second copy; another node serves it
+	copied  bool // another node has a copy
 	copying bool
 	copies  []NodeID
 	acked   bool // who sent it was told that it may let go
@@ -265,6 +266,9 @@ func (n *Node) release(e *entry) {
 	e.s.advance()
 	for e.l.order.len() > 0 && e.l.order.front().gone {
 		e.l.order.pop()
+	}
+	for e.l.unsettled.len() > 0 && e.l.unsettled.front().e.gone {
+		e.l.unsettled.pop()
 	}
 }
 

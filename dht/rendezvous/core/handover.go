@@ -149,7 +149,10 @@ func (n *Node) handOver(l *location) {
 
 // handedOver lets go of what another has: as a member this node keeps its copies, else it forgets all.
 func (n *Node) handedOver(l *location) {
-	l.unsettled = fifo[*unsettled]{}
+	for _, u := range l.unsettled.takeAll() {
+		u.e.copy = true // so that letting go of it here tells nobody
+		n.settleOne(u)
+	}
 	for _, r := range l.registers {
 		r.over = true // its owner asks again where the rendezvous is now
 	}
@@ -165,7 +168,7 @@ func (n *Node) handedOver(l *location) {
 			delete(n.streams, s.epoch)
 		}
 	}
-	l.phase = standby
+	l.phase, l.head = standby, "" // what is kept is offered: the other is to know that it is here
 	n.review(l)
 	n.settle(l)
 }
@@ -201,6 +204,9 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 		if m != n.self && m != p.id && n.inReach(m) {
 			n.send(m, n.digest(l, false))
 		}
+	}
+	if l.phase == standby { // the other took this node for the rendezvous: it goes to the one that is
+		n.offerCopies(l)
 	}
 	// The other lets go when this is acknowledged: a second copy comes first.
 	n.copyEntries(l, func(e *entry) bool { return !e.copied }, func() { n.ack(p.id, f.GetOp()) })

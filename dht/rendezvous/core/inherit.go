@@ -188,11 +188,7 @@ func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather) verdi
 	v, added := i.apply(r, n.cfg.Limits.Registrations, n.now)
 	if v == applied && len(added) > 0 {
 		n.wakeBelow(i.place, g)
-		for _, l := range n.sortedLocations() {
-			if l.unsettled.len() > 0 && l.isBelow(i.place) {
-				n.matchUnsettled(l, NodeID(r.GetOwner()), added)
-			}
-		}
+		n.matchMissed(i.place, NodeID(r.GetOwner()), added)
 	}
 	return v
 }

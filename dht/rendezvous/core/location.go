@@ -45,6 +45,7 @@ type location struct {
 	phase phase
 
 	asking  map[NodeID]bool // founding: who has not answered
+	head    NodeID          // the rendezvous, when it was last looked
 	filler  NodeID          // filling: who fills it
 	await   NodeID          // awaiting: who hands over
 	since   time.Duration   // serving: no subscription is promised before this, plus a lease
@@ -302,6 +303,14 @@ func (n *Node) review(l *location) {
 		return
 	}
 	head := n.rendezvous(l.set)
+	if l.head != head {
+		l.head = head
+		defer func() {
+			if l.phase == standby && n.locations[l.at] == l {
+				n.offerCopies(l)
+			}
+		}()
+	}
 	switch {
 	case l.phase == serving && head != n.self && head != "":
 		n.relinquish(l)
@@ -435,6 +444,7 @@ func (n *Node) askRendezvous(l *location) {
 	}
 	if to := n.rendezvous(l.set); to != "" && to != n.self {
 		n.send(to, n.digest(l, false))
+		n.offerCopies(l)
 	}
 }
 

@@ -71,7 +71,7 @@ func (n *Node) applySync(l *location, r *pb.Registration) {
 	}
 	n.inform(l, r, map[NodeID]bool{n.self: true}, len(added) > 0, &gather{n: n})
 	if len(added) > 0 {
-		n.matchUnsettled(l, NodeID(r.GetOwner()), added)
+		n.matchMissed(l.place, NodeID(r.GetOwner()), added)
 	}
 }
 

@@ -106,7 +106,7 @@ func (n *Node) tickStreams() {
 			continue
 		}
 		for _, t := range sortedKeys(s.told) {
-			if s.told[t] < s.low || over {
+			if (s.told[t] < s.low || over) && n.inReach(t) {
 				s.told[t] = s.low
 				news[t] = append(news[t], &pb.Forget_Epoch{Epoch: epoch, Upto: s.low, Closed: over})
 			}
@@ -116,8 +116,6 @@ func (n *Node) tickStreams() {
 		}
 	}
 	for _, t := range sortedKeys(news) {
-		if n.inReach(t) {
-			n.send(t, &pb.Forget{Epochs: news[t]})
-		}
+		n.send(t, &pb.Forget{Epochs: news[t]})
 	}
 }

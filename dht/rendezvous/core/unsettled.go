@@ -21,10 +21,11 @@ func (n *Node) sure(l *location) bool {
 }
 
 func (n *Node) unsettle(l *location, e *entry, except NodeID) {
+	e.unset = &unsettled{e, except}
 	if e.pinned++; e.s.entries[e.id.Seq] == nil {
 		n.take(e)
 	}
-	l.unsettled.push(&unsettled{e, except})
+	l.unsettled.push(e.unset)
 	clear(l.synced)
 	for l.unsettled.len() > n.cfg.Limits.Unsettled {
 		n.stats.DroppedUnsettled++
@@ -33,8 +34,44 @@ func (n *Node) unsettle(l *location, e *entry, except NodeID) {
 }
 
 func (n *Node) settleOne(u *unsettled) {
+	u.e.unset = nil
 	u.e.pinned--
 	n.finish(u.e)
+}
+
+// rematch matches what another rendezvous handed over unsettled against what is registered here.
+func (n *Node) rematch(l *location) {
+	for _, u := range slices.Clone(l.unsettled.live()) {
+		for _, d := range n.match(l, n.ancestors(l), u.e.m, u.e.id, u.except) {
+			s := share{node: d.node, plain: d.plain && !u.e.servedPlain(d.node), hold: max(d.hold, MinHold)}
+			for _, g := range d.groups {
+				if !u.e.servedGroup(g) {
+					s.groups = append(s.groups, g)
+				}
+			}
+			n.addShare(u.e, s)
+		}
+	}
+}
+
+// addShare gives a message to one more node, if there is anything for it.
+func (n *Node) addShare(e *entry, s share) {
+	if !s.plain && len(s.groups) == 0 {
+		return
+	}
+	e.shares = append(e.shares, s)
+	e.left++
+	n.owe(e, s.node)
+	n.deliver(e, &e.shares[len(e.shares)-1])
+}
+
+// matchMissed serves what is not settled at a place and below it to a node whose registration there was missed.
+func (n *Node) matchMissed(place Place, owner NodeID, filters []string) {
+	for _, l := range n.sortedLocations() {
+		if l.unsettled.len() > 0 && (l.place == place || l.isBelow(place)) {
+			n.matchUnsettled(l, owner, filters)
+		}
+	}
 }
 
 // matchUnsettled serves what is kept to a node whose registration was missed.
@@ -60,13 +97,7 @@ func (n *Node) matchUnsettled(l *location, owner NodeID, filters []string) {
 		if s.plain && u.e.servedPlain(owner) {
 			s.plain = false
 		}
-		if !s.plain && len(s.groups) == 0 {
-			continue
-		}
-		u.e.shares = append(u.e.shares, s)
-		u.e.left++
-		n.owe(u.e, owner)
-		n.deliver(u.e, &u.e.shares[len(u.e.shares)-1])
+		n.addShare(u.e, s)
 	}
 }
 
@@ -104,6 +135,10 @@ func (n *Node) settledBy(l *location, member NodeID) {
 		return
 	}
 	for _, u := range l.unsettled.takeAll() {
+		if u.e.copy { // about to be handed over to this node, and not matched here yet
+			l.unsettled.push(u)
+			continue
+		}
 		n.settleOne(u)
 	}
 }
