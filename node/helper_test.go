@@ -1,0 +1,203 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/mozzie-mqtt/mozzie/cmd/mozzie/client"
+	"github.com/mozzie-mqtt/mozzie/node/config"
+)
+
+// patience is how long anything in a test may take.
+const patience = time.Minute
+
+// testSwarm is some nodes of one process, on loopback.
+type testSwarm struct {
+	t     testing.TB
+	nodes []*Node
+
+	mu  sync.Mutex
+	tap func(sent) // sees every frame, before it is sent
+}
+
+// sent is a frame that one node sends to another.
+type sent struct {
+	from, to peer.ID
+	frame    any
+}
+
+// startSwarm starts n nodes and returns when each is connected to all others.
+func startSwarm(t testing.TB, n int) *testSwarm {
+	t.Helper()
+	s := &testSwarm{t: t}
+	t.Cleanup(s.stop)
+	for i := range n {
+		c := config.Default()
+		c.Data = filepath.Join(t.TempDir(), fmt.Sprint(i))
+		c.MQTT.Listeners = []config.Listener{{URL: "tcp://127.0.0.1:0"}}
+		c.MQTT.SysInterval = 0
+		c.Swarm = config.Swarm{Open: true, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Small: 100}
+		c.Admin.Listen = "127.0.0.1:0"
+		if i > 0 {
+			c.Swarm.Bootstrap = s.nodes[0].host.Addresses()[:1]
+		}
+		var self peer.ID
+		node, err := Start(t.Context(), c, Options{Log: slog.New(slog.DiscardHandler), Version: "test", Tap: func(to peer.ID, frame any) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.tap != nil {
+				s.tap(sent{self, to, frame})
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.mu.Lock()
+		self = node.host.ID()
+		s.mu.Unlock()
+		s.nodes = append(s.nodes, node)
+	}
+	for i, node := range s.nodes {
+		eventually(t, func() error {
+			if st := node.Status(); st.Peers != n-1 {
+				return fmt.Errorf("node %d has %d of %d peers", i, st.Peers, n-1)
+			}
+			return nil
+		})
+	}
+	return s
+}
+
+func (s *testSwarm) stop() {
+	var wg sync.WaitGroup
+	for _, n := range s.nodes {
+		wg.Go(func() {
+			if err := n.close(); err != nil {
+				s.t.Errorf("close a node: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// watch has a function see every frame from now on, one at a time; nil: nobody does.
+func (s *testSwarm) watch(tap func(sent)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tap = tap
+}
+
+// members returns the indexes of the nodes of a topic's set, its rendezvous first.
+func (s *testSwarm) members(topic string) (all []int) {
+	s.t.Helper()
+	l, err := s.nodes[0].Locate(s.t.Context(), topic)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, m := range l.Members {
+		for i, n := range s.nodes {
+			switch {
+			case n.host.ID().String() != m.PeerID:
+			case m.Rendezvous:
+				all = append([]int{i}, all...)
+			default:
+				all = append(all, i)
+			}
+		}
+	}
+	return all
+}
+
+// eventually waits for what can be seen by looking only.
+func eventually(t testing.TB, f func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v: %v", patience, err)
+		}
+	}
+}
+
+// mqttClient is a client of a node, which remembers what it gets.
+type mqttClient struct {
+	*client.Client
+	t testing.TB
+
+	mu   sync.Mutex
+	got  []client.Message
+	news chan struct{} // closed and replaced with each message
+}
+
+// connect connects an MQTT 5 client to node i.
+func (s *testSwarm) connect(i int, id, user string) *mqttClient {
+	s.t.Helper()
+	c := &mqttClient{t: s.t, news: make(chan struct{})}
+	var err error
+	c.Client, err = client.Connect(s.t.Context(), client.Options{
+		Address: strings.TrimPrefix(s.nodes[i].listeners[0], "tcp://"), Version: client.Version5, ClientID: id, Username: user,
+		Clean: true, KeepAlive: 60, MaxInflight: 20,
+		OnMessage: func(m client.Message) bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.got = append(c.got, m)
+			close(c.news)
+			c.news = make(chan struct{})
+			return true
+		}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = c.Disconnect() }) // the nodes are stopped after this
+	return c
+}
+
+func (c *mqttClient) subscribe(qos byte, filters ...string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	for _, f := range filters {
+		if err := c.Subscribe(ctx, []client.Subscription{{Filter: f, QoS: qos}}, client.Properties{}); err != nil {
+			c.t.Fatalf("subscribe to %s: %v", f, err)
+		}
+	}
+}
+
+func (c *mqttClient) publish(m client.Message) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	if err := c.Publish(ctx, m); err != nil {
+		c.t.Fatalf("publish to %s: %v", m.Topic, err)
+	}
+}
+
+// wait waits until n messages have come.
+func (c *mqttClient) wait(n int) []client.Message {
+	c.t.Helper()
+	deadline := time.After(patience)
+	for {
+		c.mu.Lock()
+		got, news := c.got, c.news
+		c.mu.Unlock()
+		if len(got) >= n {
+			return got
+		}
+		select {
+		case <-news:
+		case <-deadline:
+			c.t.Fatalf("%d of %d messages came in %v", len(got), n, patience)
+		}
+	}
+}
