@@ -20,6 +20,18 @@ func (t *tally) Done() {
 	}
 }
 
+// Refused implements Receipt.
+func (t *tally) Refused(g Group) { t.r.Refused(g) }
+
+// noMember deals with a message of a shared subscription that no member here can take.
+func (u *burst) noMember(m *outMessage, g Group) {
+	if m.tally != nil {
+		m.tally.Refused(g)
+		return
+	}
+	u.b.stats.DropNoMember.Add(1)
+}
+
 // Deliver serves messages from the swarm to the clients of this node, in order. It does not wait for clients.
 // The slice belongs to the caller again when it returns.
 func (b *Broker) Deliver(batch []Delivery) {
@@ -48,10 +60,10 @@ func (b *Broker) deliver(u *burst, d *Delivery) {
 		}
 		for _, g := range d.Groups {
 			u.have = [2]bool{}
-			if g, ok := b.shares.Get(g.Filter, g.Name); ok {
-				u.serveGroup(m, g)
+			if members, ok := b.shares.Get(g.Filter, g.Name); ok {
+				u.serveGroup(m, members)
 			} else {
-				b.stats.DropNoMember.Add(1)
+				u.noMember(m, g)
 			}
 		}
 	}

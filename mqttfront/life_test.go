@@ -250,9 +250,10 @@ func TestSys(t *testing.T) {
 }
 
 // receipt counts.
-type receipt struct{ n atomic.Int32 }
+type receipt struct{ n, refused atomic.Int32 }
 
-func (r *receipt) Done() { r.n.Add(1) }
+func (r *receipt) Done()                   { r.n.Add(1) }
+func (r *receipt) Refused(mqttfront.Group) { r.refused.Add(1) }
 
 // TestReceipts: Done comes once, when the last client is through.
 func TestReceipts(t *testing.T) {
@@ -263,8 +264,8 @@ func TestReceipts(t *testing.T) {
 		b.Deliver([]mqttfront.Delivery{{Msg: msg, Plain: true, Receipt: r, Groups: []mqttfront.Group{{Name: "g", Filter: "a"}}}})
 		return r
 	}
-	if r := deliver(); r.n.Load() != 1 {
-		t.Error("nobody is there: it is done at once")
+	if r := deliver(); r.n.Load() != 1 || r.refused.Load() != 1 {
+		t.Error("nobody is there: it is done at once, and refused for the group")
 	}
 	zero, _ := connect(t, addr, connectOpts{id: "zero"})
 	zero.subscribe(filter{"a", 0})

@@ -109,7 +109,7 @@ func (s *session) waits() bool {
 func (u *burst) serveGroup(m *outMessage, g *group) {
 	mem, ok := g.pick(m.QoS)
 	if !ok {
-		u.b.stats.DropNoMember.Add(1)
+		u.noMember(m, g.Group)
 		return
 	}
 	var ids []uint32
@@ -135,12 +135,12 @@ func (u *burst) serveGroup(m *outMessage, g *group) {
 // redeliver gives a message to another member, after the one that had it is gone.
 func (u *burst) redeliver(e Entry) {
 	m := &outMessage{Message: *e.Msg, keep: e.Msg}
+	m.tally, _ = e.Receipt.(*tally)
 	if g, ok := u.b.shares.Get(e.Group.Filter, e.Group.Name); ok {
-		m.tally, _ = e.Receipt.(*tally)
 		u.have = [2]bool{}
 		u.serveGroup(m, g)
 	} else {
-		u.b.stats.DropNoMember.Add(1)
+		u.noMember(m, *e.Group)
 	}
 	u.over(e)
 }

@@ -111,4 +111,7 @@ type Receipt interface {
 	// Done says that every client that the delivery was for has acknowledged it or will never need it. It is
 	// called once, from any goroutine or from within Deliver, and must not block.
 	Done()
+	// Refused says that no member of a shared subscription is left here that can take the message, so that
+	// another node's may. Done still follows. Like Done it must not block.
+	Refused(g Group)
 }

@@ -73,6 +73,9 @@ type receipt struct {
 // Done implements mqttfront.Receipt.
 func (r *receipt) Done() { r.s.Done(r.r) }
 
+// Refused implements mqttfront.Receipt.
+func (r *receipt) Refused(g mqttfront.Group) { r.s.Refuse(r.r, g) }
+
 // deliver hands messages from the swarm to the broker.
 func (n *Node) deliver(batch []core.Delivery) {
 	b, s := n.broker.Load(), n.service.Load()

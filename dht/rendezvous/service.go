@@ -108,7 +108,7 @@ type Service struct {
 	callWake chan struct{}
 
 	doneMu   sync.Mutex
-	dones    []*core.Receipt
+	dones    []done
 	doneWake chan struct{}
 
 	quiet   atomic.Pointer[sync.Map] // prefix → time.Duration until which nobody else wants QoS 0
@@ -306,10 +306,22 @@ func (s *Service) Retained(filter string, each func([]*proto.Message), done func
 	s.step(func(n *core.Node) { n.Retained(filter, each, done) })
 }
 
+// done is what the broker has done with a delivery: all that it will, or, with a group, refused it for that.
+type done struct {
+	receipt *core.Receipt
+	refused proto.Group
+}
+
 // Done says that the broker needs a delivered message no more. It takes no lock of the Service's but its own.
-func (s *Service) Done(r *core.Receipt) {
+func (s *Service) Done(r *core.Receipt) { s.queueDone(done{receipt: r}) }
+
+// Refuse says that no member of a shared subscription is left that can take a delivered message. Done is
+// still to be called. It takes no lock of the Service's but its own.
+func (s *Service) Refuse(r *core.Receipt, g proto.Group) { s.queueDone(done{r, g}) }
+
+func (s *Service) queueDone(d done) {
 	s.doneMu.Lock()
-	s.dones = append(s.dones, r)
+	s.dones = append(s.dones, d)
 	first := len(s.dones) == 1
 	s.doneMu.Unlock()
 	if first {
@@ -325,7 +337,7 @@ func wake(c chan struct{}) {
 }
 
 func (s *Service) runDones() {
-	var batch []*core.Receipt
+	var batch []done
 	for {
 		select {
 		case <-s.doneWake:
@@ -336,8 +348,12 @@ func (s *Service) runDones() {
 		batch, s.dones = s.dones, batch[:0]
 		s.doneMu.Unlock()
 		s.step(func(n *core.Node) {
-			for _, r := range batch {
-				n.Done(r)
+			for _, d := range batch {
+				if d.refused.Filter != "" {
+					n.Refuse(d.receipt, d.refused)
+				} else {
+					n.Done(d.receipt)
+				}
 			}
 		})
 		clear(batch)

@@ -951,6 +951,7 @@ type DeliverAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Stored        []*Ranges              `protobuf:"bytes,1,rep,name=stored,proto3" json:"stored,omitempty"`
 	Done          []*Ranges              `protobuf:"bytes,2,rep,name=done,proto3" json:"done,omitempty"`
+	Refused       []*Refusal             `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"` // looked at before done
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -999,6 +1000,74 @@ func (x *DeliverAck) GetDone() []*Ranges {
 	return nil
 }
 
+func (x *DeliverAck) GetRefused() []*Refusal {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// Refusal says that a shared subscription has no member left that can take a message: another node is to.
+type Refusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Group         *Group                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_route_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Refusal) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Refusal) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Refusal) GetGroup() *Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
 // 9: everything of these epochs up to a number is over.
 type Forget struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1009,7 +1078,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_route_proto_msgTypes[15]
+	mi := &file_route_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1090,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[15]
+	mi := &file_route_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1103,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{15}
+	return file_route_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Forget) GetEpochs() []*Forget_Epoch {
@@ -1056,7 +1125,7 @@ type GroupInterest struct {
 
 func (x *GroupInterest) Reset() {
 	*x = GroupInterest{}
-	mi := &file_route_proto_msgTypes[16]
+	mi := &file_route_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1137,7 @@ func (x *GroupInterest) String() string {
 func (*GroupInterest) ProtoMessage() {}
 
 func (x *GroupInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[16]
+	mi := &file_route_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1150,7 @@ func (x *GroupInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInterest.ProtoReflect.Descriptor instead.
 func (*GroupInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{16}
+	return file_route_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GroupInterest) GetName() string {
@@ -1126,7 +1195,7 @@ type Interest struct {
 
 func (x *Interest) Reset() {
 	*x = Interest{}
-	mi := &file_route_proto_msgTypes[17]
+	mi := &file_route_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1207,7 @@ func (x *Interest) String() string {
 func (*Interest) ProtoMessage() {}
 
 func (x *Interest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[17]
+	mi := &file_route_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1220,7 @@ func (x *Interest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interest.ProtoReflect.Descriptor instead.
 func (*Interest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{17}
+	return file_route_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Interest) GetFilter() string {
@@ -1202,7 +1271,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_route_proto_msgTypes[18]
+	mi := &file_route_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1283,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[18]
+	mi := &file_route_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1296,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{18}
+	return file_route_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Registration) GetOwner() []byte {
@@ -1270,7 +1339,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_route_proto_msgTypes[19]
+	mi := &file_route_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1351,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[19]
+	mi := &file_route_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1364,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{19}
+	return file_route_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Register) GetPlace() *Place {
@@ -1334,7 +1403,7 @@ type RegisterAck struct {
 
 func (x *RegisterAck) Reset() {
 	*x = RegisterAck{}
-	mi := &file_route_proto_msgTypes[20]
+	mi := &file_route_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1415,7 @@ func (x *RegisterAck) String() string {
 func (*RegisterAck) ProtoMessage() {}
 
 func (x *RegisterAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[20]
+	mi := &file_route_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1428,7 @@ func (x *RegisterAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAck.ProtoReflect.Descriptor instead.
 func (*RegisterAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{20}
+	return file_route_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RegisterAck) GetPlace() *Place {
@@ -1419,7 +1488,7 @@ type Replicate struct {
 
 func (x *Replicate) Reset() {
 	*x = Replicate{}
-	mi := &file_route_proto_msgTypes[21]
+	mi := &file_route_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1500,7 @@ func (x *Replicate) String() string {
 func (*Replicate) ProtoMessage() {}
 
 func (x *Replicate) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[21]
+	mi := &file_route_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1513,7 @@ func (x *Replicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicate.ProtoReflect.Descriptor instead.
 func (*Replicate) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{21}
+	return file_route_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Replicate) GetOp() uint64 {
@@ -1501,7 +1570,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_route_proto_msgTypes[22]
+	mi := &file_route_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1582,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[22]
+	mi := &file_route_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1595,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{22}
+	return file_route_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Found) GetOp() uint64 {
@@ -1562,7 +1631,7 @@ type FoundAck struct {
 
 func (x *FoundAck) Reset() {
 	*x = FoundAck{}
-	mi := &file_route_proto_msgTypes[23]
+	mi := &file_route_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1643,7 @@ func (x *FoundAck) String() string {
 func (*FoundAck) ProtoMessage() {}
 
 func (x *FoundAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[23]
+	mi := &file_route_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1656,7 @@ func (x *FoundAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FoundAck.ProtoReflect.Descriptor instead.
 func (*FoundAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{23}
+	return file_route_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FoundAck) GetOp() uint64 {
@@ -1622,7 +1691,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_route_proto_msgTypes[24]
+	mi := &file_route_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1703,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[24]
+	mi := &file_route_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1716,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{24}
+	return file_route_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ballot) GetRound() uint64 {
@@ -1676,7 +1745,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_route_proto_msgTypes[25]
+	mi := &file_route_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1757,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[25]
+	mi := &file_route_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1770,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{25}
+	return file_route_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Prepare) GetPlace() *Place {
@@ -1742,7 +1811,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_route_proto_msgTypes[26]
+	mi := &file_route_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1823,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[26]
+	mi := &file_route_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1836,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{26}
+	return file_route_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Promise) GetPlace() *Place {
@@ -1839,7 +1908,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_route_proto_msgTypes[27]
+	mi := &file_route_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +1920,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[27]
+	mi := &file_route_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +1933,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{27}
+	return file_route_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Accept) GetPlace() *Place {
@@ -1908,7 +1977,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_route_proto_msgTypes[28]
+	mi := &file_route_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +1989,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[28]
+	mi := &file_route_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2002,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{28}
+	return file_route_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Accepted) GetPlace() *Place {
@@ -1976,7 +2045,7 @@ type SetNews struct {
 
 func (x *SetNews) Reset() {
 	*x = SetNews{}
-	mi := &file_route_proto_msgTypes[29]
+	mi := &file_route_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +2057,7 @@ func (x *SetNews) String() string {
 func (*SetNews) ProtoMessage() {}
 
 func (x *SetNews) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[29]
+	mi := &file_route_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2070,7 @@ func (x *SetNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNews.ProtoReflect.Descriptor instead.
 func (*SetNews) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{29}
+	return file_route_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetNews) GetPlace() *Place {
@@ -2039,7 +2108,7 @@ type RetainedMessage struct {
 
 func (x *RetainedMessage) Reset() {
 	*x = RetainedMessage{}
-	mi := &file_route_proto_msgTypes[30]
+	mi := &file_route_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2120,7 @@ func (x *RetainedMessage) String() string {
 func (*RetainedMessage) ProtoMessage() {}
 
 func (x *RetainedMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[30]
+	mi := &file_route_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2133,7 @@ func (x *RetainedMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedMessage.ProtoReflect.Descriptor instead.
 func (*RetainedMessage) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{30}
+	return file_route_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RetainedMessage) GetMessage() *Message {
@@ -2124,7 +2193,7 @@ type Custody struct {
 
 func (x *Custody) Reset() {
 	*x = Custody{}
-	mi := &file_route_proto_msgTypes[31]
+	mi := &file_route_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2205,7 @@ func (x *Custody) String() string {
 func (*Custody) ProtoMessage() {}
 
 func (x *Custody) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[31]
+	mi := &file_route_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2218,7 @@ func (x *Custody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custody.ProtoReflect.Descriptor instead.
 func (*Custody) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{31}
+	return file_route_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Custody) GetMessage() *Message {
@@ -2212,7 +2281,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_route_proto_msgTypes[32]
+	mi := &file_route_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2293,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[32]
+	mi := &file_route_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2306,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{32}
+	return file_route_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Seen) GetEpoch() uint64 {
@@ -2277,7 +2346,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_route_proto_msgTypes[33]
+	mi := &file_route_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2358,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[33]
+	mi := &file_route_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2371,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{33}
+	return file_route_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Transfer) GetOp() uint64 {
@@ -2367,7 +2436,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_route_proto_msgTypes[34]
+	mi := &file_route_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2448,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[34]
+	mi := &file_route_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2461,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{34}
+	return file_route_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HandOver) GetOp() uint64 {
@@ -2434,7 +2503,7 @@ type Inherit struct {
 
 func (x *Inherit) Reset() {
 	*x = Inherit{}
-	mi := &file_route_proto_msgTypes[35]
+	mi := &file_route_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2515,7 @@ func (x *Inherit) String() string {
 func (*Inherit) ProtoMessage() {}
 
 func (x *Inherit) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[35]
+	mi := &file_route_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2528,7 @@ func (x *Inherit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherit.ProtoReflect.Descriptor instead.
 func (*Inherit) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{35}
+	return file_route_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Inherit) GetPlace() *Place {
@@ -2486,7 +2555,7 @@ type Seq struct {
 
 func (x *Seq) Reset() {
 	*x = Seq{}
-	mi := &file_route_proto_msgTypes[36]
+	mi := &file_route_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +2567,7 @@ func (x *Seq) String() string {
 func (*Seq) ProtoMessage() {}
 
 func (x *Seq) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[36]
+	mi := &file_route_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +2580,7 @@ func (x *Seq) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seq.ProtoReflect.Descriptor instead.
 func (*Seq) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{36}
+	return file_route_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Seq) GetOwner() []byte {
@@ -2541,7 +2610,7 @@ type Inherited struct {
 
 func (x *Inherited) Reset() {
 	*x = Inherited{}
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2622,7 @@ func (x *Inherited) String() string {
 func (*Inherited) ProtoMessage() {}
 
 func (x *Inherited) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2635,7 @@ func (x *Inherited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherited.ProtoReflect.Descriptor instead.
 func (*Inherited) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{37}
+	return file_route_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Inherited) GetPlace() *Place {
@@ -2608,7 +2677,7 @@ type NoInterest struct {
 
 func (x *NoInterest) Reset() {
 	*x = NoInterest{}
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +2689,7 @@ func (x *NoInterest) String() string {
 func (*NoInterest) ProtoMessage() {}
 
 func (x *NoInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +2702,7 @@ func (x *NoInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoInterest.ProtoReflect.Descriptor instead.
 func (*NoInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{38}
+	return file_route_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *NoInterest) GetPlace() *Place {
@@ -2654,7 +2723,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2735,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2748,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{39}
+	return file_route_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Wake) GetOp() uint64 {
@@ -2708,7 +2777,7 @@ type Sync struct {
 
 func (x *Sync) Reset() {
 	*x = Sync{}
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2720,7 +2789,7 @@ func (x *Sync) String() string {
 func (*Sync) ProtoMessage() {}
 
 func (x *Sync) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2733,7 +2802,7 @@ func (x *Sync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sync.ProtoReflect.Descriptor instead.
 func (*Sync) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{40}
+	return file_route_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Sync) GetOp() uint64 {
@@ -2769,7 +2838,7 @@ type Retain struct {
 
 func (x *Retain) Reset() {
 	*x = Retain{}
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +2850,7 @@ func (x *Retain) String() string {
 func (*Retain) ProtoMessage() {}
 
 func (x *Retain) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +2863,7 @@ func (x *Retain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retain.ProtoReflect.Descriptor instead.
 func (*Retain) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{41}
+	return file_route_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Retain) GetOp() uint64 {
@@ -2831,7 +2900,7 @@ type RetainedQuery struct {
 
 func (x *RetainedQuery) Reset() {
 	*x = RetainedQuery{}
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +2912,7 @@ func (x *RetainedQuery) String() string {
 func (*RetainedQuery) ProtoMessage() {}
 
 func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +2925,7 @@ func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedQuery.ProtoReflect.Descriptor instead.
 func (*RetainedQuery) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{42}
+	return file_route_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RetainedQuery) GetOp() uint64 {
@@ -2901,7 +2970,7 @@ type RetainedReply struct {
 
 func (x *RetainedReply) Reset() {
 	*x = RetainedReply{}
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +2982,7 @@ func (x *RetainedReply) String() string {
 func (*RetainedReply) ProtoMessage() {}
 
 func (x *RetainedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +2995,7 @@ func (x *RetainedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedReply.ProtoReflect.Descriptor instead.
 func (*RetainedReply) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{43}
+	return file_route_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RetainedReply) GetOp() uint64 {
@@ -2977,7 +3046,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2989,7 +3058,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3002,7 +3071,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{44}
+	return file_route_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Child) GetOp() uint64 {
@@ -3045,7 +3114,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3126,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3139,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{45}
+	return file_route_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Copy) GetOp() uint64 {
@@ -3105,7 +3174,7 @@ type CopyDone struct {
 
 func (x *CopyDone) Reset() {
 	*x = CopyDone{}
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3186,7 @@ func (x *CopyDone) String() string {
 func (*CopyDone) ProtoMessage() {}
 
 func (x *CopyDone) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3199,7 @@ func (x *CopyDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone.ProtoReflect.Descriptor instead.
 func (*CopyDone) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{46}
+	return file_route_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CopyDone) GetPlace() *Place {
@@ -3161,7 +3230,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +3242,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +3255,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{47}
+	return file_route_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Digest) GetPlace() *Place {
@@ -3234,7 +3303,7 @@ type Leaving struct {
 
 func (x *Leaving) Reset() {
 	*x = Leaving{}
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +3315,7 @@ func (x *Leaving) String() string {
 func (*Leaving) ProtoMessage() {}
 
 func (x *Leaving) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +3328,7 @@ func (x *Leaving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
 func (*Leaving) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{48}
+	return file_route_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Leaving) GetNode() []byte {
@@ -3280,7 +3349,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3361,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3374,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{49}
+	return file_route_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Recall) GetStored() []*Ranges {
@@ -3326,7 +3395,7 @@ type Forget_Epoch struct {
 
 func (x *Forget_Epoch) Reset() {
 	*x = Forget_Epoch{}
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3338,7 +3407,7 @@ func (x *Forget_Epoch) String() string {
 func (*Forget_Epoch) ProtoMessage() {}
 
 func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3351,7 +3420,7 @@ func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget_Epoch.ProtoReflect.Descriptor instead.
 func (*Forget_Epoch) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{15, 0}
+	return file_route_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *Forget_Epoch) GetEpoch() uint64 {
@@ -3389,7 +3458,7 @@ type Custody_Share struct {
 
 func (x *Custody_Share) Reset() {
 	*x = Custody_Share{}
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3401,7 +3470,7 @@ func (x *Custody_Share) String() string {
 func (*Custody_Share) ProtoMessage() {}
 
 func (x *Custody_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3414,7 +3483,7 @@ func (x *Custody_Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custody_Share.ProtoReflect.Descriptor instead.
 func (*Custody_Share) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{31, 0}
+	return file_route_proto_rawDescGZIP(), []int{32, 0}
 }
 
 func (x *Custody_Share) GetNode() []byte {
@@ -3470,7 +3539,7 @@ type CopyDone_Share struct {
 
 func (x *CopyDone_Share) Reset() {
 	*x = CopyDone_Share{}
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3482,7 +3551,7 @@ func (x *CopyDone_Share) String() string {
 func (*CopyDone_Share) ProtoMessage() {}
 
 func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3495,7 +3564,7 @@ func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone_Share.ProtoReflect.Descriptor instead.
 func (*CopyDone_Share) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{46, 0}
+	return file_route_proto_rawDescGZIP(), []int{47, 0}
 }
 
 func (x *CopyDone_Share) GetEpoch() uint64 {
@@ -3593,11 +3662,16 @@ const file_route_proto_rawDesc = "" +
 	"\x05plain\x18\x05 \x01(\bR\x05plain\x12.\n" +
 	"\x06groups\x18\x06 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groups\x12\x16\n" +
 	"\x06forget\x18\a \x01(\x04R\x06forget\x12\x14\n" +
-	"\x05stamp\x18\b \x01(\x06R\x05stamp\"j\n" +
+	"\x05stamp\x18\b \x01(\x06R\x05stamp\"\x9e\x01\n" +
 	"\n" +
 	"DeliverAck\x12/\n" +
 	"\x06stored\x18\x01 \x03(\v2\x17.mozzie.route.v1.RangesR\x06stored\x12+\n" +
-	"\x04done\x18\x02 \x03(\v2\x17.mozzie.route.v1.RangesR\x04done\"\x8a\x01\n" +
+	"\x04done\x18\x02 \x03(\v2\x17.mozzie.route.v1.RangesR\x04done\x122\n" +
+	"\arefused\x18\x03 \x03(\v2\x18.mozzie.route.v1.RefusalR\arefused\"_\n" +
+	"\aRefusal\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12,\n" +
+	"\x05group\x18\x03 \x01(\v2\x16.mozzie.route.v1.GroupR\x05group\"\x8a\x01\n" +
 	"\x06Forget\x125\n" +
 	"\x06epochs\x18\x01 \x03(\v2\x1d.mozzie.route.v1.Forget.EpochR\x06epochs\x1aI\n" +
 	"\x05Epoch\x12\x14\n" +
@@ -3794,7 +3868,7 @@ func file_route_proto_rawDescGZIP() []byte {
 	return file_route_proto_rawDescData
 }
 
-var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_route_proto_goTypes = []any{
 	(*Place)(nil),           // 0: mozzie.route.v1.Place
 	(*Set)(nil),             // 1: mozzie.route.v1.Set
@@ -3811,44 +3885,45 @@ var file_route_proto_goTypes = []any{
 	(*Group)(nil),           // 12: mozzie.route.v1.Group
 	(*Deliver)(nil),         // 13: mozzie.route.v1.Deliver
 	(*DeliverAck)(nil),      // 14: mozzie.route.v1.DeliverAck
-	(*Forget)(nil),          // 15: mozzie.route.v1.Forget
-	(*GroupInterest)(nil),   // 16: mozzie.route.v1.GroupInterest
-	(*Interest)(nil),        // 17: mozzie.route.v1.Interest
-	(*Registration)(nil),    // 18: mozzie.route.v1.Registration
-	(*Register)(nil),        // 19: mozzie.route.v1.Register
-	(*RegisterAck)(nil),     // 20: mozzie.route.v1.RegisterAck
-	(*Replicate)(nil),       // 21: mozzie.route.v1.Replicate
-	(*Found)(nil),           // 22: mozzie.route.v1.Found
-	(*FoundAck)(nil),        // 23: mozzie.route.v1.FoundAck
-	(*Ballot)(nil),          // 24: mozzie.route.v1.Ballot
-	(*Prepare)(nil),         // 25: mozzie.route.v1.Prepare
-	(*Promise)(nil),         // 26: mozzie.route.v1.Promise
-	(*Accept)(nil),          // 27: mozzie.route.v1.Accept
-	(*Accepted)(nil),        // 28: mozzie.route.v1.Accepted
-	(*SetNews)(nil),         // 29: mozzie.route.v1.SetNews
-	(*RetainedMessage)(nil), // 30: mozzie.route.v1.RetainedMessage
-	(*Custody)(nil),         // 31: mozzie.route.v1.Custody
-	(*Seen)(nil),            // 32: mozzie.route.v1.Seen
-	(*Transfer)(nil),        // 33: mozzie.route.v1.Transfer
-	(*HandOver)(nil),        // 34: mozzie.route.v1.HandOver
-	(*Inherit)(nil),         // 35: mozzie.route.v1.Inherit
-	(*Seq)(nil),             // 36: mozzie.route.v1.Seq
-	(*Inherited)(nil),       // 37: mozzie.route.v1.Inherited
-	(*NoInterest)(nil),      // 38: mozzie.route.v1.NoInterest
-	(*Wake)(nil),            // 39: mozzie.route.v1.Wake
-	(*Sync)(nil),            // 40: mozzie.route.v1.Sync
-	(*Retain)(nil),          // 41: mozzie.route.v1.Retain
-	(*RetainedQuery)(nil),   // 42: mozzie.route.v1.RetainedQuery
-	(*RetainedReply)(nil),   // 43: mozzie.route.v1.RetainedReply
-	(*Child)(nil),           // 44: mozzie.route.v1.Child
-	(*Copy)(nil),            // 45: mozzie.route.v1.Copy
-	(*CopyDone)(nil),        // 46: mozzie.route.v1.CopyDone
-	(*Digest)(nil),          // 47: mozzie.route.v1.Digest
-	(*Leaving)(nil),         // 48: mozzie.route.v1.Leaving
-	(*Recall)(nil),          // 49: mozzie.route.v1.Recall
-	(*Forget_Epoch)(nil),    // 50: mozzie.route.v1.Forget.Epoch
-	(*Custody_Share)(nil),   // 51: mozzie.route.v1.Custody.Share
-	(*CopyDone_Share)(nil),  // 52: mozzie.route.v1.CopyDone.Share
+	(*Refusal)(nil),         // 15: mozzie.route.v1.Refusal
+	(*Forget)(nil),          // 16: mozzie.route.v1.Forget
+	(*GroupInterest)(nil),   // 17: mozzie.route.v1.GroupInterest
+	(*Interest)(nil),        // 18: mozzie.route.v1.Interest
+	(*Registration)(nil),    // 19: mozzie.route.v1.Registration
+	(*Register)(nil),        // 20: mozzie.route.v1.Register
+	(*RegisterAck)(nil),     // 21: mozzie.route.v1.RegisterAck
+	(*Replicate)(nil),       // 22: mozzie.route.v1.Replicate
+	(*Found)(nil),           // 23: mozzie.route.v1.Found
+	(*FoundAck)(nil),        // 24: mozzie.route.v1.FoundAck
+	(*Ballot)(nil),          // 25: mozzie.route.v1.Ballot
+	(*Prepare)(nil),         // 26: mozzie.route.v1.Prepare
+	(*Promise)(nil),         // 27: mozzie.route.v1.Promise
+	(*Accept)(nil),          // 28: mozzie.route.v1.Accept
+	(*Accepted)(nil),        // 29: mozzie.route.v1.Accepted
+	(*SetNews)(nil),         // 30: mozzie.route.v1.SetNews
+	(*RetainedMessage)(nil), // 31: mozzie.route.v1.RetainedMessage
+	(*Custody)(nil),         // 32: mozzie.route.v1.Custody
+	(*Seen)(nil),            // 33: mozzie.route.v1.Seen
+	(*Transfer)(nil),        // 34: mozzie.route.v1.Transfer
+	(*HandOver)(nil),        // 35: mozzie.route.v1.HandOver
+	(*Inherit)(nil),         // 36: mozzie.route.v1.Inherit
+	(*Seq)(nil),             // 37: mozzie.route.v1.Seq
+	(*Inherited)(nil),       // 38: mozzie.route.v1.Inherited
+	(*NoInterest)(nil),      // 39: mozzie.route.v1.NoInterest
+	(*Wake)(nil),            // 40: mozzie.route.v1.Wake
+	(*Sync)(nil),            // 41: mozzie.route.v1.Sync
+	(*Retain)(nil),          // 42: mozzie.route.v1.Retain
+	(*RetainedQuery)(nil),   // 43: mozzie.route.v1.RetainedQuery
+	(*RetainedReply)(nil),   // 44: mozzie.route.v1.RetainedReply
+	(*Child)(nil),           // 45: mozzie.route.v1.Child
+	(*Copy)(nil),            // 46: mozzie.route.v1.Copy
+	(*CopyDone)(nil),        // 47: mozzie.route.v1.CopyDone
+	(*Digest)(nil),          // 48: mozzie.route.v1.Digest
+	(*Leaving)(nil),         // 49: mozzie.route.v1.Leaving
+	(*Recall)(nil),          // 50: mozzie.route.v1.Recall
+	(*Forget_Epoch)(nil),    // 51: mozzie.route.v1.Forget.Epoch
+	(*Custody_Share)(nil),   // 52: mozzie.route.v1.Custody.Share
+	(*CopyDone_Share)(nil),  // 53: mozzie.route.v1.CopyDone.Share
 }
 var file_route_proto_depIdxs = []int32{
 	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
@@ -3861,76 +3936,78 @@ var file_route_proto_depIdxs = []int32{
 	12, // 7: mozzie.route.v1.Deliver.groups:type_name -> mozzie.route.v1.Group
 	10, // 8: mozzie.route.v1.DeliverAck.stored:type_name -> mozzie.route.v1.Ranges
 	10, // 9: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
-	50, // 10: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
-	16, // 11: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
-	17, // 12: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
-	0,  // 13: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
-	18, // 14: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
-	0,  // 15: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 16: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 17: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
-	1,  // 18: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
-	18, // 19: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 20: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
-	0,  // 21: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
-	1,  // 22: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
-	0,  // 23: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 24: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 25: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
-	24, // 26: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 27: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
-	24, // 28: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
-	1,  // 29: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
-	24, // 30: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
-	24, // 31: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
-	0,  // 32: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
-	24, // 33: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 34: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
-	24, // 35: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 36: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
-	1,  // 37: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
-	7,  // 38: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
-	7,  // 39: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	51, // 40: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
-	9,  // 41: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
-	0,  // 42: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
-	18, // 43: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
-	30, // 44: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 45: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
-	31, // 46: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
-	32, // 47: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
-	0,  // 48: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
-	1,  // 49: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
-	0,  // 50: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
-	36, // 51: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
-	0,  // 52: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
-	1,  // 53: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
-	18, // 54: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 55: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
-	0,  // 56: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
-	0,  // 57: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
-	0,  // 58: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
-	30, // 59: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 60: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
-	30, // 61: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 62: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
-	29, // 63: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
-	0,  // 64: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
-	0,  // 65: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
-	0,  // 66: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
-	31, // 67: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
-	0,  // 68: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	52, // 69: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
-	0,  // 70: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 71: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	36, // 72: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 73: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 74: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	15, // 10: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
+	12, // 11: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
+	51, // 12: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	17, // 13: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
+	18, // 14: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
+	0,  // 15: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
+	19, // 16: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
+	0,  // 17: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 18: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 19: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
+	1,  // 20: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
+	19, // 21: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 22: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
+	0,  // 23: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
+	1,  // 24: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
+	0,  // 25: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 26: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 27: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
+	25, // 28: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 29: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
+	25, // 30: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
+	1,  // 31: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
+	25, // 32: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
+	25, // 33: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
+	0,  // 34: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
+	25, // 35: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 36: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
+	25, // 37: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 38: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
+	1,  // 39: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
+	7,  // 40: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
+	7,  // 41: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
+	52, // 42: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	9,  // 43: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
+	0,  // 44: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
+	19, // 45: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
+	31, // 46: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 47: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
+	32, // 48: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
+	33, // 49: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
+	0,  // 50: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
+	1,  // 51: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
+	0,  // 52: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
+	37, // 53: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
+	0,  // 54: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
+	1,  // 55: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
+	19, // 56: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 57: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
+	0,  // 58: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
+	0,  // 59: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
+	0,  // 60: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
+	31, // 61: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 62: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
+	31, // 63: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 64: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
+	30, // 65: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
+	0,  // 66: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
+	0,  // 67: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
+	0,  // 68: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
+	32, // 69: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
+	0,  // 70: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
+	53, // 71: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	0,  // 72: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 73: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	37, // 74: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	10, // 75: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 76: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	77, // [77:77] is the sub-list for method output_type
+	77, // [77:77] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }
@@ -3944,7 +4021,7 @@ func file_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_route_proto_rawDesc), len(file_route_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

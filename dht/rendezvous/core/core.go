@@ -273,7 +273,7 @@ type Stats struct {
 	DroppedQoS0, DroppedAway, DroppedUnsettled           uint64
 	DroppedWaiting, DroppedRetained, Suppressed          uint64
 	Malformed, SetChanges, HandOvers, Failovers, Copies  uint64
-	PromisesLocal                                        uint64
+	PromisesLocal, NoMember                              uint64
 }
 
 // New makes the state machine of a node that knows nobody.

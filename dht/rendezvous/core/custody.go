@@ -194,7 +194,41 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 			}
 		}
 	})
+	for _, r := range f.GetRefused() {
+		n.refused(Identity{r.GetEpoch(), r.GetSeq()}, proto.Group{Name: r.GetGroup().GetName(), Filter: r.GetGroup().GetFilter()}, p.id)
+	}
 	each(f.GetDone(), func(e *entry) { n.shareDone(e, p.id) })
+}
+
+// refused gives a shared subscription's message to another node of the group: the one that had it has no
+// member left. QoS 2 stays with its choice [MQTT-4.8.2-4].
+func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
+	s := n.streams[id.Epoch]
+	if s == nil || s.entries[id.Seq] == nil {
+		return
+	}
+	e := s.entries[id.Seq]
+	for i := range e.shares {
+		if sh := &e.shares[i]; sh.node == by && !sh.done {
+			sh.groups = slices.DeleteFunc(slices.Clone(sh.groups), func(o proto.Group) bool { return o == g })
+		}
+	}
+	if e.m.QoS == 2 || e.copy {
+		return
+	}
+	m := &n.scratch
+	m.reset(e.m, "")
+	e.l.tree.Match(e.m.Topic, m.add)
+	for _, t := range n.ancestors(e.l).tables {
+		t.tree.Match(e.m.Topic, m.add)
+	}
+	others := slices.DeleteFunc(m.groups[g], func(c candidate) bool { return c.node == by })
+	if len(others) == 0 {
+		n.stats.NoMember++
+		return
+	}
+	c := n.pick(g, others, id)
+	n.addShare(e, share{node: c.node, groups: []proto.Group{g}, hold: max(c.hold, MinHold)})
 }
 
 // shareDone notes that a node needs a message no more.

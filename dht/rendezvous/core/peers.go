@@ -28,13 +28,14 @@ type peer struct {
 	gone      bool // replaced by the same peer with another database
 	since     time.Duration
 
-	ops   map[uint64]func(ok bool) // requests that it has not acknowledged
-	acks  []uint64                 // of its requests, to be acknowledged at the end of the batch
-	taken acks
-	kept  acks
-	store acks
-	done  acks
-	dirty bool
+	ops     map[uint64]func(ok bool) // requests that it has not acknowledged
+	acks    []uint64                 // of its requests, to be acknowledged at the end of the batch
+	taken   acks
+	kept    acks
+	store   acks
+	done    acks
+	refused []*pb.Refusal
+	dirty   bool
 
 	lease   lease
 	used    time.Duration // when it was last published through
@@ -144,7 +145,7 @@ func (n *Node) Down(id NodeID) {
 	}
 	p.up = false
 	p.acks = p.acks[:0]
-	p.taken, p.kept, p.store, p.done = acks{}, acks{}, acks{}, acks{}
+	p.taken, p.kept, p.store, p.done, p.refused = acks{}, acks{}, acks{}, acks{}, nil
 	n.outOfReach(p)
 }
 
@@ -340,8 +341,9 @@ func (n *Node) flushAcks() {
 		if taken, kept := p.taken.take(), p.kept.take(); taken != nil || kept != nil {
 			n.send(p.id, &pb.PublishAck{Taken: taken, Kept: kept})
 		}
-		if stored, done := p.store.take(), p.done.take(); stored != nil || done != nil {
-			n.send(p.id, &pb.DeliverAck{Stored: stored, Done: done})
+		if stored, done := p.store.take(), p.done.take(); stored != nil || done != nil || p.refused != nil {
+			n.send(p.id, &pb.DeliverAck{Stored: stored, Done: done, Refused: p.refused})
+			p.refused = nil
 		}
 		if len(p.acks) > 0 {
 			n.send(p.id, &pb.Ack{Ops: slices.Clone(p.acks)})

@@ -261,6 +261,21 @@ func (n *Node) Done(c *Receipt) {
 	}
 }
 
+// Refuse tells that no member of a shared subscription is left here that can take a delivered message, so that
+// another node's may. Done is still to be called.
+func (n *Node) Refuse(c *Receipt, g proto.Group) {
+	if r := n.epochs[c.id.Epoch]; r != nil && r.groups[g] != nil {
+		r.groups[g].remove(c.id.Seq) // it may come back, when a member does
+	}
+	for _, from := range c.from {
+		if from == n.self {
+			n.refused(c.id, g, n.self)
+		} else if p := n.dirtyPeer(from); p != nil {
+			p.refused = append(p.refused, &pb.Refusal{Epoch: c.id.Epoch, Seq: c.id.Seq, Group: &pb.Group{Name: g.Name, Filter: g.Filter}})
+		}
+	}
+}
+
 func (n *Node) doneWith(from NodeID, id Identity) {
 	if from == n.self {
 		if s := n.streams[id.Epoch]; s != nil {

@@ -420,6 +420,10 @@ func (v *simNode) deliver(d core.Delivery) {
 	}
 	for _, g := range d.Groups {
 		key := g.Name + "/" + g.Filter
+		if v.interests["$share/"+g.Name+"/"+g.Filter] == nil && p.m.QoS == 1 && d.Receipt != nil {
+			s.after(0, func() { v.do(func() { v.n.Refuse(d.Receipt, g) }) })
+			continue
+		}
 		if p.took[key]++; p.took[key] > 1 {
 			s.fail("shared subscription %s got %s %d times", key, p.id, p.took[key])
 		}

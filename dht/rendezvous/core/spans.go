@@ -57,6 +57,24 @@ func (s spans) has(seq uint64) bool {
 	return false
 }
 
+// remove takes a number out.
+func (s *spans) remove(seq uint64) {
+	for i, e := range *s {
+		if e.from > seq || e.to < seq {
+			continue
+		}
+		var parts []span
+		if e.from < seq {
+			parts = append(parts, span{e.from, seq - 1})
+		}
+		if e.to > seq {
+			parts = append(parts, span{seq + 1, e.to})
+		}
+		*s = slices.Replace(*s, i, i+1, parts...)
+		return
+	}
+}
+
 // trim takes everything up to a number out.
 func (s *spans) trim(upto uint64) {
 	t := *s
