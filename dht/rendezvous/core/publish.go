@@ -245,12 +245,11 @@ func (n *Node) receivePublishAck(p *peer, f *pb.PublishAck) {
 
 func (n *Node) ackRanges(_ *peer, ranges []*pb.Ranges, kept bool) {
 	for _, rs := range ranges {
-		if to, ok := n.relayed[rs.GetEpoch()]; ok {
-			n.relayAck(to, rs, kept)
-			continue
-		}
 		s := n.mine[rs.GetEpoch()]
 		if s == nil {
+			if to, ok := n.relayed[rs.GetEpoch()]; ok {
+				n.relayAck(to, rs, kept)
+			}
 			continue
 		}
 		for _, g := range rs.GetRanges() {

@@ -121,7 +121,7 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 	if a.served {
 		f.Origin = string(a.publisher)
 	}
-	if a.id.Epoch != 0 {
+	if a.id.Epoch != 0 && n.mine[a.id.Epoch] == nil { // a message of this node's own may have come back
 		if len(n.relayed) >= n.cfg.Limits.UnknownEpochs {
 			clear(n.relayed)
 		}
