@@ -141,12 +141,11 @@ type mqttClient struct {
 }
 
 // connect connects an MQTT 5 client to node i.
-func (s *testSwarm) connect(i int, id, user string) *mqttClient {
+func (s *testSwarm) connect(i int, id string, options ...func(*client.Options)) *mqttClient {
 	s.t.Helper()
 	c := &mqttClient{t: s.t, news: make(chan struct{})}
-	var err error
-	c.Client, err = client.Connect(s.t.Context(), client.Options{
-		Address: strings.TrimPrefix(s.nodes[i].listeners[0], "tcp://"), Version: client.Version5, ClientID: id, Username: user,
+	o := client.Options{
+		Address: strings.TrimPrefix(s.nodes[i].listeners[0], "tcp://"), Version: client.Version5, ClientID: id,
 		Clean: true, KeepAlive: 60, MaxInflight: 20,
 		OnMessage: func(m client.Message) bool {
 			c.mu.Lock()
@@ -155,8 +154,13 @@ func (s *testSwarm) connect(i int, id, user string) *mqttClient {
 			close(c.news)
 			c.news = make(chan struct{})
 			return true
-		}})
-	if err != nil {
+		},
+	}
+	for _, option := range options {
+		option(&o)
+	}
+	var err error
+	if c.Client, err = client.Connect(s.t.Context(), o); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = c.Disconnect() }) // the nodes are stopped after this

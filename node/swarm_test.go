@@ -65,11 +65,11 @@ func rss() float64 {
 func (s *testSwarm) everyoneHearsEveryone() {
 	s.t.Helper()
 	n := len(s.nodes)
-	all := s.connect(rand.IntN(n), "all", "")
+	all := s.connect(rand.IntN(n), "all")
 	all.subscribe(1, "#")
 	for i := range s.nodes {
-		pub := s.connect(i, fmt.Sprintf("pub%d", i), "")
-		literal, wild := s.connect((i+1+rand.IntN(n-1))%n, fmt.Sprintf("literal%d", i), ""), s.connect((i+1+rand.IntN(n-1))%n, fmt.Sprintf("wild%d", i), "")
+		pub := s.connect(i, fmt.Sprintf("pub%d", i))
+		literal, wild := s.connect((i+1+rand.IntN(n-1))%n, fmt.Sprintf("literal%d", i)), s.connect((i+1+rand.IntN(n-1))%n, fmt.Sprintf("wild%d", i))
 		topic := fmt.Sprintf("first%d/second%d", i, i)
 		literal.subscribe(1, topic)
 		wild.subscribe(1, fmt.Sprintf("+/second%d", i))
@@ -90,7 +90,7 @@ func (s *testSwarm) measureSuback() {
 	const each = 100
 	clients := make([]*mqttClient, 10)
 	for i := range clients {
-		clients[i] = s.connect(rand.IntN(len(s.nodes)), fmt.Sprintf("suback%d", i), "")
+		clients[i] = s.connect(rand.IntN(len(s.nodes)), fmt.Sprintf("suback%d", i))
 	}
 	for _, filters := range []struct{ what, format string }{
 		{"a first level that is new", "new%d/x"},
@@ -119,7 +119,7 @@ func (s *testSwarm) fewAreTouched() {
 	const most = 4
 	for i := range 10 {
 		topic := fmt.Sprintf("touched%d/x", i)
-		pub, sub := s.connect(rand.IntN(len(s.nodes)), "pub", ""), s.connect(rand.IntN(len(s.nodes)), "sub", "")
+		pub, sub := s.connect(rand.IntN(len(s.nodes)), "pub"), s.connect(rand.IntN(len(s.nodes)), "sub")
 		sub.subscribe(2, topic)
 		pub.publish(client.Message{Topic: topic, QoS: 1}) // from here on the location is known
 		sub.wait(1)

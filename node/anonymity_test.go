@@ -1,0 +1,370 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/mozzie-mqtt/mozzie/cmd/mozzie/client"
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// What the publisher is called.
+const (
+	spiedUser   = "the-user-who-publishes"
+	spiedClient = "the-client-that-publishes"
+	spiedText   = "what-is-published"
+)
+
+// TestAnonymity publishes open messages in every way that there is, looks into every frame before it is encrypted
+// and into what the nodes keep, and must not find: the publisher's user name and client ID anywhere; beyond the
+// members of the location's set, together with the message, the publisher's node: its peer ID and addresses. Then
+// it publishes a message that holds all of these, and must find them.
+func TestAnonymity(t *testing.T) {
+	for _, n := range []int{3, 5} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			s := startSwarm(t, n)
+			x := newSpy(s)
+			x.publishEverything()
+			if found := x.found(); len(found) > 0 {
+				t.Errorf("found what names the publisher:\n%s", strings.Join(found, "\n"))
+			}
+			x.plant()
+		})
+	}
+}
+
+// spy looks into a swarm.
+type spy struct {
+	*testSwarm
+	topic     string
+	publisher int          // the publisher's node, beyond the set where the swarm is large enough
+	set       map[int]bool // the members of the topic's set
+	gone      int          // the node that has left, -1 while there is none
+	near      []int        // the members, and who becomes one when one leaves
+	pub       *mqttClient
+
+	secret map[string][]byte // names the user and the client
+	node   map[string][]byte // names the publisher's node
+	marks  map[string][]byte // tells that something is about the message
+	index  map[peer.ID]int
+	kinds  map[string]int // frames about the message, by type
+	caught map[string]bool
+}
+
+// newSpy picks a topic and a publisher's node, as far from the topic's location as there is, and in neither its set
+// nor the root's where the swarm is large enough. It looks at every frame from now on.
+func newSpy(s *testSwarm) *spy {
+	x := &spy{testSwarm: s, gone: -1, set: map[int]bool{}, index: map[peer.ID]int{}, kinds: map[string]int{}, caught: map[string]bool{}}
+	for i, n := range s.nodes {
+		x.index[n.host.ID()] = i
+	}
+	root := s.closest(dht.Root)[:core.SetSize]
+	for i := 0; x.topic == "" || len(s.nodes) > core.SetSize && slices.Contains(root, x.publisher); i++ {
+		prefix := fmt.Sprintf("spied%d", i)
+		order := s.closest(dht.Locate(prefix, 1))
+		x.topic, x.publisher = prefix+"/x", order[len(order)-1]
+		x.near = order[:min(core.SetSize+1, len(order))]
+	}
+	for _, m := range x.near[:core.SetSize] {
+		x.set[m] = true
+	}
+	x.pub = s.connect(x.publisher, spiedClient, func(o *client.Options) { o.Username = spiedUser })
+	x.needles()
+	s.watch(x.look)
+	return x
+}
+
+// closest returns the nodes in the order of their distance to a location.
+func (s *testSwarm) closest(at dht.Location) []int {
+	order := make([]int, len(s.nodes))
+	for i := range order {
+		order[i] = i
+	}
+	point := func(i int) dht.Location { return dht.PeerPoint(string(s.nodes[i].host.ID())) }
+	slices.SortFunc(order, func(a, b int) int {
+		if at.Closer(point(a), point(b)) {
+			return -1
+		}
+		return 1
+	})
+	return order
+}
+
+// needles makes up what is looked for.
+func (x *spy) needles() {
+	h := x.nodes[x.publisher].host
+	x.secret = map[string][]byte{}
+	for what, name := range map[string]string{"user name": spiedUser, "client ID": spiedClient} {
+		x.secret[what] = []byte(name)
+		x.secret[what+" in hex"] = []byte(hex.EncodeToString([]byte(name)))
+		x.secret[what+" in base64"] = []byte(base64.StdEncoding.EncodeToString([]byte(name))[:len(name)])
+	}
+	id := []byte(h.ID())
+	key := id[len(id)-32:] // an Ed25519 peer ID holds the key itself
+	x.node = map[string][]byte{
+		"key of the node": key, "key of the node in hex": []byte(hex.EncodeToString(key)),
+		"peer ID in base58": []byte(h.ID().String()),
+	}
+	for i, a := range h.Libp2p().Addrs() {
+		x.node[fmt.Sprintf("address %d in bytes", i)] = a.Bytes()
+		x.node[fmt.Sprintf("address %d in hex", i)] = []byte(hex.EncodeToString(a.Bytes()))
+		x.node[fmt.Sprintf("address %d as text", i)] = []byte(a.String())
+	}
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(x.nodes[x.publisher].listeners[0], "tcp://"))
+	x.node["MQTT address"] = []byte("127.0.0.1:" + port)
+	x.marks = map[string][]byte{"text": []byte(spiedText)} // not the topic, which registrations name too
+}
+
+// look looks into a frame.
+func (x *spy) look(f sent) {
+	raw := proto.AppendFrame(nil, f.frame, time.Now())
+	from, to := x.index[f.from], x.index[f.to]
+	if p, ok := f.frame.(*proto.Publish); ok && p.Message.Topic == x.topic && p.Epoch != 0 {
+		x.marks[fmt.Sprintf("epoch %x", p.Epoch)] = binary.LittleEndian.AppendUint64(nil, p.Epoch)
+	}
+	about := first(raw, x.marks)
+	where := fmt.Sprintf("in a %T from node %d to node %d", f.frame, from, to)
+	if what := first(raw, x.secret); what != "" {
+		x.caught[what+" "+where] = true
+	}
+	if about == "" {
+		return
+	}
+	x.kinds[fmt.Sprintf("%T", f.frame)]++
+	switch what := first(raw, x.node); {
+	case x.set[to]:
+	case from == x.publisher:
+		x.caught["the message itself "+where+", which is no member"] = true
+	case what != "":
+		x.caught[what+" with the "+about+" "+where] = true
+	}
+}
+
+// first returns the first of some needles, by name, that is found, or "".
+func first(in []byte, needles map[string][]byte) string {
+	for _, what := range slices.Sorted(maps.Keys(needles)) {
+		if bytes.Contains(in, needles[what]) {
+			return what
+		}
+	}
+	return ""
+}
+
+// publishEverything publishes at every QoS, retained and not, to subscribers at every node, to shared ones and to
+// one who is away, and has the rendezvous hand over to another.
+func (x *spy) publishEverything() {
+	x.t.Helper()
+	subs := map[int]*mqttClient{}
+	for i := range x.nodes {
+		if i == x.publisher {
+			continue
+		}
+		subs[i] = x.connect(i, fmt.Sprintf("sub%d", i))
+		subs[i].subscribe(2, x.topic, "#")
+		x.connect(i, fmt.Sprintf("member%d", i)).subscribe(1, "$share/group/"+x.topic)
+	}
+	away := x.connect(x.near[1], "away", func(o *client.Options) { o.Clean, o.SessionExpiry = false, 600 })
+	away.subscribe(1, x.topic)
+	_ = away.Disconnect()
+	n := 0
+	for qos := range byte(3) {
+		for _, retain := range []bool{false, true} {
+			x.pub.publish(client.Message{Topic: x.topic, Payload: []byte(spiedText), QoS: qos, Retain: retain})
+			n++
+		}
+	}
+	for _, sub := range subs {
+		sub.wait(n)
+	}
+	x.eventually("a second copy has been made", func() bool { return x.kinds["*pb.Copy"] > 0 })
+	for i := range x.nodes {
+		later := x.connect(i, fmt.Sprintf("later%d", i))
+		later.subscribe(1, x.topic)
+		later.wait(1)
+	}
+	x.lookAtMemory()
+	x.handOver()
+	x.pub.publish(client.Message{Topic: x.topic, Payload: []byte(spiedText), QoS: 1})
+	for i, sub := range subs {
+		if i != x.gone {
+			sub.wait(n + 1)
+		}
+	}
+	x.lookAtMemory()
+	x.t.Logf("looked into frames about the message: %v", x.kinds)
+}
+
+// handOver has the rendezvous leave the swarm.
+func (x *spy) handOver() {
+	x.t.Helper()
+	r := x.near[0]
+	x.mu.Lock()
+	x.set[x.near[len(x.near)-1]] = true
+	x.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := x.nodes[r].Stop(ctx); err != nil {
+		x.t.Errorf("stop the rendezvous: %v", err)
+	}
+	x.eventually("it has handed over", func() bool { return x.kinds["*pb.Transfer"] > 0 })
+	x.gone = r
+}
+
+func (x *spy) eventually(what string, ok func() bool) {
+	x.t.Helper()
+	eventually(x.t, func() error {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if !ok() {
+			return fmt.Errorf("not so that %s; frames about the message: %v", what, x.kinds)
+		}
+		return nil
+	})
+}
+
+// found returns what was found so far.
+func (x *spy) found() []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Sorted(maps.Keys(x.caught))
+}
+
+// lookAtMemory looks into all that the other nodes' cores remember for the user and the client, and into the
+// messages that they keep for the publisher's node.
+func (x *spy) lookAtMemory() {
+	x.t.Helper()
+	kept := false
+	for i, n := range x.nodes {
+		if i == x.publisher || i == x.gone {
+			continue
+		}
+		n.service.Load().View(func(c *core.Node) {
+			all := reflect.ValueOf(c)
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			x.lookInto(all, fmt.Sprintf("in the memory of node %d", i), x.secret)
+			for _, store := range []string{"Custody", "Retained"} {
+				messages := all.Elem().FieldByName("cfg").FieldByName(store)
+				x.lookInto(messages, fmt.Sprintf("in the store %s of node %d", store, i), x.node)
+				if len(remembers(messages, x.marks)) > 0 {
+					kept = true
+				}
+			}
+		})
+	}
+	if !kept {
+		x.t.Error("no node keeps the message, so that this test looks in the wrong place")
+	}
+}
+
+func (x *spy) lookInto(v reflect.Value, where string, needles map[string][]byte) {
+	for _, what := range remembers(v, needles) {
+		x.caught[what+" "+where] = true
+	}
+}
+
+// remembers walks through all that a value leads to and returns which needles are in its strings and bytes.
+func remembers(v reflect.Value, needles map[string][]byte) []string {
+	w := &walker{needles: needles, seen: map[[2]uintptr]bool{}, found: map[string]bool{}}
+	w.walk(v)
+	return slices.Sorted(maps.Keys(w.found))
+}
+
+type walker struct {
+	needles map[string][]byte
+	seen    map[[2]uintptr]bool // pointers, with their types
+	found   map[string]bool
+}
+
+func (w *walker) walk(v reflect.Value) {
+	if !v.IsValid() || strings.HasPrefix(v.Type().PkgPath(), "log/slog") {
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		w.text([]byte(v.String()))
+	case reflect.Pointer, reflect.Map:
+		at := [2]uintptr{v.Pointer(), reflect.ValueOf(v.Type()).Pointer()}
+		if v.IsNil() || w.seen[at] {
+			return
+		}
+		w.seen[at] = true
+		if v.Kind() == reflect.Pointer {
+			w.walk(v.Elem())
+			return
+		}
+		for entries := v.MapRange(); entries.Next(); {
+			w.walk(entries.Key())
+			w.walk(entries.Value())
+		}
+	case reflect.Interface:
+		w.walk(v.Elem())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			w.walk(v.Field(i))
+		}
+	case reflect.Slice, reflect.Array:
+		w.list(v)
+	default: // numbers say nothing, functions and channels cannot be looked into
+	}
+}
+
+func (w *walker) list(v reflect.Value) {
+	if v.Type().Elem().Kind() == reflect.Uint8 {
+		b := make([]byte, v.Len())
+		for i := range b {
+			b[i] = byte(v.Index(i).Uint())
+		}
+		w.text(b)
+		return
+	}
+	for i := range v.Len() {
+		w.walk(v.Index(i))
+	}
+}
+
+func (w *walker) text(b []byte) {
+	for what, needle := range w.needles {
+		if bytes.Contains(b, needle) {
+			w.found[what] = true
+		}
+	}
+}
+
+// plant publishes what must be found: each needle, in the payload of a retained message.
+func (x *spy) plant() {
+	x.t.Helper()
+	for _, needles := range []map[string][]byte{x.secret, x.node} {
+		for what, needle := range needles {
+			x.mu.Lock()
+			clear(x.caught)
+			x.mu.Unlock()
+			x.pub.publish(client.Message{Topic: x.topic, Payload: slices.Concat(needle, []byte(spiedText)), QoS: 1, Retain: true})
+			x.lookAtMemory()
+			onWire, inMemory := false, false
+			for _, f := range x.found() {
+				onWire = onWire || strings.HasPrefix(f, what+" in a *") || strings.HasPrefix(f, what+" with the ")
+				inMemory = inMemory || strings.HasPrefix(f, what+" in the ")
+			}
+			beyond := len(x.nodes) > core.SetSize+1
+			if !onWire && (beyond || x.secret[what] != nil) || !inMemory {
+				x.t.Errorf("the %s was planted; found on the wire: %v, in memory: %v: %q", what, onWire, inMemory, x.found())
+			}
+		}
+	}
+}
