@@ -206,6 +206,8 @@ func (x *spy) publishEverything() {
 		}
 	}
 	x.lookAtMemory()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.t.Logf("looked into frames about the message: %v", x.kinds)
 }
 
