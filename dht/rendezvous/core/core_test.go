@@ -177,6 +177,37 @@ func TestMerge(t *testing.T) {
 	})
 }
 
+// TestStreamsBreak breaks links between nodes that live, for moments: what was acknowledged arrives all the
+// same, once.
+func TestStreamsBreak(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		n := 2 + s.rng.IntN(4)
+		for i := range n {
+			v := s.add()
+			if i > 0 {
+				s.connect(v, s.nodes[s.rng.IntN(i)])
+			}
+		}
+		s.run(3 * time.Second)
+		s.clients(40)
+		for range 12 {
+			v, w := s.pick(), s.pick()
+			s.disconnect(v, w)
+			s.clients(s.rng.IntN(15))
+			s.after(time.Duration(s.rng.Int64N(int64(300*time.Millisecond))), func() { s.connect(v, w) })
+			s.clients(s.rng.IntN(15))
+		}
+		s.run(80 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.report(seed)
+	})
+}
+
 // TestLarge runs more nodes than each of them knows: sets come from lookups.
 func TestLarge(t *testing.T) {
 	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
@@ -252,7 +283,7 @@ func (s *sim) alive() (n int) {
 // pick returns some node that stays. One that has no peers yet is a swarm of its own.
 func (s *sim) pick() *simNode {
 	for {
-		if v := s.nodes[s.rng.IntN(len(s.nodes))]; v.alive && !v.leaving && (len(v.up) > 0 || len(s.nodes) == 1 || !s.merged) {
+		if v := s.nodes[s.rng.IntN(len(s.nodes))]; v.alive && !v.leaving && (len(v.up) > 0 || len(s.nodes) == 1 || !s.merged || s.disorder) {
 			return v
 		}
 	}

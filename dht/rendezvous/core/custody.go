@@ -14,6 +14,7 @@ type share struct {
 	groups []proto.Group
 	hold   time.Duration // how long it is kept for a node that is out of reach
 	plain  bool
+	sent   bool // from here, or its node was asked about it from here
 	stored bool
 	done   bool
 }
@@ -109,10 +110,12 @@ func (n *Node) deliver(e *entry, s *share) {
 	d := &proto.Deliver{Message: e.m, Location: e.l.at, Epoch: e.id.Epoch, Seq: e.id.Seq, Forget: e.s.low,
 		Plain: s.plain, Groups: s.groups, Stamp: e.stamp}
 	if s.node == n.self {
+		s.sent = true
 		n.deliverHere(n.self, d)
 		return
 	}
 	if n.inReach(s.node) {
+		s.sent = true
 		e.l.sent[s.node] = true
 		e.s.told[s.node] = e.s.low
 		n.send(s.node, d)
@@ -161,6 +164,7 @@ func (n *Node) redeliver(entries []*entry, node NodeID) {
 					recall[s.node] = new(acks)
 				}
 				recall[s.node].add(e.id)
+				s.sent = s.sent || n.inReach(s.node)
 			}
 		}
 	}
@@ -197,7 +201,7 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 	for _, r := range f.GetRefused() {
 		n.refused(Identity{r.GetEpoch(), r.GetSeq()}, proto.Group{Name: r.GetGroup().GetName(), Filter: r.GetGroup().GetFilter()}, p.id)
 	}
-	each(f.GetDone(), func(e *entry) { n.shareDone(e, p.id) })
+	each(f.GetDone(), func(e *entry) { n.shareAcked(e, p.id) })
 }
 
 // refused gives a shared subscription's message to another node of the group: the one that had it has no
@@ -232,10 +236,15 @@ func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 }
 
 // shareDone notes that a node needs a message no more.
-func (n *Node) shareDone(e *entry, node NodeID) {
+func (n *Node) shareDone(e *entry, node NodeID) { n.endShares(e, node, false) }
+
+// shareAcked notes that a node is done with what was sent to it of a message.
+func (n *Node) shareAcked(e *entry, node NodeID) { n.endShares(e, node, true) }
+
+func (n *Node) endShares(e *entry, node NodeID, sent bool) {
 	for i := range e.shares {
 		s := &e.shares[i]
-		if s.node != node || s.done {
+		if s.node != node || s.done || sent && !s.sent && !e.copy {
 			continue
 		}
 		s.done = true

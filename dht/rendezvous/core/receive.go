@@ -280,7 +280,7 @@ func (n *Node) doneWith(from NodeID, id Identity) {
 	if from == n.self {
 		if s := n.streams[id.Epoch]; s != nil {
 			if e := s.entries[id.Seq]; e != nil {
-				n.shareDone(e, n.self)
+				n.shareAcked(e, n.self)
 			}
 		}
 		return

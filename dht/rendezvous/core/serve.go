@@ -317,16 +317,18 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 	}
 	s.seen.add(a.id.Seq)
 	e := &entry{l: l, s: s, id: a.id, m: a.m, size: a.m.Size(), at: n.now, stamp: stamp, own: a.own}
-	for _, d := range dests {
-		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: max(d.hold, MinHold)})
-		e.left++
-	}
+	chosen := n.share(e, dests)
 	n.take(e)
 	if !sure {
 		n.unsettle(l, e, except)
 	}
 	for i := range e.shares {
-		n.deliver(e, &e.shares[i])
+		if s := &e.shares[i]; !chosen || len(s.groups) == 0 {
+			n.deliver(e, s)
+		}
+	}
+	if chosen {
+		n.copyEntries(l, func(o *entry) bool { return o == e }, func() { n.deliverChosen(e) })
 	}
 	if stamp != 0 {
 		n.retain(l, e)
@@ -335,6 +337,33 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		n.whenListed(l, a.m, func() { n.ackTaken(e) })
 	}
 	n.finish(e)
+}
+
+// share divides a message among the nodes that it is for. It reports whether it has to be copied before it goes
+// to shared subscriptions: a QoS 2 message stays with its choice [MQTT-4.8.2-4], so that the choice has to
+// outlive this node.
+func (n *Node) share(e *entry, dests []dest) (chosen bool) {
+	chosen = e.m.QoS == 2 && n.copyHolder(e.l) != "" &&
+		slices.ContainsFunc(dests, func(d dest) bool { return len(d.groups) > 0 })
+	for _, d := range dests {
+		s := share{node: d.node, plain: d.plain, groups: d.groups, hold: max(d.hold, MinHold)}
+		if chosen && s.plain && len(s.groups) > 0 { // plain subscribers do not wait for that
+			e.shares = append(e.shares, share{node: d.node, plain: true, hold: s.hold})
+			s.plain = false
+		}
+		e.shares = append(e.shares, s)
+	}
+	e.left = len(e.shares)
+	return chosen
+}
+
+// deliverChosen sends what waited for its copy.
+func (n *Node) deliverChosen(e *entry) {
+	for i := range e.shares {
+		if s := &e.shares[i]; len(s.groups) > 0 && !e.gone {
+			n.deliver(e, s)
+		}
+	}
 }
 
 // serveUnkept passes on a QoS 0 message, and lets its publisher's node know where nobody wants such.

@@ -21,10 +21,11 @@ type stream struct {
 // release notes what the publisher has let go of.
 func (s *stream) release(upto uint64) { s.freed = max(s.freed, upto) }
 
-// advance forgets the numbers that the publisher and everybody it went to have let go of.
+// advance forgets the numbers that the publisher has let go of and that are over here. One that never came here
+// stops it: another rendezvous may still have that message to deliver.
 func (s *stream) advance() {
 	low := s.low
-	for s.low < s.freed && s.entries[s.low+1] == nil {
+	for s.low < s.freed && s.entries[s.low+1] == nil && s.seen.has(s.low+1) {
 		s.low++
 	}
 	if s.low > low {
@@ -60,7 +61,14 @@ func (n *Node) takeSeen(l *location, f *pb.Seen) {
 		return
 	}
 	s := n.stream(l, f.GetEpoch())
-	s.low = max(s.low, f.GetUpto())
+	if f.GetUpto() > s.low {
+		s.low = f.GetUpto()
+		for _, seq := range sortedKeys(s.entries) {
+			if seq <= s.low {
+				n.release(s.entries[seq])
+			}
+		}
+	}
 	for _, g := range f.GetRanges() {
 		for seq := max(g.GetFrom(), s.low+1); seq <= min(g.GetTo(), g.GetFrom()+epochSize); seq++ {
 			s.seen.add(seq)
@@ -101,14 +109,15 @@ func (n *Node) tickStreams() {
 		s := n.streams[epoch]
 		s.advance()
 		over := s.closed && len(s.entries) == 0
+		whole := over && s.low >= s.freed // else another may have had some of it, and tells
 		if n.locations[s.l.at] != s.l && len(s.entries) == 0 {
 			delete(n.streams, epoch)
 			continue
 		}
 		for _, t := range sortedKeys(s.told) {
-			if (s.told[t] < s.low || over) && n.inReach(t) {
+			if (s.told[t] < s.low || whole) && n.inReach(t) {
 				s.told[t] = s.low
-				news[t] = append(news[t], &pb.Forget_Epoch{Epoch: epoch, Upto: s.low, Closed: over})
+				news[t] = append(news[t], &pb.Forget_Epoch{Epoch: epoch, Upto: s.low, Closed: whole})
 			}
 		}
 		if over {
