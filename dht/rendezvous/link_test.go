@@ -44,7 +44,7 @@ func TestBadPeer(t *testing.T) {
 	b.subscribe(t, "t/#")
 	broken := a.Stats().Broken.Load() + b.Stats().Broken.Load()
 	other := newHost(t)
-	garbage := []byte("GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+	garbage := append([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), make([]byte, 500)...) // how TLS begins
 	tooLong := []byte{0x81, 0x80, 0xc0, 0x08, byte(proto.KindAck)}
 	badPublish := []byte{2, byte(proto.KindPublish), 0xff}
 	for _, c := range []struct {
