@@ -211,7 +211,7 @@ func parseInviteBody(b []byte) (Invite, error) {
 // cutBytes cuts bytes preceded by their length from b.
 func cutBytes(b []byte) (out, rest []byte, ok bool) {
 	n, w := binary.Uvarint(b)
-	if w <= 0 || n > uint64(len(b)-w) {
+	if w <= 0 || n > uint64(len(b)-w) { //nolint:gosec // w is at most len(b)
 		return nil, nil, false
 	}
 	return b[w : w+int(n)], b[w+int(n):], true //nolint:gosec // at most len(b)

@@ -64,9 +64,8 @@ func (h *Host) newLibp2p(listen []ma.Multiaddr) (host.Host, error) {
 		libp2p.Security(noise.ID, noise.New), // a third of the bytes of TLS, and of its time on a Pi without AES
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
 		libp2p.Muxer(yamux.ID, newYamux(h.cfg.KeepAlive)),
-		libp2p.DialRanker(rankDials),
 		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(dialTimeoutLocal)),
+		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials), swarm.WithDialTimeoutLocal(dialTimeoutLocal)),
 	}
 	if h.cfg.SwarmKey != nil {
 		opts = append(opts, libp2p.PrivateNetwork(h.cfg.SwarmKey.psk()))

@@ -262,18 +262,6 @@ func (n *node) rendezvous(topic string) string {
 	return ""
 }
 
-func (n *node) running() bool {
-	if n.process == nil {
-		return false
-	}
-	select {
-	case <-n.exited:
-		return false
-	default:
-		return true
-	}
-}
-
 // term asks the node to stop.
 func (n *node) term() { n.signal(syscall.SIGTERM) }
 

@@ -139,7 +139,7 @@ func TestAckOrder(t *testing.T) { // [MQTT-4.6.0-2] [MQTT-4.6.0-3]
 	pub.silent()
 	origins[0].Origin.Accepted(origins[0].PacketID, nil)
 	for i := 1; i <= 5; i++ {
-		kind := byte(packets.Puback)
+		kind := packets.Puback
 		if i%2 == 1 {
 			kind = packets.Pubrec
 		}

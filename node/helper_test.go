@@ -95,27 +95,6 @@ func (s *testSwarm) watch(tap func(sent)) {
 	s.tap = tap
 }
 
-// members returns the indexes of the nodes of a topic's set, its rendezvous first.
-func (s *testSwarm) members(topic string) (all []int) {
-	s.t.Helper()
-	l, err := s.nodes[0].Locate(s.t.Context(), topic)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, m := range l.Members {
-		for i, n := range s.nodes {
-			switch {
-			case n.host.ID().String() != m.PeerID:
-			case m.Rendezvous:
-				all = append([]int{i}, all...)
-			default:
-				all = append(all, i)
-			}
-		}
-	}
-	return all
-}
-
 // eventually waits for what can be seen by looking only.
 func eventually(t testing.TB, f func() error) {
 	t.Helper()

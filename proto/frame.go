@@ -219,7 +219,7 @@ func AppendFrame(b []byte, frame any, now time.Time) []byte {
 	}
 	// The length is not known yet: room for a short one, and the body moves when it gets longer.
 	start := len(b)
-	b = append(b, 0, byte(kind))
+	b = append(b, 0, byte(kind)) //nolint:gosec // a small number
 	switch f := frame.(type) {
 	case *Publish:
 		b = f.append(b, now)
@@ -237,7 +237,7 @@ func AppendFrame(b []byte, frame any, now time.Time) []byte {
 		return b[:start]
 	}
 	if n < 0x80 {
-		b[start] = byte(n)
+		b[start] = byte(n) //nolint:gosec // below 0x80
 		return b
 	}
 	size := protowire.SizeVarint(uint64(n)) //nolint:gosec // a length

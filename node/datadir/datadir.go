@@ -78,7 +78,7 @@ func Open(path string) (*Dir, error) {
 	}
 	d := &Dir{path: path, lock: lock}
 	if err := d.prepare(); err != nil {
-		d.Close()
+		_ = d.Close() // what went wrong first counts
 		return nil, err
 	}
 	return d, nil
