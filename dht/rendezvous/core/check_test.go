@@ -167,6 +167,7 @@ func (s *sim) describe() string {
 			fmt.Fprintf(&b, " %d(up %v reach %v left %v gone %v)", i, p.Up, p.InReach, p.Left, p.Gone)
 		}
 		b.WriteString(v.n.Kept())
+		b.WriteString(v.n.Outbox())
 		b.WriteByte('\n')
 	}
 	return b.String()

@@ -34,3 +34,15 @@ func (n *Node) Kept() string {
 	}
 	return s
 }
+
+// Outbox lists the messages that nobody else keeps.
+func (n *Node) Outbox() string {
+	var s string
+	for _, id := range sortedKeys(n.mine) {
+		for _, seq := range sortedKeys(n.mine[id].open) {
+			e := n.mine[id].open[seq]
+			s += fmt.Sprintf(" %q %x/%d via %q hop %q kept %v sent %v at %v in out %d switching %v", e.m.Properties, id, seq, e.via, e.r.hop, e.kept, e.sent, e.at, e.r.out.len(), e.r.switching)
+		}
+	}
+	return s
+}

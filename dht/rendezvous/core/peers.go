@@ -114,7 +114,7 @@ func (n *Node) Up(h *pb.Hello) {
 		n.Down(id) // a new stream: what was on the way on the old one is lost
 	}
 	p.up, p.reach, p.since = true, true, n.now
-	p.lease = lease{}
+	p.lease = lease{granted: p.lease.granted} // it may still count on that one
 	if news {
 		n.spread(id, []*pb.Known{p.known()})
 	}

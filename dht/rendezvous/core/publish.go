@@ -161,6 +161,9 @@ func (n *Node) dispatch(e *pending) {
 // transmit sends a message to the hop. What must not be lost is in the outbox until somebody else keeps it.
 func (n *Node) transmit(e *pending) {
 	r := e.r
+	if e.kept { // it waited here, and went another way meanwhile
+		return
+	}
 	if e.epoch != nil && e.epoch.open[e.seq] == nil {
 		e.epoch.open[e.seq] = e
 		n.outCount++

@@ -17,6 +17,7 @@ type own struct {
 	waiters   []waiter
 	flying    bool // an answer is waited for
 	whole     bool // the next one must say everything
+	local     bool // what stands is promised for the nodes in reach only
 	asked     time.Duration
 	refreshed time.Duration
 }
@@ -48,8 +49,8 @@ func (n *Node) Register(filter string, interest Interest, done func(local bool))
 	switch {
 	case interest.zero() && have == nil, have != nil && equalInterest(have, &interest):
 		if len(o.changed) == 0 && !o.flying && !o.whole {
-			if done != nil {
-				n.call(func() { done(false) })
+			if local := o.local; done != nil {
+				n.call(func() { done(local) })
 			}
 			return
 		}
@@ -178,7 +179,7 @@ func (n *Node) registerAnswered(place Place, f *pb.RegisterAck) {
 		n.sendRegister(r)
 		return
 	}
-	o.whole, o.base, o.refreshed = false, f.GetSeq(), n.now
+	o.whole, o.base, o.refreshed, o.local = false, f.GetSeq(), n.now, f.GetLocal()
 	waiters := o.waiters
 	o.waiters = nil
 	for _, w := range waiters {

@@ -341,17 +341,12 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 
 // share divides a message among the nodes that it is for. It reports whether it has to be copied before it goes
 // to shared subscriptions: a QoS 2 message stays with its choice [MQTT-4.8.2-4], so that the choice has to
-// outlive this node.
+// outlive this node. All messages of a topic wait in the same way, so that they stay in order.
 func (n *Node) share(e *entry, dests []dest) (chosen bool) {
 	chosen = e.m.QoS == 2 && n.copyHolder(e.l) != "" &&
 		slices.ContainsFunc(dests, func(d dest) bool { return len(d.groups) > 0 })
 	for _, d := range dests {
-		s := share{node: d.node, plain: d.plain, groups: d.groups, hold: max(d.hold, MinHold)}
-		if chosen && s.plain && len(s.groups) > 0 { // plain subscribers do not wait for that
-			e.shares = append(e.shares, share{node: d.node, plain: true, hold: s.hold})
-			s.plain = false
-		}
-		e.shares = append(e.shares, s)
+		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: max(d.hold, MinHold)})
 	}
 	e.left = len(e.shares)
 	return chosen

@@ -286,6 +286,7 @@ func (s *sim) connect(v, w *simNode) {
 		if v == w || v.up[w.i] || !v.alive || !w.alive {
 			return
 		}
+		s.note("connect %d %d", v.i, w.i)
 		v.up[w.i], w.up[v.i] = true, true
 		hv, hw := v.n.Hello(1, nil), w.n.Hello(1, nil)
 		v.do(func() { v.n.Up(hw) })
@@ -294,11 +295,19 @@ func (s *sim) connect(v, w *simNode) {
 }
 
 func (s *sim) disconnect(v, w *simNode) {
+	s.note("disconnect %d %d", v.i, w.i)
 	if v.up[w.i] {
 		delete(v.up, w.i)
 		delete(w.up, v.i)
 		w.do(func() { w.n.Down(v.id) })
 		v.do(func() { v.n.Down(w.id) })
+	}
+}
+
+// note prints what happens, when SIM_TRACE is set.
+func (s *sim) note(format string, args ...any) {
+	if os.Getenv("SIM_TRACE") != "" {
+		fmt.Printf("%v "+format+"\n", append([]any{s.now - time.Hour}, args...)...)
 	}
 }
 
@@ -320,7 +329,11 @@ func (v *simNode) subscribe(filter string, qos byte) *standing {
 	}
 	v.interests[filter] = st
 	v.s.stands = append(v.s.stands, st)
-	v.register(inner, func(local bool) { st.promised = !local })
+	v.register(inner, func(local bool) {
+		st.promised = !local
+		v.s.note("node %d: %q stands, local %v", v.i, filter, local)
+	})
+	v.s.note("node %d subscribes %q", v.i, filter)
 	return st
 }
 
