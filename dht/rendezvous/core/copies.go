@@ -163,8 +163,8 @@ func (n *Node) messageOf(p *pb.Message) *proto.Message {
 	if p.GetQos() > 2 {
 		return nil
 	}
-	m := &proto.Message{Topic: p.GetTopic(), Payload: p.GetPayload(), Properties: p.GetProperties(), QoS: byte(p.GetQos()),
-		Retain: p.GetRetain(), Expires: proto.ExpiresAt(p.GetExpiresMs(), n.wall)}
+	m := &proto.Message{Topic: p.GetTopic(), Payload: p.GetPayload(), Properties: p.GetProperties(), Retain: p.GetRetain(),
+		QoS: byte(p.GetQos()), Expires: proto.ExpiresAt(p.GetExpiresMs(), n.wall)} //nolint:gosec // 0 to 2
 	if m.Validate() != nil {
 		n.malformed("messageOf")
 		return nil

@@ -256,9 +256,8 @@ type Node struct {
 	active   []*route
 	quiet    map[dht.Location]*location // where somebody was told that nobody is interested
 
-	leaving   bool
-	left      bool
-	leaveCall func()
+	leaving bool
+	left    bool
 
 	out     []Effect
 	dirty   []*peer // with acknowledgements to be sent

@@ -162,7 +162,6 @@ type matching struct {
 	keys   []proto.Group
 	m      *proto.Message
 	except NodeID // whose plain subscribers have it
-	anyone bool   // somebody beside except is interested in something here
 }
 
 func (s *matching) reset(m *proto.Message, except NodeID) {
