@@ -3,9 +3,11 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 60s
+SEEDS    ?= 10000
 
 .DEFAULT_GOAL := build
-.PHONY: help build run demo test lint generate clean
+.PHONY: help build run demo test nightly accept lint generate generated clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,17 +22,34 @@ demo: build ## build and show three nodes at work
 	bin/mozzie demo $(ARGS)
 
 test: ## run all tests; first installs the Debian and npm packages that they need
-	@if [ -x e2e/setup ]; then echo 'installing what the tests need (e2e/setup)'; e2e/setup; fi
+	e2e/setup
 	$(GO) vet ./...
 	$(GO) test -race ./...
 
-lint: ## check formatting and what go vet finds
+nightly: test ## the longer forms of the tests: swarms of 100 nodes, more seeds (SEEDS), all fuzzers (FUZZTIME each)
+	MOZZIE_NIGHTLY=1 $(GO) test -count=1 -timeout=60m -v -run=TestSwarm ./node
+	$(GO) test -count=1 -timeout=120m ./dht/rendezvous/core -seeds=$(SEEDS)
+	@set -e; for file in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
+			echo "$(GO) test -fuzz=$$name ./$${file%/*}"; \
+			$(GO) test -run='^$$' -fuzz="^$$name\$$" -fuzztime=$(FUZZTIME) ./$${file%/*}; \
+		done; done
+
+accept: build ## hold the built program against the acceptance tools, where they are beside this folder
+	.ci/accept
+
+lint: ## check formatting, go.mod, and what the linters find (see .golangci.yml)
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	$(GO) tool -modfile=tools/go.mod golangci-lint run
 
-generate: ## generate what is generated
-	$(GO) generate ./...
+generate: ## generate what is generated: needs protoc (Debian: protobuf-compiler)
+	protoc --plugin=protoc-gen-go="$$($(GO) tool -n protoc-gen-go)" -I proto/pb --go_out=$(or $(OUT),proto/pb) --go_opt=paths=source_relative route.proto
+
+generated: ## check that what is generated is up to date
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && $(MAKE) --no-print-directory generate OUT=$$out && \
+	if ! diff -I 'protoc  *v' $$out/route.pb.go proto/pb/route.pb.go; then echo 'proto/pb/route.pb.go is out of date: run "make generate"'; exit 1; fi
 
 clean: ## remove what was built
 	rm -rf bin dist
