@@ -22,8 +22,8 @@ var (
 	ranges    = []*pb.Ranges{{Epoch: 0x0102030405060708, Ranges: []*pb.Range{{From: 1, To: 1}, {From: 3, To: 300}}}}
 	pbMessage = &pb.Message{Topic: "a/b", Payload: []byte("on"), Properties: []byte{1, 1}, Qos: 2, Retain: true, ExpiresMs: 1001}
 	retained  = []*pb.RetainedMessage{{Message: pbMessage, Stamp: 0x1000, Epoch: 9, Seq: 8, Cleared: true, AgeMs: 7}}
-	custody   = []*pb.Custody{{Message: pbMessage, Epoch: 9, Seq: 8, Stamp: 0x1000, Shares: []*pb.Custody_Share{
-		{Node: []byte(nodeB), Plain: true, Groups: []*pb.Group{{Name: "g", Filter: "a/+"}}, Stored: true, HoldS: 600}}}}
+	custody   = []*pb.Custody{{Message: pbMessage, Epoch: 9, Seq: 8, Stamp: 0x1000, Unsettled: true, Except: []byte(nodeA), Shares: []*pb.Custody_Share{
+		{Node: []byte(nodeB), Plain: true, Groups: []*pb.Group{{Name: "g", Filter: "a/+"}}, Stored: true, HoldS: 600, Done: true}}}}
 	registration = &pb.Registration{Owner: []byte(nodeB), Seq: 6, Base: 5, Interests: []*pb.Interest{
 		{Filter: "a/#", Plain: true, Qos: 1, HoldS: 600, Groups: []*pb.GroupInterest{{Name: "g", Qos: 2, Members: 3, Online: true}}}}}
 )
@@ -63,9 +63,10 @@ func frames() []frameCase {
 			0201012002280130e9071909000000000000002008280132080a01671203612f2b32060a016812012338074100100000
 			00000000`},
 		{"Deliver of nothing", &Deliver{Message: &Message{Topic: "t"}}, `28070a20000000000000000000000000000000000000000000000000000000000000000012030a0174`},
-		{"DeliverAck", &pb.DeliverAck{Stored: ranges, Done: ranges}, `
-			31080a160908070605040302011204080110011205080310ac0212160908070605040302011204080110011205080310
-			ac02`},
+		{"DeliverAck", &pb.DeliverAck{Stored: ranges, Done: ranges,
+			Refused: []*pb.Refusal{{Epoch: 9, Seq: 8, Group: &pb.Group{Name: "g", Filter: "a/+"}}}}, `
+			48080a160908070605040302011204080110011205080310ac0212160908070605040302011204080110011205080310
+			ac021a1509090000000000000010081a080a01671203612f2b`},
 		{"Forget", &pb.Forget{Epochs: []*pb.Forget_Epoch{{Epoch: 9, Upto: 8, Closed: true}}}, `10090a0d09090000000000000010081801`},
 		{"Register", &pb.Register{Place: placeA, Registration: registration, Hops: 1}, `
 			3b0a0a050a01611001122f0a101112131415161718706565722d74776f1006180522170a03612f231001180122090a01
@@ -98,11 +99,12 @@ func frames() []frameCase {
 			6f1a100102030405060708706565722d6f6e65`},
 		{"Transfer", &pb.Transfer{Op: 10, Place: placeA, Registrations: []*pb.Registration{registration}, Retained: retained, Children: []*pb.Place{placeAB},
 			Custody: custody, Seen: []*pb.Seen{{Epoch: 9, Upto: 8, Ranges: ranges[0].Ranges}}}, `
-			df0114080a12050a016110011a2f0a101112131415161718706565722d74776f1006180522170a03612f231001180122
+			f50114080a12050a016110011a2f0a101112131415161718706565722d74776f1006180522170a03612f231001180122
 			090a016710021803200128d804222e0a140a03612f6212026f6e1a0201012002280130e9071100100000000000001909
-			000000000000002008280130072a070a03612f621002324f0a140a03612f6212026f6e1a0201012002280130e9071109
-			00000000000000180822230a101112131415161718706565722d74776f10011a080a01671203612f2b200128d8042900
-			100000000000003a1809090000000000000010081a04080110011a05080310ac02`},
+			000000000000002008280130072a070a03612f62100232650a140a03612f6212026f6e1a0201012002280130e9071109
+			00000000000000180822250a101112131415161718706565722d74776f10011a080a01671203612f2b200128d8043001
+			29001000000000000030013a100102030405060708706565722d6f6e653a1809090000000000000010081a0408011001
+			1a05080310ac02`},
 		{"HandOver", &pb.HandOver{Op: 10, Place: placeA, Set: set, Inheritors: [][]byte{[]byte(nodeB)}}, `
 			4415080a12050a016110011a26080312100102030405060708706565722d6f6e6512101112131415161718706565722d
 			74776f22101112131415161718706565722d74776f`},
@@ -125,8 +127,9 @@ func frames() []frameCase {
 			12131415161718706565722d74776f1a101112131415161718706565722d74776f2801`},
 		{"Child", &pb.Child{Op: 10, Parent: placeA, Child: placeAB, Hops: 1}, `151e080a12050a016110011a070a03612f6210022001`},
 		{"Copy", &pb.Copy{Op: 10, Place: placeA, Custody: custody}, `
-			5b1f080a12050a016110011a4f0a140a03612f6212026f6e1a0201012002280130e90711090000000000000018082223
-			0a101112131415161718706565722d74776f10011a080a01671203612f2b200128d804290010000000000000`},
+			711f080a12050a016110011a650a140a03612f6212026f6e1a0201012002280130e90711090000000000000018082225
+			0a101112131415161718706565722d74776f10011a080a01671203612f2b200128d80430012900100000000000003001
+			3a100102030405060708706565722d6f6e65`},
 		{"CopyDone", &pb.CopyDone{Place: placeA, Done: []*pb.CopyDone_Share{{Epoch: 9, Seq: 8, Node: []byte(nodeB)}}}, `27200a050a01611001121d09090000000000000010081a101112131415161718706565722d74776f`},
 		{"Digest", &pb.Digest{Place: placeA, Set: set, Have: []*pb.Seq{{Owner: []byte(nodeB), Seq: 6}}, Answer: true, Retained: 0xfeed}, `
 			51210a050a016110011226080312100102030405060708706565722d6f6e6512101112131415161718706565722d7477
