@@ -58,6 +58,7 @@ type location struct {
 	onListed []func()
 
 	order      fifo[*entry] // in custody, as they came; some are over
+	choosing   int          // of these, how many go out when they are copied
 	sent       map[NodeID]bool
 	told       map[NodeID]bool // nodes that drop QoS 0 messages because nobody is interested
 	inheritors map[NodeID]bool

@@ -316,48 +316,46 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 	}
 	s.seen.add(a.id.Seq)
 	e := &entry{l: l, s: s, id: a.id, m: a.m, size: a.m.Size(), at: n.now, stamp: stamp, own: a.own}
-	chosen := n.share(e, dests)
-	n.take(e)
-	if !sure {
-		n.unsettle(l, e, except)
-	}
-	for i := range e.shares {
-		if s := &e.shares[i]; !chosen || len(s.groups) == 0 {
-			n.deliver(e, s)
-		}
-	}
-	if chosen {
-		n.copyEntries(l, func(o *entry) bool { return o == e }, func() { n.deliverChosen(e) })
-	}
-	if stamp != 0 {
-		n.retain(l, e)
-	}
-	if a.echo {
-		n.whenListed(l, a.m, func() { n.ackTaken(e) })
-	}
-	n.finish(e)
-}
-
-// share divides a message among the nodes that it is for. It reports whether it has to be copied before it goes
-// to shared subscriptions: a QoS 2 message stays with its choice [MQTT-4.8.2-4], so that the choice has to
-// outlive this node. All messages of a topic wait in the same way, so that they stay in order.
-func (n *Node) share(e *entry, dests []dest) (chosen bool) {
-	chosen = e.m.QoS == 2 && n.copyHolder(e.l) != "" &&
-		slices.ContainsFunc(dests, func(d dest) bool { return len(d.groups) > 0 })
 	for _, d := range dests {
 		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: max(d.hold, MinHold)})
 	}
 	e.left = len(e.shares)
-	return chosen
-}
-
-// deliverChosen sends what waited for its copy.
-func (n *Node) deliverChosen(e *entry) {
-	for i := range e.shares {
-		if s := &e.shares[i]; len(s.groups) > 0 && !e.gone {
-			n.deliver(e, s)
+	n.take(e)
+	if !sure {
+		n.unsettle(l, e, except)
+	}
+	out := func() {
+		for i := range e.shares {
+			if !e.gone {
+				n.deliver(e, &e.shares[i])
+			}
+		}
+		if a.echo {
+			n.whenListed(l, a.m, func() { n.ackTaken(e) })
 		}
 	}
+	if stamp != 0 {
+		n.retain(l, e)
+	}
+	if !n.chosen(e) {
+		out()
+		n.finish(e)
+		return
+	}
+	l.choosing++
+	n.copyEntries(l, func(o *entry) bool { return o == e }, func() {
+		l.choosing--
+		out()
+		n.finish(e)
+	})
+}
+
+// chosen reports whether a message has to be copied before it goes out: at QoS 2 a shared subscription's message
+// stays with its choice [MQTT-4.8.2-4], so that the choice has to outlive this node. What comes behind such a
+// message waits in the same way, and so stays behind it.
+func (n *Node) chosen(e *entry) bool {
+	return e.m.QoS == 2 && e.left > 0 && n.copyHolder(e.l) != "" &&
+		(e.l.choosing > 0 || slices.ContainsFunc(e.shares, func(s share) bool { return len(s.groups) > 0 }))
 }
 
 // serveUnkept passes on a QoS 0 message, and lets its publisher's node know where nobody wants such.
