@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"regexp"
 	"strconv"
@@ -197,8 +198,17 @@ func TestKinds(t *testing.T) {
 			t.Errorf("kind %d has no number in route.proto", kind)
 		}
 	}
-	if n := len(byNumber); n < 34 {
-		t.Errorf("found %d numbers in route.proto, want 34 at least", n)
+	doc, err := os.ReadFile("WIRE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, name := range byNumber {
+		if !strings.Contains(string(doc), fmt.Sprintf("\n| %d | %s | ", kind, name)) {
+			t.Errorf("WIRE.md's table has no kind %d, %s", kind, name)
+		}
+	}
+	if n := len(byNumber); n < 35 {
+		t.Errorf("found %d numbers in route.proto, want 35 at least", n)
 	}
 	if KindOf(new(pb.Place)) != 0 || KindOf(nil) != 0 || KindOf(Publish{}) != 0 {
 		t.Error("what is no frame has a kind")
