@@ -109,7 +109,6 @@ type published struct {
 	id       string
 	m        *proto.Message
 	node     *simNode
-	number   int // of this publisher, on this topic, at this QoS
 	accepted bool
 	unclear  bool        // another retained message came at nearly the same time
 	due      []*standing // subscriptions that it must reach
