@@ -74,6 +74,7 @@ var imports = map[string]struct {
 	"proto":       {may: "proto/pb proto/topic", why: "the wire is below everything"},
 	"proto/pb":    {why: "it is generated"},
 	"proto/topic": {why: "topics and filters are MQTT's, and the same everywhere"},
+	"docs":        {why: "it reads files, and imports nothing of ours"},
 	"e2e": {
 		why:   "these tests see what users see",
 		tests: "node/admin node/datadir",

@@ -67,6 +67,7 @@ type link struct {
 	cond    sync.Cond // flushing: the writer has nothing left
 	buf     []byte
 	writing bool
+	full    bool // too much waits: the streams are to be renewed
 	wake    chan struct{}
 	broken  chan struct{} // the streams in use are to be given up
 }
@@ -157,13 +158,28 @@ func (l *link) runWriter() error {
 	l.out = stream
 	l.s.bringUpLocked(l)
 	l.s.finish()
+	l.s.wg.Go(func() { l.runWatch(stream) })
 	err = l.write(stream)
+	_ = stream.Reset()
 	l.s.mu.Lock()
 	if l.out == stream { // else the reader was quicker
 		l.s.dropLocked(l, err)
 	}
 	l.s.finish()
 	return err
+}
+
+// runWatch gives the streams up when the peer has given up the one that is written: a write alone would notice
+// that only when there is something to be written. It ends with the stream.
+func (l *link) runWatch(stream network.Stream) {
+	var b [1]byte
+	_, _ = stream.Read(b[:]) // the peer never writes on it
+	l.s.mu.Lock()
+	if l.out == stream {
+		l.s.dropLocked(l, errors.New("the peer gave the stream up"))
+		l.breakUp()
+	}
+	l.s.finish()
 }
 
 func (l *link) write(stream network.Stream) error {
@@ -254,7 +270,7 @@ func (s *Service) dropLocked(l *link, why error) {
 		l.in = nil
 	}
 	l.mu.Lock()
-	l.buf = nil
+	l.buf, l.full = nil, false
 	l.writing = false
 	l.cond.Broadcast()
 	l.mu.Unlock()
@@ -275,8 +291,11 @@ func (s *Service) sendLocked(e *core.Effect, now time.Time) {
 		s.stats.DroppedQoS0.Add(1)
 		return
 	}
-	if len(l.buf) > maxPending {
+	if len(l.buf) > maxPending { // nothing more on this stream: what follows must not pass what is left out
+		l.full = true
 		l.breakUp()
+	}
+	if l.full {
 		return
 	}
 	l.buf = proto.AppendFrame(l.buf, e.Frame, now)

@@ -18,7 +18,8 @@
 //   - runDones: takes in what the broker has done with deliveries. Owner Service, ends in Close.
 //   - lookups: one for each location being looked up, at most maxLookups at work. Owner Service, bounded.
 //   - runLink: one for each connected peer: opens the stream to it, again when it breaks. Owner link.
-//   - runWriter, runReader: one each for each stream. They end with it.
+//   - runWriter (in runLink's), runWatch: for the stream that is written. They end with it.
+//   - link.read: for the stream that is read, in libp2p's goroutine. It ends with it.
 //
 // Locks, in this order: Service.mu, Service.deliverMu; Service.mu, link.mu; callMu and doneMu are taken last.
 package rendezvous

@@ -104,7 +104,7 @@ type Limits struct {
 	MaxConnectionsPerAddress int `yaml:"max_connections_per_address"`
 	// How long a new connection may take to send its CONNECT.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
-	// The largest MQTT packet that is taken from a client; at most 268435460, which is MQTT's own limit.
+	// The largest MQTT packet that is taken from a client; at most 16MiB, which is what nodes pass on to each other.
 	MaxPacketSize Bytes `yaml:"max_packet_size"`
 	// How many unacknowledged QoS 1 and 2 messages a client may have on the way to the node, 1 to 65535
 	// (Receive Maximum).

@@ -73,7 +73,7 @@ func TestMistakesInFile(t *testing.T) {
 		{"no size", "limits:\n  max_queued_bytes: 5 MiBs\n",
 			`mozzie.yaml:2: limits.max_queued_bytes: want a size such as 1048576, 512KiB or 1MiB, not "5 MiBs"`},
 		{"size out of range", "limits:\n  max_packet_size: 300MiB\n",
-			`mozzie.yaml:2: limits.max_packet_size: want 1KiB to 268435460 bytes, not 300MiB`},
+			`mozzie.yaml:2: limits.max_packet_size: want 1KiB to 16MiB, not 300MiB`},
 		{"not YAML", "swarm:\n\topen: true\n",
 			`mozzie.yaml:2: not valid YAML: found character that cannot start any token`},
 		{"two documents", "log: {level: info}\n---\nlog: {level: debug}\n",

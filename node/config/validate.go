@@ -12,9 +12,9 @@ import (
 
 // What MQTT itself allows.
 const (
-	mqttMaxPacketSize = 268_435_460 // the longest Remaining Length and its fixed header
-	mqttMaxCount      = 65_535      // two byte integers: Receive Maximum, Topic Alias Maximum, levels
-	mqttMaxKeepAlive  = mqttMaxCount * time.Second
+	maxPacketSize    = 16 << 20 // what fits a frame between nodes
+	mqttMaxCount     = 65_535   // two byte integers: Receive Maximum, Topic Alias Maximum, levels
+	mqttMaxKeepAlive = mqttMaxCount * time.Second
 )
 
 // Validate says what is impossible in the configuration: nil, or Problems, each with its key and, where
@@ -119,8 +119,8 @@ func (v *validator) limits() {
 	if l.ConnectTimeout < time.Second || l.ConnectTimeout > time.Hour {
 		v.addf("limits.connect_timeout", "want 1s to 1h, not %s", formatDuration(l.ConnectTimeout))
 	}
-	if l.MaxPacketSize < 1024 || l.MaxPacketSize > mqttMaxPacketSize {
-		v.addf("limits.max_packet_size", "want 1KiB to %d bytes, not %s", mqttMaxPacketSize, l.MaxPacketSize)
+	if l.MaxPacketSize < 1024 || l.MaxPacketSize > maxPacketSize {
+		v.addf("limits.max_packet_size", "want 1KiB to %s, not %s", Bytes(maxPacketSize), l.MaxPacketSize)
 	}
 	v.intRange("limits.receive_maximum", l.ReceiveMaximum, 1, mqttMaxCount)
 	v.intRange("limits.max_inflight_messages", l.MaxInflightMessages, 1, mqttMaxCount)

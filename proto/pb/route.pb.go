@@ -1482,6 +1482,7 @@ type Replicate struct {
 	Registrations []*Registration        `protobuf:"bytes,4,rep,name=registrations,proto3" json:"registrations,omitempty"`
 	Sync          bool                   `protobuf:"varint,5,opt,name=sync,proto3" json:"sync,omitempty"`        // not new: the receiver had missed them
 	Children      []*Place               `protobuf:"bytes,6,rep,name=children,proto3" json:"children,omitempty"` // child locations that hold retained messages
+	Told          [][]byte               `protobuf:"bytes,7,rep,name=told,proto3" json:"told,omitempty"`         // members that the sender tells itself; the receiver tells the others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1554,6 +1555,13 @@ func (x *Replicate) GetSync() bool {
 func (x *Replicate) GetChildren() []*Place {
 	if x != nil {
 		return x.Children
+	}
+	return nil
+}
+
+func (x *Replicate) GetTold() [][]byte {
+	if x != nil {
+		return x.Told
 	}
 	return nil
 }
@@ -2832,6 +2840,7 @@ type Retain struct {
 	Op            uint64                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"`
 	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
 	Retained      []*RetainedMessage     `protobuf:"bytes,3,rep,name=retained,proto3" json:"retained,omitempty"`
+	Set           *Set                   `protobuf:"bytes,4,opt,name=set,proto3" json:"set,omitempty"` // by which the receiver is a member
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2883,6 +2892,13 @@ func (x *Retain) GetPlace() *Place {
 func (x *Retain) GetRetained() []*RetainedMessage {
 	if x != nil {
 		return x.Retained
+	}
+	return nil
+}
+
+func (x *Retain) GetSet() *Set {
+	if x != nil {
+		return x.Set
 	}
 	return nil
 }
@@ -3108,6 +3124,7 @@ type Copy struct {
 	Op            uint64                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"`
 	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
 	Custody       []*Custody             `protobuf:"bytes,3,rep,name=custody,proto3" json:"custody,omitempty"`
+	Set           *Set                   `protobuf:"bytes,4,opt,name=set,proto3" json:"set,omitempty"` // by which the receiver is a member
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3159,6 +3176,13 @@ func (x *Copy) GetPlace() *Place {
 func (x *Copy) GetCustody() []*Custody {
 	if x != nil {
 		return x.Custody
+	}
+	return nil
+}
+
+func (x *Copy) GetSet() *Set {
+	if x != nil {
+		return x.Set
 	}
 	return nil
 }
@@ -3704,14 +3728,15 @@ const file_route_proto_rawDesc = "" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12&\n" +
 	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12\x14\n" +
 	"\x05local\x18\x05 \x01(\bR\x05local\x12\x16\n" +
-	"\x06resend\x18\x06 \x01(\bR\x06resend\"\xfe\x01\n" +
+	"\x06resend\x18\x06 \x01(\bR\x06resend\"\x92\x02\n" +
 	"\tReplicate\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
 	"\x03set\x18\x03 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12C\n" +
 	"\rregistrations\x18\x04 \x03(\v2\x1d.mozzie.route.v1.RegistrationR\rregistrations\x12\x12\n" +
 	"\x04sync\x18\x05 \x01(\bR\x04sync\x122\n" +
-	"\bchildren\x18\x06 \x03(\v2\x16.mozzie.route.v1.PlaceR\bchildren\"m\n" +
+	"\bchildren\x18\x06 \x03(\v2\x16.mozzie.route.v1.PlaceR\bchildren\x12\x12\n" +
+	"\x04told\x18\a \x03(\fR\x04told\"m\n" +
 	"\x05Found\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
@@ -3813,11 +3838,12 @@ const file_route_proto_rawDesc = "" +
 	"\x04Sync\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12\x12\n" +
-	"\x04hops\x18\x03 \x01(\rR\x04hops\"\x84\x01\n" +
+	"\x04hops\x18\x03 \x01(\rR\x04hops\"\xac\x01\n" +
 	"\x06Retain\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12<\n" +
-	"\bretained\x18\x03 \x03(\v2 .mozzie.route.v1.RetainedMessageR\bretained\"}\n" +
+	"\bretained\x18\x03 \x03(\v2 .mozzie.route.v1.RetainedMessageR\bretained\x12&\n" +
+	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\"}\n" +
 	"\rRetainedQuery\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12.\n" +
@@ -3833,11 +3859,12 @@ const file_route_proto_rawDesc = "" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12.\n" +
 	"\x06parent\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x06parent\x12,\n" +
 	"\x05child\x18\x03 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05child\x12\x12\n" +
-	"\x04hops\x18\x04 \x01(\rR\x04hops\"x\n" +
+	"\x04hops\x18\x04 \x01(\rR\x04hops\"\xa0\x01\n" +
 	"\x04Copy\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x122\n" +
-	"\acustody\x18\x03 \x03(\v2\x18.mozzie.route.v1.CustodyR\acustody\"\xb2\x01\n" +
+	"\acustody\x18\x03 \x03(\v2\x18.mozzie.route.v1.CustodyR\acustody\x12&\n" +
+	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\"\xb2\x01\n" +
 	"\bCopyDone\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x123\n" +
 	"\x04done\x18\x02 \x03(\v2\x1f.mozzie.route.v1.CopyDone.ShareR\x04done\x1aC\n" +
@@ -3988,26 +4015,28 @@ var file_route_proto_depIdxs = []int32{
 	0,  // 59: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
 	0,  // 60: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
 	31, // 61: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 62: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
-	31, // 63: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 64: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
-	30, // 65: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
-	0,  // 66: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
-	0,  // 67: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
-	0,  // 68: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
-	32, // 69: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
-	0,  // 70: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	53, // 71: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
-	0,  // 72: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 73: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	37, // 74: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 75: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 76: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	77, // [77:77] is the sub-list for method output_type
-	77, // [77:77] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	1,  // 62: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
+	0,  // 63: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
+	31, // 64: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 65: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
+	30, // 66: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
+	0,  // 67: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
+	0,  // 68: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
+	0,  // 69: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
+	32, // 70: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
+	1,  // 71: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
+	0,  // 72: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
+	53, // 73: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	0,  // 74: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 75: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	37, // 76: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	10, // 77: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 78: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	79, // [79:79] is the sub-list for method output_type
+	79, // [79:79] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }

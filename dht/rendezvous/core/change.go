@@ -96,7 +96,7 @@ func (n *Node) propose(l *location, target []NodeID) {
 func (n *Node) promise(l *location, from NodeID) {
 	c := l.change
 	c.promises[from] = true
-	if len(c.promises) < l.set.majority() || c.filled {
+	if len(c.promises) < n.majority(l.set) || c.filled {
 		return
 	}
 	c.filled = true
@@ -146,7 +146,7 @@ func (n *Node) accept(l *location) {
 func (n *Node) acceptedBy(l *location, from NodeID) {
 	c := l.change
 	c.accepts[from] = true
-	if len(c.accepts) < l.set.majority() {
+	if len(c.accepts) < n.majority(l.set) {
 		return
 	}
 	next := Set{c.version, c.members}

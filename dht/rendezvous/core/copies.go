@@ -65,7 +65,7 @@ func (n *Node) copyEntries(l *location, pick func(*entry) bool, done func()) {
 // sendCopies sends messages in custody to another member, in as many frames as it takes.
 func (n *Node) sendCopies(l *location, to NodeID, batch []*entry, g *gather, each func(sent []*entry, ok bool)) {
 	for len(batch) > 0 {
-		f := &pb.Copy{Place: l.place.pb()}
+		f := &pb.Copy{Place: l.place.pb(), Set: l.set.pb()}
 		size, k := 0, 0
 		for ; k < len(batch) && size < proto.SoftFrame; k++ {
 			f.Custody = append(f.Custody, n.custodyToPB(batch[k]))
@@ -226,7 +226,7 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 
 func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
 	place, ok := placeOf(f.GetPlace())
-	l := n.locations[place.Location()]
+	l := n.memberOf(place, f.GetSet())
 	if !ok || l == nil {
 		return // no member: the rendezvous finds another
 	}

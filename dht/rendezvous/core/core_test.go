@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 300, "how many seeds to simulate")
+	seeds = flag.Int("seeds", manySeeds, "how many seeds to simulate")
 	seed  = flag.Uint64("seed", 0, "simulate this seed alone")
 )
 

@@ -41,6 +41,8 @@ type entry struct {
 	gone    bool
 }
 
+func (e *entry) isGone() bool { return e.gone }
+
 // over reports whether nobody needs the entry any more.
 func (e *entry) over() bool { return e.gone || e.left == 0 && e.pinned == 0 }
 
@@ -50,6 +52,7 @@ func (n *Node) take(e *entry) {
 		return
 	}
 	e.s.entries[e.id.Seq] = e
+	e.l.order.compact((*entry).isGone)
 	e.l.order.push(e)
 	n.cfg.Custody.Put(e.id, e.m)
 	for i := range e.shares {
@@ -67,6 +70,7 @@ func (n *Node) owe(e *entry, node NodeID) {
 	if p == nil {
 		return
 	}
+	p.shares.compact(func(e *entry) bool { return e.gone || e.doneFor(node) })
 	p.shares.push(e)
 	p.owed++
 	for p.shares.len() > 0 {

@@ -4,6 +4,7 @@ package core
 type fifo[T any] struct {
 	items []T
 	head  int
+	kept  int // what compact left
 }
 
 func (q *fifo[T]) push(v T)  { q.items = append(q.items, v) }
@@ -28,9 +29,25 @@ func (q *fifo[T]) pop() T {
 	return v
 }
 
+// compact takes out what is over, when so much was taken out or is over that it pays: the queue has to have
+// doubled since it was last done. What is at the front keeps nothing behind it from going.
+func (q *fifo[T]) compact(over func(T) bool) {
+	if q.len() < 64 || q.len() < 2*q.kept {
+		return
+	}
+	live := q.items[:0]
+	for _, v := range q.live() {
+		if !over(v) {
+			live = append(live, v)
+		}
+	}
+	clear(q.items[len(live):])
+	q.items, q.head, q.kept = live, 0, len(live)
+}
+
 // takeAll empties the queue and returns what was in it.
 func (q *fifo[T]) takeAll() []T {
 	v := q.live()
-	q.items, q.head = nil, 0
+	q.items, q.head, q.kept = nil, 0, 0
 	return v
 }

@@ -29,7 +29,7 @@ func (n *Node) ready(i *inherited) bool {
 			held++
 		}
 	}
-	return i.set.Version > 0 && held >= i.set.majority()
+	return i.set.Version > 0 && held >= n.majority(i.set)
 }
 
 // ancestry is what is registered above a location.

@@ -96,5 +96,5 @@ func (n *Node) whole(s Set) bool {
 			held++
 		}
 	}
-	return held >= s.majority()
+	return held >= n.majority(s)
 }

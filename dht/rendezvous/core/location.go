@@ -151,9 +151,15 @@ func (n *Node) foundSet(l *location, members []NodeID) {
 		return
 	}
 	n.timers.set(n.now+promiseTime, func() {
-		if l.phase == founding && n.locations[l.at] == l {
-			n.founded(l) // who has not answered by now is out of reach
+		if l.phase != founding || n.locations[l.at] != l {
+			return
 		}
+		// Who has not answered by now is out of reach. Who has never been met may not be there at all.
+		l.set.Members = slices.DeleteFunc(slices.Clone(l.set.Members), func(m NodeID) bool {
+			p := n.peers[m]
+			return m != n.self && (p == nil || !p.seen)
+		})
+		n.founded(l)
 	})
 }
 

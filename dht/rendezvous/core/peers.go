@@ -26,6 +26,7 @@ type peer struct {
 	reach     bool // up, and its lease has not run out
 	left      bool // politely
 	gone      bool // replaced by the same peer with another database
+	seen      bool // it has been up
 	since     time.Duration
 
 	ops     map[uint64]func(ok bool) // requests that it has not acknowledged
@@ -113,7 +114,7 @@ func (n *Node) Up(h *pb.Hello) {
 	if p.up {
 		n.Down(id) // a new stream: what was on the way on the old one is lost
 	}
-	p.up, p.reach, p.since = true, true, n.now
+	p.up, p.reach, p.seen, p.since = true, true, true, n.now
 	p.lease = lease{granted: p.lease.granted} // it may still count on that one
 	if news {
 		n.spread(id, []*pb.Known{p.known()})
@@ -273,9 +274,12 @@ func (n *Node) membersChanged() {
 	n.reviewInherited()
 }
 
+// strangerTime is how long a node counts that others know and that has not been met: it may be long dead.
+const strangerTime = 5 * time.Second
+
 // candidates are the nodes that a first set is made of: known, not left, not dead.
 func (n *Node) candidates(at dht.Location) []NodeID {
-	return n.closest(at, func(p *peer) bool { return !n.dead(p) })
+	return n.closest(at, func(p *peer) bool { return !n.dead(p) && (p.seen || n.now-p.since < strangerTime) })
 }
 
 // closest returns the nodes closest to a location, at most SetSize, of this node and those that fit.

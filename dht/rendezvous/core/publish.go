@@ -168,6 +168,7 @@ func (n *Node) transmit(e *pending) {
 		e.epoch.open[e.seq] = e
 		n.outCount++
 		n.cfg.Custody.Put(e.id(), e.m)
+		r.out.compact(func(e *pending) bool { return e.kept })
 		r.out.push(e)
 	}
 	switch {

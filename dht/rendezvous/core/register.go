@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -113,7 +114,7 @@ func (n *Node) majorityInReach(s Set) bool {
 			in++
 		}
 	}
-	return in >= s.majority()
+	return in >= n.majority(s)
 }
 
 // coordinate has a registration taken over by the other members and told to everybody whom it concerns.
@@ -125,6 +126,12 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 	}
 	l.registers = append(l.registers, g)
 	asked := map[NodeID]bool{n.self: true}
+	var told [][]byte
+	for _, m := range l.set.Members {
+		if n.inReach(m) {
+			told = append(told, []byte(m))
+		}
+	}
 	for _, m := range l.set.Members {
 		if m == n.self {
 			continue
@@ -139,7 +146,7 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 		}
 		g.members++
 		n.request(m, func(op uint64) any {
-			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}}
+			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}, Told: told}
 		}, func(ok bool) {
 			g.members--
 			if ok {
@@ -158,7 +165,11 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 // inform tells those whom a registration concerns, beside the members: who inherits it, and who was told
 // that nobody is interested.
 func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wakes bool, g *gather) {
-	for _, i := range sortedKeys(l.inheritors) {
+	all := maps.Clone(l.inheritors)
+	for _, m := range l.set.Members {
+		all[m] = true // one that the rendezvous does not reach may still serve locations below
+	}
+	for _, i := range sortedKeys(all) {
 		if asked[i] {
 			continue
 		}
@@ -167,7 +178,8 @@ func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wa
 			continue
 		}
 		g.ask(i, func(op uint64) any {
-			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}}
+			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r},
+				Told: idsToBytes(l.set.Members)}
 		})
 	}
 	if wakes {
@@ -178,7 +190,7 @@ func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wa
 // tryPromise answers a registration for which nothing is left to wait for.
 func (n *Node) tryPromise(l *location, g *registering) {
 	waits := g.members > 0 || g.concerns.left > 0
-	majority := g.have >= l.set.majority()
+	majority := g.have >= n.majority(l.set)
 	switch {
 	case g.over || n.locations[l.at] != l:
 		return

@@ -36,7 +36,9 @@ func (n *Node) Register(filter string, interest Interest, done func(local bool))
 	o := r.own
 	if o == nil {
 		if interest.zero() {
-			n.call(func() { done(false) })
+			if done != nil {
+				n.call(func() { done(false) })
+			}
 			return
 		}
 		o = &own{interests: map[string]*Interest{}, changed: map[string]bool{}, whole: true, seq: 1}
@@ -209,7 +211,9 @@ func (n *Node) tickRegistrant(r *route) {
 	case o.flying && n.now-o.asked > 2*LeaseTime:
 		o.flying, o.whole = false, true
 		n.sendRegister(r)
-	case !o.flying && o.seq == o.sent && n.now-o.refreshed > refreshEvery:
+	case !o.flying && o.seq == o.sent && len(o.interests) == 0 && n.now-o.refreshed > idleTime:
+		r.own = nil
+	case !o.flying && o.seq == o.sent && len(o.interests) > 0 && n.now-o.refreshed > refreshEvery:
 		n.refreshRegister(r)
 	}
 }

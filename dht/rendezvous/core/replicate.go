@@ -25,12 +25,9 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 			n.ack(p.id, f.GetOp()) // nothing here depends on it
 			return
 		}
-		if l = n.newLocation(place, at); l == nil {
+		if l = n.memberOf(place, f.GetSet()); l == nil {
 			return
 		}
-		l.phase, l.set = standby, set
-		n.learnRoute(place, set)
-		n.review(l)
 	}
 	if l.set.beats(set, at) && !f.GetSync() {
 		n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: l.set.pb()})
@@ -38,8 +35,8 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 	n.learnSet(place, set)
 	concerned := &gather{n: n}
 	asked := map[NodeID]bool{n.self: true, p.id: true}
-	for _, m := range set.Members {
-		asked[m] = true
+	for _, m := range f.GetTold() {
+		asked[NodeID(m)] = true
 	}
 	for _, r := range f.GetRegistrations() {
 		if f.GetSync() {
@@ -62,6 +59,28 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 	concerned.wait(func() { n.ack(p.id, f.GetOp()) })
 }
 
+// memberOf returns a location that this node is a member of by a set that another member knows, also where it
+// has forgotten it because nothing was there.
+func (n *Node) memberOf(place Place, s *pb.Set) *location {
+	at := place.Location()
+	if l := n.locations[at]; l != nil {
+		l.touched = n.now
+		return l
+	}
+	set, ok := setOf(s, at)
+	if !ok || !set.has(n.self) {
+		return nil
+	}
+	l := n.newLocation(place, at)
+	if l == nil {
+		return nil
+	}
+	l.phase, l.set = standby, set
+	n.learnRoute(place, set)
+	n.review(l)
+	return l
+}
+
 // applySync takes over a registration that this node had missed: it was made at other members. What is not
 // settled is matched against it.
 func (n *Node) applySync(l *location, r *pb.Registration) {
@@ -69,7 +88,11 @@ func (n *Node) applySync(l *location, r *pb.Registration) {
 	if v != applied {
 		return
 	}
-	n.inform(l, r, map[NodeID]bool{n.self: true}, len(added) > 0, &gather{n: n})
+	asked := map[NodeID]bool{n.self: true} // members compare what they have among themselves
+	for _, m := range l.set.Members {
+		asked[m] = true
+	}
+	n.inform(l, r, asked, len(added) > 0, &gather{n: n})
 	if len(added) > 0 {
 		n.matchMissed(l.place, NodeID(r.GetOwner()), added)
 	}

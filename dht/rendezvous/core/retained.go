@@ -53,7 +53,7 @@ func (n *Node) retain(l *location, e *entry) {
 		asked[m] = true
 		e.pinned++
 		n.request(m, func(op uint64) any {
-			return &pb.Retain{Op: op, Place: l.place.pb(), Retained: []*pb.RetainedMessage{n.keptToPB(k)}}
+			return &pb.Retain{Op: op, Place: l.place.pb(), Retained: []*pb.RetainedMessage{n.keptToPB(k)}, Set: l.set.pb()}
 		}, func(bool) {
 			e.pinned--
 			n.finish(e)
@@ -63,7 +63,7 @@ func (n *Node) retain(l *location, e *entry) {
 
 func (n *Node) receiveRetain(p *peer, f *pb.Retain) {
 	place, ok := placeOf(f.GetPlace())
-	l := n.locations[place.Location()]
+	l := n.memberOf(place, f.GetSet())
 	if !ok || l == nil {
 		n.ack(p.id, f.GetOp())
 		return
@@ -130,7 +130,7 @@ func (n *Node) sendRetained(l *location, to NodeID) {
 	var batch []*pb.RetainedMessage
 	size := 0
 	flush := func() {
-		f := &pb.Retain{Place: l.place.pb(), Retained: batch}
+		f := &pb.Retain{Place: l.place.pb(), Retained: batch, Set: l.set.pb()}
 		batch, size = nil, 0
 		n.request(to, func(op uint64) any { f.Op = op; return f }, func(bool) {})
 	}

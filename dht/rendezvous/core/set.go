@@ -14,8 +14,6 @@ type Set struct {
 	Members []NodeID
 }
 
-func (s Set) majority() int { return len(s.Members)/2 + 1 }
-
 func (s Set) has(id NodeID) bool { return slices.Contains(s.Members, id) }
 
 func (s Set) equal(t Set) bool { return s.Version == t.Version && slices.Equal(s.Members, t.Members) }
@@ -84,6 +82,18 @@ func sortByDistance(ids []NodeID, at dht.Location) {
 		}
 		return 0
 	})
+}
+
+// majority is how many members of a set have to agree. A member whose database is known to be lost, because its
+// peer has come back with another, can neither agree nor disagree ever again, and does not count.
+func (n *Node) majority(s Set) int {
+	live := 0
+	for _, m := range s.Members {
+		if p := n.peers[m]; p == nil || !p.gone {
+			live++
+		}
+	}
+	return live/2 + 1
 }
 
 // rendezvous returns the closest member that can be reached, "" if none can.

@@ -25,6 +25,7 @@ func (n *Node) unsettle(l *location, e *entry, except NodeID) {
 	if e.pinned++; e.s.entries[e.id.Seq] == nil {
 		n.take(e)
 	}
+	l.unsettled.compact(func(u *unsettled) bool { return u.e.gone })
 	l.unsettled.push(e.unset)
 	clear(l.synced)
 	for l.unsettled.len() > n.cfg.Limits.Unsettled {
@@ -131,7 +132,7 @@ func (n *Node) settledBy(l *location, member NodeID) {
 			have++
 		}
 	}
-	if have < l.set.majority() || !n.sure(l) {
+	if have < n.majority(l.set) || !n.sure(l) {
 		return
 	}
 	for _, u := range l.unsettled.takeAll() {
