@@ -60,7 +60,7 @@ func (b *inbox) until(t testing.TB, limit time.Duration, what string, enough fun
 		select {
 		case <-news:
 		case <-deadline:
-			t.Fatalf("waited %v for %s; %d messages came, the last of them %.300v", limit, what, len(got), got[max(0, len(got)-3):])
+			t.Fatalf("waited %v for %s; %s", limit, what, brief(got))
 		}
 	}
 }
@@ -71,6 +71,17 @@ func (b *inbox) wait(t testing.TB, n int) []message {
 	return b.until(t, patience, fmt.Sprintf("%d messages", n), func(got []message) bool { return len(got) >= n })
 }
 
+// brief tells of messages what fits in a line or two.
+func brief(got []message) string {
+	text := fmt.Sprintf("%d came", len(got))
+	for i, m := range got {
+		if i < 3 || i >= len(got)-3 {
+			text += fmt.Sprintf(" [%s %.20q QoS %d retained %v]", m.topic, m.payload, m.qos, m.retained)
+		}
+	}
+	return text
+}
+
 // exactly waits for n messages and checks that there are no more: fence sends one, on the same way, that must
 // be the next.
 func (b *inbox) exactly(t testing.TB, n int, fence func()) []message {
@@ -79,7 +90,7 @@ func (b *inbox) exactly(t testing.TB, n int, fence func()) []message {
 	fence()
 	got := b.wait(t, n+1)
 	if len(got) != n+1 || got[n].payload != fenceText {
-		t.Fatalf("%d messages came before the fence, want %d; from there on %.300v", len(got)-1, n, got[min(n, len(got)):])
+		t.Fatalf("%d messages and the fence were to come; %s", n, brief(got))
 	}
 	return got[:n]
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -111,22 +112,24 @@ func TestAloneThenSwarm(t *testing.T) {
 	})
 }
 
-// heal waits until the sides have told each other who is subscribed: until what any node publishes, to a location
-// that is new each time, is heard on both sides. What was published in between is not promised to anybody: the
-// promise of a SUBACK that was given to one side holds for the other from then on.
+// heal waits until the sides have told each other who is subscribed: until what any node publishes is heard on both
+// sides, whichever node is the rendezvous. What was published in between is not promised to anybody: the promise of
+// a SUBACK that was given to one side holds for the other from then on.
 func heal(t *testing.T, nodes []*node, clients ...*client) {
 	t.Helper()
 	began := time.Now()
-	for _, n := range nodes {
-		pub := connect(t, n.mqtt)
-		for try := 0; ; try++ {
-			topic := fmt.Sprintf("heal-%s-%d/root", pub.id, try)
-			pub.publish(topic, "", 1)
-			if heard(topic, clients...) {
-				break
-			}
-			if time.Since(began) > patience {
-				t.Fatalf("after %v, %s is not heard on both sides", patience, n.name)
+	for _, from := range nodes {
+		pub := connect(t, from.mqtt)
+		for _, by := range nodes {
+			for try := 0; ; try++ {
+				topic := strings.TrimSuffix(topicAt(t, from, by, fmt.Sprintf("heal-%s-%d-", pub.id, try)), "x") + "root"
+				pub.publish(topic, "", 1)
+				if heard(topic, clients...) {
+					break
+				}
+				if time.Since(began) > patience {
+					t.Fatalf("after %v, what %s publishes by way of %s is not heard on both sides", patience, from.name, by.name)
+				}
 			}
 		}
 	}
