@@ -187,7 +187,19 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 				continue
 			}
 			for _, g := range rs.GetRanges() {
-				for seq := max(g.GetFrom(), s.low+1); seq <= min(g.GetTo(), g.GetFrom()+epochSize); seq++ {
+				to := min(g.GetTo(), g.GetFrom()+epochSize)
+				if len(s.entries) == 0 {
+					break
+				}
+				if to-g.GetFrom() > 4*uint64(len(s.entries)) { // it claims more than there is: look at what there is
+					for _, seq := range sortedKeys(s.entries) {
+						if seq >= g.GetFrom() && seq <= to {
+							do(s.entries[seq])
+						}
+					}
+					continue
+				}
+				for seq := max(g.GetFrom(), s.low+1); seq <= to; seq++ {
 					if e := s.entries[seq]; e != nil {
 						do(e)
 					}

@@ -139,6 +139,7 @@ func (n *Node) receiveInherited(p *peer, f *pb.Inherited) {
 			i.drop(NodeID(g))
 		}
 	}
+	n.ackLacking(place, &i.table)
 	i.sources[p.id] = true
 	if n.ready(i) {
 		n.inheritanceReady(place)
@@ -178,6 +179,7 @@ func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
 		if n.applyInherited(i, r, g) == unknown {
 			delete(i.sources, p.id)
 			n.inheritFrom(i, set)
+			n.ackWith(i.place, r, p.id, f.GetOp())
 			return
 		}
 	}

@@ -17,6 +17,7 @@ type sending struct {
 	kept    spans // numbers that others keep, above released
 	release uint64
 	open    map[uint64]*pending
+	served  spans // numbers that this node's own plain subscribers had from it
 }
 
 // pending is a message of this node that it must not lose.
@@ -80,6 +81,7 @@ func (n *Node) Publish(p Publication) {
 			n.stats.Suppressed++
 			if q := n.peers[r.hop]; q != nil {
 				q.used = n.now
+				n.out = append(n.out, Effect{Kind: Quiet, Place: r.place, Until: q.lease.held})
 			}
 			return
 		}
@@ -114,6 +116,9 @@ func (n *Node) identify(r *route, e *pending) {
 	}
 	s.seq++
 	e.epoch, e.seq = s, s.seq
+	if e.served {
+		s.served.add(e.seq)
+	}
 }
 
 // acceptWhenRoom lets the client's acknowledgement go, at once or when the outbox has room.
@@ -277,8 +282,10 @@ func (n *Node) relayAck(to NodeID, rs *pb.Ranges, kept bool) {
 	if p == nil {
 		return
 	}
+	budget := epochSize
 	for _, g := range rs.GetRanges() {
-		for seq := g.GetFrom(); seq <= g.GetTo() && seq-g.GetFrom() < epochSize; seq++ {
+		for seq := g.GetFrom(); seq <= g.GetTo() && budget > 0; seq++ {
+			budget--
 			if id := (Identity{rs.GetEpoch(), seq}); kept {
 				p.kept.add(id)
 			} else {

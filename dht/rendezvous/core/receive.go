@@ -172,6 +172,9 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 		return
 	}
 	plain := f.Plain && r.plain.add(f.Seq)
+	if s := n.mine[f.Epoch]; s != nil && s.served.has(f.Seq) {
+		plain = false // on its way it came by a node that was not to be told who published it
+	}
 	groups := f.Groups[:0:0]
 	for _, g := range f.Groups {
 		s := r.groups[g]
@@ -222,8 +225,10 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 func (n *Node) receiveRecall(p *peer, f *pb.Recall) {
 	for _, rs := range f.GetStored() {
 		r := n.epochs[rs.GetEpoch()]
+		budget := epochSize
 		for _, g := range rs.GetRanges() {
-			for seq := g.GetFrom(); seq <= g.GetTo() && seq-g.GetFrom() < epochSize; seq++ {
+			for seq := g.GetFrom(); seq <= g.GetTo() && budget > 0; seq++ {
+				budget--
 				var c *Receipt
 				if r != nil {
 					c = r.open[seq]

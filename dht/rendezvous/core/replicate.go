@@ -47,7 +47,8 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 		if v == unknown {
 			// This member missed something: what the other has brings it level.
 			n.send(p.id, n.digest(l, false))
-			return // no acknowledgement: it has not got it
+			n.ackWith(place, r, p.id, f.GetOp())
+			return
 		}
 		n.inform(l, r, asked, len(added) > 0, concerned)
 	}
@@ -57,6 +58,38 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 		}
 	}
 	concerned.wait(func() { n.ack(p.id, f.GetOp()) })
+}
+
+// lacking is an acknowledgement that waits for what came before the registration that it is for.
+type lacking struct {
+	place Place
+	owner NodeID
+	seq   uint64
+	to    NodeID
+	op    uint64
+}
+
+// maxLacking bounds the acknowledgements that wait. Without one its asker waits until the link breaks or the
+// registration is refreshed.
+const maxLacking = 10_000
+
+// ackWith acknowledges a registration when a table has come to it.
+func (n *Node) ackWith(place Place, r *pb.Registration, to NodeID, op uint64) {
+	if len(n.lacking) < maxLacking {
+		n.lacking = append(n.lacking, lacking{place, NodeID(r.GetOwner()), r.GetSeq(), to, op})
+	}
+}
+
+// ackLacking acknowledges what a table has come to.
+func (n *Node) ackLacking(place Place, t *table) {
+	n.lacking = slices.DeleteFunc(n.lacking, func(k lacking) bool {
+		r := t.owners[k.owner]
+		if k.place != place || r == nil || r.seq < k.seq {
+			return false
+		}
+		n.ack(k.to, k.op)
+		return true
+	})
 }
 
 // memberOf returns a location that this node is a member of by a set that another member knows, also where it
@@ -85,6 +118,7 @@ func (n *Node) memberOf(place Place, s *pb.Set) *location {
 // settled is matched against it.
 func (n *Node) applySync(l *location, r *pb.Registration) {
 	v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+	n.ackLacking(l.place, &l.table)
 	if v != applied {
 		return
 	}

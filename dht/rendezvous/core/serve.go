@@ -118,8 +118,13 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 	n.stats.Forwarded++
 	f := &proto.Publish{Message: a.m, Location: place.Location(), Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
 		Released: a.released, Served: a.served, Echo: a.echo, Hops: a.hops + 1, Age: a.age}
-	if a.served {
+	switch {
+	case !a.served:
+	case n.route(place).set.has(to): // only members of the set may know
 		f.Origin = string(a.publisher)
+	case a.id.Epoch == 0: // the publisher's own subscribers would get it again
+		n.stats.DroppedQoS0++
+		return
 	}
 	if a.id.Epoch != 0 && n.mine[a.id.Epoch] == nil { // a message of this node's own may have come back
 		if len(n.relayed) >= n.cfg.Limits.UnknownEpochs {

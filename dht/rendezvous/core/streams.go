@@ -1,6 +1,8 @@
 package core
 
 import (
+	"time"
+
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
@@ -16,6 +18,7 @@ type stream struct {
 	entries map[uint64]*entry
 	told    map[NodeID]uint64 // what the subscribers' nodes were told they may forget
 	closed  bool              // nothing will follow
+	touched time.Duration     // when the last one came
 }
 
 // release notes what the publisher has let go of.
@@ -39,6 +42,7 @@ func (n *Node) stream(l *location, epoch uint64) *stream {
 		s = &stream{epoch: epoch, l: l, entries: map[uint64]*entry{}, told: map[NodeID]uint64{}}
 		n.streams[epoch] = s
 	}
+	s.touched = n.now
 	if s.l != l { // it came when the location was another's, or its place was forgotten and found again
 		s.l = l
 	}
@@ -69,8 +73,10 @@ func (n *Node) takeSeen(l *location, f *pb.Seen) {
 			}
 		}
 	}
+	budget := epochSize
 	for _, g := range f.GetRanges() {
-		for seq := max(g.GetFrom(), s.low+1); seq <= min(g.GetTo(), g.GetFrom()+epochSize); seq++ {
+		for seq := max(g.GetFrom(), s.low+1); seq <= g.GetTo() && budget > 0; seq++ {
+			budget--
 			s.seen.add(seq)
 		}
 	}
@@ -109,8 +115,9 @@ func (n *Node) tickStreams() {
 		s := n.streams[epoch]
 		s.advance()
 		over := s.closed && len(s.entries) == 0
-		whole := over && s.low >= s.freed // else another may have had some of it, and tells
-		if n.locations[s.l.at] != s.l && len(s.entries) == 0 {
+		whole := over && s.low >= s.freed     // else another may have had some of it, and tells
+		lost := n.now-s.touched > 6*epochLife // who would have said that it is closed did not
+		if (lost || n.locations[s.l.at] != s.l) && len(s.entries) == 0 {
 			delete(n.streams, epoch)
 			continue
 		}
