@@ -208,6 +208,50 @@ func TestStreamsBreak(t *testing.T) {
 	})
 }
 
+// TestRestart kills nodes and starts them again without their databases, most of a set at once: what is
+// subscribed and published from then on arrives.
+func TestRestart(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		n := 2 + s.rng.IntN(3)
+		for i := range n {
+			v := s.add()
+			if i > 0 {
+				s.connect(v, s.nodes[s.rng.IntN(i)])
+			}
+		}
+		s.run(3 * time.Second)
+		s.clients(40)
+		s.run(5 * time.Second)
+		for range 1 + s.rng.IntN(n-1) {
+			dead := s.pick()
+			dead.alive = false
+			for _, v := range s.nodes {
+				s.disconnect(dead, v)
+			}
+			s.run(time.Duration(s.rng.Int64N(int64(10 * time.Second))))
+			s.join(s.addPeer(dead.id.Peer()))
+			s.run(2 * time.Second)
+		}
+		s.run(8 * time.Second)
+		first := len(s.published)
+		late := s.pick()
+		st := late.subscribe("#", 2)
+		s.run(12 * time.Second)
+		if !st.promised {
+			s.fail("node %d: a subscription is not promised 12 s after everybody is back", late.i)
+		}
+		s.clients(60)
+		s.run(12 * time.Minute)
+		s.published = s.published[first:]
+		s.check()
+		s.checkSets()
+		s.report(seed)
+	})
+}
+
 // TestLarge runs more nodes than each of them knows: sets come from lookups.
 func TestLarge(t *testing.T) {
 	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {

@@ -133,8 +133,12 @@ func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
 }
 
 func (s *sim) add() *simNode {
+	return s.addPeer(fmt.Sprintf("node-%04d-%016x", len(s.nodes), s.rng.Uint64()))
+}
+
+// addPeer adds a node with a database of its own to a peer, whose earlier one, if any, is lost.
+func (s *sim) addPeer(peer string) *simNode {
 	i := len(s.nodes)
-	peer := fmt.Sprintf("node-%04d-%016x", i, s.rng.Uint64())
 	v := &simNode{s: s, i: i, id: core.MakeNodeID(s.rng.Uint64(), peer), up: map[int]bool{}, wants: map[int]bool{},
 		alive: true, interests: map[string]*standing{}, from: map[*published]int{}}
 	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small,
