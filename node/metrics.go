@@ -3,6 +3,8 @@ package node
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 )
 
 // collect registers what /metrics shows beside libp2p's own.
@@ -26,6 +28,7 @@ type sample struct {
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	m.histograms(out)
 	for _, s := range append(m.broker(), m.swarm()...) {
 		var names, values []string
 		for i := 0; i+1 < len(s.labels); i += 2 {
@@ -33,6 +36,25 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		}
 		desc := prometheus.NewDesc("mozzie_"+s.name, s.help, names, nil)
 		out <- prometheus.MustNewConstMetric(desc, s.kind, s.value, values...)
+	}
+}
+
+// histograms are what takes time.
+func (m *metrics) histograms(out chan<- prometheus.Metric) {
+	st := m.n.service.Load().CoreStats()
+	for _, h := range []struct {
+		name, help string
+		h          core.Histogram
+	}{
+		{"kept_seconds", "How long this node's QoS 1 and 2 messages waited until other nodes kept them or they were delivered.", st.Kept},
+		{"promise_seconds", "How long this node's subscriptions waited for their promise.", st.Promised},
+	} {
+		buckets, sum := map[float64]uint64{}, uint64(0)
+		for i, bound := range core.Buckets {
+			sum += h.h.Counts[i]
+			buckets[bound.Seconds()] = sum
+		}
+		out <- prometheus.MustNewConstHistogram(prometheus.NewDesc("mozzie_"+h.name, h.help, nil, nil), h.h.Count, h.h.Sum.Seconds(), buckets)
 	}
 }
 
@@ -116,7 +138,7 @@ func (m *metrics) swarm() []sample {
 	}
 	for cause, v := range map[string]uint64{
 		"qos0_no_way": st.DroppedQoS0, "qos0_backlog": l.DroppedQoS0.Load(), "away": st.DroppedAway, "unsettled": st.DroppedUnsettled,
-		"waiting": st.DroppedWaiting, "retained_limit": st.DroppedRetained,
+		"waiting": st.DroppedWaiting, "retained_limit": st.DroppedRetained, "no_member": st.NoMember,
 	} {
 		all = append(all, sample{"route_dropped_messages_total", "Messages between nodes that a limit cost.", c, float64(v), []string{"cause", cause}})
 	}

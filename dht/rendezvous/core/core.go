@@ -274,6 +274,10 @@ type Stats struct {
 	DroppedWaiting, DroppedRetained, Suppressed          uint64
 	Malformed, SetChanges, HandOvers, Failovers, Copies  uint64
 	PromisesLocal, NoMember                              uint64
+
+	// Kept is how long this node's messages of QoS 1 and 2 waited until others kept them or they were delivered,
+	// Promised how long its subscriptions waited for their promise.
+	Kept, Promised Histogram
 }
 
 // New makes the state machine of a node that knows nobody.

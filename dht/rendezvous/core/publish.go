@@ -229,6 +229,7 @@ func (n *Node) let(e *pending) {
 		return
 	}
 	e.kept = true
+	n.stats.Kept.observe(n.now - e.at)
 	n.taken(e)
 	s := e.epoch
 	if s.open[e.seq] != nil {

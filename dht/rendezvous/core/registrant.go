@@ -24,6 +24,7 @@ type own struct {
 
 type waiter struct {
 	seq  uint64
+	at   time.Duration
 	done func(local bool)
 }
 
@@ -67,7 +68,7 @@ func (n *Node) Register(filter string, interest Interest, done func(local bool))
 	}
 	n.use(r)
 	if done != nil {
-		o.waiters = append(o.waiters, waiter{o.seq, done})
+		o.waiters = append(o.waiters, waiter{o.seq, n.now, done})
 	}
 	n.sendRegister(r)
 }
@@ -189,6 +190,7 @@ func (n *Node) registerAnswered(place Place, f *pb.RegisterAck) {
 			o.waiters = append(o.waiters, w)
 			continue
 		}
+		n.stats.Promised.observe(n.now - w.at)
 		local := f.GetLocal()
 		n.call(func() { w.done(local) })
 	}
