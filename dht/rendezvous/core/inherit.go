@@ -130,7 +130,7 @@ func (n *Node) receiveInherited(p *peer, f *pb.Inherited) {
 	}
 	n.learnRoute(place, set)
 	for _, r := range f.GetRegistrations() {
-		n.applyInherited(i, r, &gather{n: n})
+		n.applyInherited(i, r, &gather{n: n}, true)
 	}
 	// Another member may have told of an owner that this one has not heard of yet, so only a member that
 	// was asked with that owner in hand can say that it is gone, and only where nobody else pushes.
@@ -176,7 +176,7 @@ func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
 	}
 	g := &gather{n: n}
 	for _, r := range f.GetRegistrations() {
-		if n.applyInherited(i, r, g) == unknown {
+		if n.applyInherited(i, r, g, f.GetSync()) == unknown {
 			delete(i.sources, p.id)
 			n.inheritFrom(i, set)
 			n.ackWith(i.place, r, p.id, f.GetOp())
@@ -186,11 +186,15 @@ func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
 	g.wait(func() { n.ack(p.id, f.GetOp()) })
 }
 
-func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather) verdict {
+// applyInherited takes over a registration of a place above. What is not settled is matched against it only if
+// it is one that was missed.
+func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather, missed bool) verdict {
 	v, added := i.apply(r, n.cfg.Limits.Registrations, n.now)
 	if v == applied && len(added) > 0 {
 		n.wakeBelow(i.place, g)
-		n.matchMissed(i.place, NodeID(r.GetOwner()), added)
+		if missed {
+			n.matchMissed(i.place, NodeID(r.GetOwner()), added)
+		}
 	}
 	return v
 }
