@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,7 +47,7 @@ func (b *inbox) all() []message {
 	return slices.Clone(b.got)
 }
 
-// until waits until what has come is enough.
+// until waits until what has come is enough. enough may change what it is given.
 func (b *inbox) until(t testing.TB, limit time.Duration, what string, enough func([]message) bool) []message {
 	t.Helper()
 	deadline := time.After(limit)
@@ -54,7 +55,7 @@ func (b *inbox) until(t testing.TB, limit time.Duration, what string, enough fun
 		b.mu.Lock()
 		got, news := slices.Clone(b.got), b.news
 		b.mu.Unlock()
-		if enough(got) {
+		if enough(slices.Clone(got)) {
 			return got
 		}
 		select {
@@ -82,21 +83,34 @@ func brief(got []message) string {
 	return text
 }
 
-// exactly waits for n messages and checks that there are no more: fence sends one, on the same way, that must
-// be the next.
-func (b *inbox) exactly(t testing.TB, n int, fence func()) []message {
+// exactly waits for n messages and checks that there are no more: fence sends one that must be the next. It leaves
+// out the fences of others, which may have been on their way when this client subscribed.
+func (b *inbox) exactly(t testing.TB, n int, fence fence) []message {
 	t.Helper()
-	b.wait(t, n)
-	fence()
-	got := b.wait(t, n+1)
-	if len(got) != n+1 || got[n].payload != fenceText {
+	others := func(m message) bool { return isFence(m) && m.payload != fence.text }
+	b.until(t, patience, fmt.Sprintf("%d messages", n), func(got []message) bool {
+		return len(slices.DeleteFunc(got, others)) >= n
+	})
+	fence.send()
+	got := b.until(t, patience, "the fence", func(got []message) bool {
+		return slices.ContainsFunc(got, func(m message) bool { return m.payload == fence.text })
+	})
+	got = slices.DeleteFunc(got, others)
+	if len(got) != n+1 || got[n].payload != fence.text {
 		t.Fatalf("%d messages and the fence were to come; %s", n, brief(got))
 	}
 	return got[:n]
 }
 
-// fenceText is the payload of the message behind which nothing comes any more.
-const fenceText = "that is all"
+// fence is a message behind which nothing comes any more.
+type fence struct {
+	text string
+	send func()
+}
+
+const fenceMark = "that is all: "
+
+func isFence(m message) bool { return strings.HasPrefix(m.payload, fenceMark) }
 
 var clientCount atomic.Int64
 
@@ -221,12 +235,13 @@ func (c *client) series(topic string, qos byte, n int) {
 	}
 }
 
-// fence returns what sends the message behind which nothing comes.
-func (c *client) fence(topic string, qos byte) func() {
-	return func() {
+// fence returns a fence that the client publishes.
+func (c *client) fence(topic string, qos byte) fence {
+	text := fenceMark + clientID()
+	return fence{text, func() {
 		c.t.Helper()
-		c.publish(topic, fenceText, qos)
-	}
+		c.publish(topic, text, qos)
+	}}
 }
 
 func numbered(i int) string { return fmt.Sprintf("n%d", i) }

@@ -80,10 +80,10 @@ func TestAloneThenSwarm(t *testing.T) {
 				c := connect(t, n.mqtt)
 				defer c.bye()
 				c.subscribe(1, "kept/#", "both/#")
-				fence := fmt.Sprintf("fence/%s", clientID())
-				c.subscribe(1, fence)
-				c.publish(fence, fenceText, 1)
-				got := c.until(t, patience, "the fence", func(got []message) bool { return len(got) > 0 && got[len(got)-1].topic == fence })
+				end := c.fence("fence/"+c.id, 1)
+				c.subscribe(1, "fence/"+c.id)
+				end.send()
+				got := c.until(t, patience, "the fence", func(got []message) bool { return got != nil && got[len(got)-1].payload == end.text })
 				has := map[string]string{}
 				for _, m := range got {
 					has[m.topic] = m.payload
@@ -128,7 +128,10 @@ func heal(t *testing.T, nodes []*node, clients ...*client) {
 					break
 				}
 				if time.Since(began) > patience {
-					t.Fatalf("after %v, what %s publishes by way of %s is not heard on both sides", patience, from.name, by.name)
+					for _, n := range nodes {
+						t.Logf("%s: %+v\n%+v", n.name, n.locate(topic), n.status())
+					}
+					t.Fatalf("after %v, %s, published by %s by way of %s, is not heard by everybody: %v", patience, topic, from.name, by.name, hear(topic, clients...))
 				}
 			}
 		}
@@ -138,11 +141,17 @@ func heal(t *testing.T, nodes []*node, clients ...*client) {
 // heard waits a second for a topic to reach all clients.
 func heard(topic string, clients ...*client) bool {
 	for until := time.Now().Add(time.Second); time.Now().Before(until); time.Sleep(poll) {
-		if !slices.ContainsFunc(clients, func(c *client) bool {
-			return !slices.ContainsFunc(c.all(), func(m message) bool { return m.topic == topic })
-		}) {
+		if !slices.Contains(hear(topic, clients...), false) {
 			return true
 		}
 	}
 	return false
+}
+
+// hear tells which clients have a message of a topic.
+func hear(topic string, clients ...*client) (has []bool) {
+	for _, c := range clients {
+		has = append(has, slices.ContainsFunc(c.all(), func(m message) bool { return m.topic == topic }))
+	}
+	return has
 }

@@ -19,9 +19,11 @@ func TestPoliteLeave(t *testing.T) {
 func politeLeave(t *testing.T, private bool, n int) {
 	nodes := startSwarm(t, n, setup{private: private})
 	from, to, leaver := nodes[0], nodes[1], nodes[2]
-	tr := startTraffic(t, from, to, topicAt(t, from, leaver, "leave"), topicAt(t, from, from, "leave"), topicAt(t, from, to, "leave"))
+	tr := startTraffic(t, from, to, topicAt(t, from, leaver, "by-leaver-"), topicAt(t, from, from, "by-publisher-"), topicAt(t, from, to, "by-subscriber-"))
 	tr.flows(100)
+	tr.mark("a node leaves")
 	leaver.stop()
+	tr.mark("a node has left")
 	tr.flows(100)
 	rest := append(append([]*node{}, nodes[:2]...), nodes[3:]...)
 	meet(t, rest...)
@@ -30,11 +32,15 @@ func politeLeave(t *testing.T, private bool, n int) {
 	if !private {
 		newcomer.args = append(newcomer.args, "--open")
 	}
+	tr.mark("a node comes")
 	newcomer.start()
 	newcomer.ready()
+	tr.mark("a node has come")
 	meet(t, append(rest, newcomer)...)
 	tr.flows(100)
+	tr.mark("it leaves")
 	newcomer.stop()
+	tr.mark("it has left")
 	tr.flows(100)
 	for _, got := range tr.end() {
 		inOrder(t, got)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -132,6 +133,16 @@ func (tr *traffic) count() map[string]int {
 		sent[f.topic] = int(f.acked.Load()) + window + 1
 	}
 	return sent
+}
+
+// mark notes in the test's log how far the topics are.
+func (tr *traffic) mark(what string) {
+	tr.t.Helper()
+	var text strings.Builder
+	for i := range tr.topics {
+		fmt.Fprintf(&text, " %s: %d", tr.topics[i].topic, tr.topics[i].acked.Load())
+	}
+	tr.t.Logf("%s; acknowledged so far:%s", what, text.String())
 }
 
 // goesOn waits until what is published from now on arrives, which must be within a limit.
