@@ -24,7 +24,7 @@ import (
 
 const (
 	// patience is how long something may take that has no limit of its own.
-	patience = 30 * time.Second
+	patience = 60 * time.Second
 	// stopLimit is how long a node may take to stop: the 10 s that it promises, and what the machine takes.
 	stopLimit = 12 * time.Second
 	// poll is how often a node is asked, which tells nothing by itself.
