@@ -366,6 +366,10 @@ func (n *Node) settle(l *location) {
 			call()
 		}
 	}
+	if l.pulling && l.phase != serving { // what waits is for the rendezvous, and goes before what comes now
+		l.pulling = false
+		n.pulls--
+	}
 	if !l.pulling && l.waiting.len() > 0 {
 		all := l.waiting.takeAll()
 		n.waiting -= len(all)
