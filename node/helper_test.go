@@ -37,43 +37,65 @@ type sent struct {
 // startSwarm starts n nodes and returns when each is connected to all others.
 func startSwarm(t testing.TB, n int) *testSwarm {
 	t.Helper()
+	s := newSwarm(t)
+	for i := range n {
+		if i == 0 {
+			s.start()
+		} else {
+			s.start(0)
+		}
+	}
+	s.meet()
+	return s
+}
+
+// newSwarm returns a swarm without nodes.
+func newSwarm(t testing.TB) *testSwarm {
 	s := &testSwarm{t: t}
 	t.Cleanup(s.stop)
-	for i := range n {
-		c := config.Default()
-		c.Data = filepath.Join(t.TempDir(), fmt.Sprint(i))
-		c.MQTT.Listeners = []config.Listener{{URL: "tcp://127.0.0.1:0"}}
-		c.MQTT.SysInterval = 0
-		c.Swarm = config.Swarm{Open: true, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Small: 100}
-		c.Admin.Listen = "127.0.0.1:0"
-		if i > 0 {
-			c.Swarm.Bootstrap = s.nodes[0].host.Addresses()[:1]
-		}
-		var self peer.ID
-		node, err := Start(t.Context(), c, Options{Log: slog.New(slog.DiscardHandler), Version: "test", Tap: func(to peer.ID, frame any) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.tap != nil {
-				s.tap(sent{self, to, frame})
-			}
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.mu.Lock()
-		self = node.host.ID()
-		s.mu.Unlock()
-		s.nodes = append(s.nodes, node)
+	return s
+}
+
+// start starts a node that knows some of those that there are.
+func (s *testSwarm) start(knows ...int) {
+	s.t.Helper()
+	c := config.Default()
+	c.Data = filepath.Join(s.t.TempDir(), fmt.Sprint(len(s.nodes)))
+	c.MQTT.Listeners = []config.Listener{{URL: "tcp://127.0.0.1:0"}}
+	c.MQTT.SysInterval = 0
+	c.Swarm = config.Swarm{Open: true, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Small: 100}
+	c.Admin.Listen = "127.0.0.1:0"
+	for _, i := range knows {
+		c.Swarm.Bootstrap = append(c.Swarm.Bootstrap, s.nodes[i].host.Addresses()[0])
 	}
+	var self peer.ID
+	node, err := Start(s.t.Context(), c, Options{Log: slog.New(slog.DiscardHandler), Version: "test", Tap: func(to peer.ID, frame any) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.tap != nil {
+			s.tap(sent{self, to, frame})
+		}
+	}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.mu.Lock()
+	self = node.host.ID()
+	s.mu.Unlock()
+	s.nodes = append(s.nodes, node)
+}
+
+// meet waits until each node is connected to all others.
+func (s *testSwarm) meet() {
+	s.t.Helper()
 	for i, node := range s.nodes {
-		eventually(t, func() error {
-			if st := node.Status(); st.Peers != n-1 {
-				return fmt.Errorf("node %d has %d of %d peers", i, st.Peers, n-1)
+		eventually(s.t, func() error {
+			if st := node.Status(); st.Peers != len(s.nodes)-1 {
+				return fmt.Errorf("node %d has %d of %d peers", i, st.Peers, len(s.nodes)-1)
 			}
 			return nil
 		})
 	}
-	return s
 }
 
 func (s *testSwarm) stop() {
