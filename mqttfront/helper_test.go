@@ -165,12 +165,12 @@ func startWith(t testing.TB, l *loner, st mqttfront.SessionStore, auth mqttfront
 	return b, l, addr.String()
 }
 
-// TestServe serves MQTT for experiments by hand: MOZZIE_TEST_LISTEN='tcp://127.0.0.1:1883 ...' go test -run
+// TestServe serves MQTT for experiments by hand: TEST_LISTEN='tcp://127.0.0.1:1883 ...' go test -run
 // TestServe -timeout 0. It ends when the process is told to.
 func TestServe(t *testing.T) {
-	urls := os.Getenv("MOZZIE_TEST_LISTEN")
+	urls := os.Getenv("TEST_LISTEN")
 	if urls == "" {
-		t.Skip("MOZZIE_TEST_LISTEN is not set")
+		t.Skip("TEST_LISTEN is not set")
 	}
 	l := newLoner()
 	cfg := mqttfront.DefaultConfig()

@@ -11,9 +11,9 @@ import (
 
 func splitFields(s string) []string { return strings.Fields(s) }
 
-// serveUntilSignal waits for SIGINT or SIGTERM; MOZZIE_TEST_PPROF=HOST:PORT serves profiles meanwhile.
+// serveUntilSignal waits for SIGINT or SIGTERM; TEST_PPROF=HOST:PORT serves profiles meanwhile.
 func serveUntilSignal() {
-	if addr := os.Getenv("MOZZIE_TEST_PPROF"); addr != "" {
+	if addr := os.Getenv("TEST_PPROF"); addr != "" {
 		go http.ListenAndServe(addr, nil)
 	}
 	stop := make(chan os.Signal, 1)

@@ -18,15 +18,15 @@ import (
 
 // TestSwarm checks in swarms of several sizes, in one process, that a subscription at any node hears a publish at
 // any other, and that a publish to a known location touches few nodes. It prints what a SUBACK takes and what a
-// node costs. The largest swarm runs with MOZZIE_NIGHTLY=1.
+// node costs. The largest swarm runs with NIGHTLY=1.
 func TestSwarm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("swarms take a while")
 	}
 	for _, n := range []int{3, 10, 30, 100} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			if n > 30 && os.Getenv("MOZZIE_NIGHTLY") == "" {
-				t.Skip("it takes a minute: set MOZZIE_NIGHTLY=1")
+			if n > 30 && os.Getenv("NIGHTLY") == "" {
+				t.Skip("it takes a minute: set NIGHTLY=1")
 			}
 			if n > 10 && raceEnabled {
 				t.Skip("the race detector makes so many hosts in one process slower than their own time limits")

@@ -6,9 +6,12 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,6 +57,45 @@ func TestPageExamples(t *testing.T) {
 			t.Errorf("example %d: %v\n%s", n, err, example)
 		}
 		_, rest, found = strings.Cut(rest, "```yaml\n")
+	}
+}
+
+// TestEnvironmentIsOurs checks that whatever begins with MOZZIE_ in the project, in scripts and tests too, is the
+// environment variable of a setting: nodes refuse to start with any other.
+func TestEnvironmentIsOurs(t *testing.T) {
+	c := Default()
+	known := map[string]bool{"MOZZIE_CONFIG": true}
+	for _, l := range leaves(&c) {
+		known[envName(l.key)] = true
+	}
+	root := filepath.Join("..", "..")
+	refusals := []string{filepath.Join("node", "config", "config_test.go"), filepath.Join("cmd", "mozzie", "testdata", "config.txtar")}
+	names := regexp.MustCompile(`\bMOZZIE_[A-Z0-9_]+\b`)
+	read := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		rel, _ := filepath.Rel(root, path)
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{".git", "bin", "node_modules"}, d.Name()):
+			return filepath.SkipDir
+		case !d.Type().IsRegular() || slices.Contains(refusals, rel):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		read++
+		for _, name := range names.FindAllString(string(text), -1) {
+			if !known[name] {
+				t.Errorf("%s has %s, which no setting is called by: a node with it in its environment does not start", rel, name)
+			}
+		}
+		return nil
+	})
+	if err != nil || read < 100 {
+		t.Fatalf("%d files read: %v", read, err)
 	}
 }
 
