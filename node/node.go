@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/url"
 	"sync"
@@ -98,6 +99,11 @@ func (n *Node) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.host, err = dht.Open(ctx, n.hostConfig(key, bootstrap))
+	return err
+}
+
+func (n *Node) hostConfig(key *dht.SwarmKey, bootstrap []string) dht.Config {
 	c := dht.DefaultConfig(n.cfg.Data)
 	c.Listen, c.SwarmKey = n.cfg.Swarm.Listen, key
 	c.Bootstrap = append(append(c.Bootstrap, n.cfg.Swarm.Bootstrap...), bootstrap...)
@@ -106,8 +112,7 @@ func (n *Node) join(ctx context.Context) error {
 	c.OnPeer = n.onPeer
 	c.Log = n.log
 	c.Metrics = n.registry
-	n.host, err = dht.Open(ctx, c)
-	return err
+	return c
 }
 
 // onPeer passes on who connects and who is lost, also from before the service was there.
@@ -125,7 +130,7 @@ func (n *Node) onPeer(id peer.ID, connected bool) {
 
 func (n *Node) startService() {
 	limits := core.DefaultLimits()
-	limits.RetainedTopics, limits.RetainedBytes = n.cfg.Limits.MaxRetainedMessages, int(n.cfg.Limits.MaxRetainedBytes)
+	limits.RetainedTopics, limits.RetainedBytes = n.cfg.Limits.MaxRetainedMessages, asInt(n.cfg.Limits.MaxRetainedBytes)
 	n.retained = store.NewRetained()
 	s := rendezvous.New(rendezvous.Config{
 		Host:      n.host.Libp2p(),
@@ -193,19 +198,22 @@ func (n *Node) brokerConfig() mqttfront.Config {
 	c := mqttfront.DefaultConfig()
 	c.MaxConnections, c.MaxConnectionsPerAddress = l.MaxConnections, l.MaxConnectionsPerAddress
 	c.ConnectTimeout = l.ConnectTimeout
-	c.MaxPacketSize = int(l.MaxPacketSize)
+	c.MaxPacketSize = asInt(l.MaxPacketSize)
 	c.ReceiveMaximum, c.MaxInflight = l.ReceiveMaximum, l.MaxInflightMessages
 	c.TopicAliasMaximum, c.MaxOutboundAliases = l.TopicAliasMaximum, l.TopicAliasMaximum
 	c.MaxKeepAlive, c.MaxSessionExpiry = l.MaxKeepAlive, l.MaxSessionExpiry
 	c.MaxSessions, c.MaxSubscriptions = l.MaxSessions, l.MaxSubscriptions
 	c.Topics.Levels = l.MaxTopicLevels
 	c.MaxQueuedMessages, c.MaxQueuedBytes = l.MaxQueuedMessages, int64(l.MaxQueuedBytes)
-	c.MaxPendingBytes = int(l.MaxPendingBytes)
+	c.MaxPendingBytes = asInt(l.MaxPendingBytes)
 	c.SysInterval = n.cfg.MQTT.SysInterval
 	c.WebSocketOrigins = n.cfg.MQTT.WebSocketOrigins
 	c.Version = "mozzie " + n.opt.Version
 	return c
 }
+
+// asInt is a size as an int, which is short on 32-bit machines: more than they can have is as good as no limit.
+func asInt(b config.Bytes) int { return int(min(int64(b), math.MaxInt)) }
 
 // Stop takes leave politely: clients are told and their wills published, then what this node is responsible
 // for is handed to others. At the end of ctx the rest is cut off, and the error says what was.

@@ -66,8 +66,8 @@ type Swarm struct {
 	// Whether to be reached through other nodes of the swarm where there is no direct way, and to do the same
 	// for them.
 	Relay bool `yaml:"relay"`
-	// Up to how many nodes every node keeps contact with every other. Above it, lookups find the way. Must
-	// be the same at every node of a swarm.
+	// Up to how many nodes, 1 to 500, every node keeps contact with every other. Above it, lookups find the
+	// way. Must be the same at every node of a swarm.
 	Small int `yaml:"small"`
 }
 

@@ -12,9 +12,15 @@ import (
 
 // What MQTT itself allows.
 const (
-	maxPacketSize    = 16 << 20 // what fits a frame between nodes
-	mqttMaxCount     = 65_535   // two byte integers: Receive Maximum, Topic Alias Maximum, levels
+	mqttMaxCount     = 65_535 // two byte integers: Receive Maximum, Topic Alias Maximum, levels
 	mqttMaxKeepAlive = mqttMaxCount * time.Second
+)
+
+// What the packages below node take. A test of package node holds these bounds against theirs.
+const (
+	maxPacketSize = 16 << 20 // what fits a frame between nodes
+	maxSmall      = 500      // a full mesh of more costs more than it gives
+	maxCount      = 1 << 40  // far more than fits a machine
 )
 
 // Validate says what is impossible in the configuration: nil, or Problems, each with its key and, where
@@ -55,8 +61,11 @@ func (v *validator) intRange(key string, value, least, most int) {
 }
 
 func (v *validator) atLeast(key string, value, least int64) {
-	if value < least {
+	switch {
+	case value < least:
 		v.addf(key, "want at least %d, not %d", least, value)
+	case value > maxCount:
+		v.addf(key, "want at most %d, not %d", int64(maxCount), value)
 	}
 }
 
@@ -108,8 +117,7 @@ func (v *validator) swarm() {
 			v.addf(fmt.Sprintf("swarm.bootstrap[%d]", i), "%v", err)
 		}
 	}
-	// Beyond 1000 the contacts alone would fill a Raspberry Pi.
-	v.intRange("swarm.small", s.Small, 0, 1000)
+	v.intRange("swarm.small", s.Small, 1, maxSmall)
 }
 
 func (v *validator) limits() {
