@@ -26,6 +26,7 @@ type Publish struct {
 	Age      time.Duration // rounded to milliseconds on the wire
 	Origin   string
 	Hops     int
+	Version  uint64
 	Served   bool
 	Echo     bool
 }
@@ -142,8 +143,9 @@ func (p *Publish) append(b []byte, now time.Time) []byte {
 	b = appendBool(b, 7, p.Served)
 	b = appendBool(b, 8, p.Echo)
 	b = appendString(b, 9, p.Origin)
-	b = appendUint(b, 10, uint64(p.Hops))                          //nolint:gosec // not negative
-	return appendUint(b, 11, uint64(max(0, p.Age.Milliseconds()))) //nolint:gosec // not negative
+	b = appendUint(b, 10, uint64(p.Hops))                       //nolint:gosec // not negative
+	b = appendUint(b, 11, uint64(max(0, p.Age.Milliseconds()))) //nolint:gosec // not negative
+	return appendUint(b, 12, p.Version)
 }
 
 func (d *Deliver) append(b []byte, now time.Time) []byte {
@@ -303,6 +305,8 @@ func (p *Publish) decode(b []byte, now time.Time) error {
 			p.Hops = int(f.num64) //nolint:gosec // bounded
 		case 11<<3 | wireVarint:
 			p.Age = time.Duration(min(f.num64, maxExpiry)) * time.Millisecond //nolint:gosec // bounded
+		case 12<<3 | wireVarint:
+			p.Version = f.num64
 		}
 	}
 	return checkData(p.Message, p.Epoch, p.Seq)

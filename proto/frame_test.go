@@ -50,7 +50,7 @@ func same(a, b any) bool {
 	case *Publish:
 		b, ok := b.(*Publish)
 		return ok && a.Location == b.Location && a.Depth == b.Depth && a.Epoch == b.Epoch && a.Seq == b.Seq &&
-			a.Released == b.Released && a.Age == b.Age && a.Origin == b.Origin && a.Hops == b.Hops &&
+			a.Released == b.Released && a.Age == b.Age && a.Origin == b.Origin && a.Hops == b.Hops && a.Version == b.Version &&
 			a.Served == b.Served && a.Echo == b.Echo && sameMessage(a.Message, b.Message)
 	case *Deliver:
 		b, ok := b.(*Deliver)

@@ -381,10 +381,11 @@ func (x *Lease) GetForMs() uint32 {
 	return 0
 }
 
-// 4: the operations, numbered by the node that this goes to, that are carried out.
+// 4: the operations, numbered by the node that this goes to, that are carried out, or cannot be.
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ops           []uint64               `protobuf:"varint,1,rep,packed,name=ops,proto3" json:"ops,omitempty"`
+	Refused       []uint64               `protobuf:"varint,2,rep,packed,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +423,13 @@ func (*Ack) Descriptor() ([]byte, []int) {
 func (x *Ack) GetOps() []uint64 {
 	if x != nil {
 		return x.Ops
+	}
+	return nil
+}
+
+func (x *Ack) GetRefused() []uint64 {
+	if x != nil {
+		return x.Refused
 	}
 	return nil
 }
@@ -525,6 +533,7 @@ type Publish struct {
 	Origin        []byte                 `protobuf:"bytes,9,opt,name=origin,proto3" json:"origin,omitempty"`              // the publisher's node; set by a member that passes it on within the set only
 	Hops          uint32                 `protobuf:"varint,10,opt,name=hops,proto3" json:"hops,omitempty"`                // how often it was passed on
 	AgeMs         uint64                 `protobuf:"varint,11,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // how long it has waited before
+	Version       uint64                 `protobuf:"varint,12,opt,name=version,proto3" json:"version,omitempty"`          // of the set that the publisher's node knows; 0: none that was agreed on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -632,6 +641,13 @@ func (x *Publish) GetHops() uint32 {
 func (x *Publish) GetAgeMs() uint64 {
 	if x != nil {
 		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *Publish) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
 	}
 	return 0
 }
@@ -1258,13 +1274,16 @@ func (x *Interest) GetHoldS() uint32 {
 	return 0
 }
 
-// Registration is what one node wants at one location, or how that changed.
+// Registration is what one node wants at one location, or how that changed. One that is everything comes in
+// parts, in order, where it is too much for a frame.
 type Registration struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Owner         []byte                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
 	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`   // rises with every change
 	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"` // the number that interests are a change of; 0: they are everything
 	Interests     []*Interest            `protobuf:"bytes,4,rep,name=interests,proto3" json:"interests,omitempty"`
+	Part          uint32                 `protobuf:"varint,5,opt,name=part,proto3" json:"part,omitempty"` // from 0
+	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"` // another part follows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1325,6 +1344,20 @@ func (x *Registration) GetInterests() []*Interest {
 		return x.Interests
 	}
 	return nil
+}
+
+func (x *Registration) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *Registration) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // 10: op numbered by the owner; answered by RegisterAck.
@@ -1397,6 +1430,7 @@ type RegisterAck struct {
 	Set           *Set                   `protobuf:"bytes,4,opt,name=set,proto3" json:"set,omitempty"`
 	Local         bool                   `protobuf:"varint,5,opt,name=local,proto3" json:"local,omitempty"`   // no majority could be reached
 	Resend        bool                   `protobuf:"varint,6,opt,name=resend,proto3" json:"resend,omitempty"` // the base is not known here: send everything
+	Full          bool                   `protobuf:"varint,7,opt,name=full,proto3" json:"full,omitempty"`     // beyond the limit of filters: the rest does not stand
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1469,6 +1503,13 @@ func (x *RegisterAck) GetLocal() bool {
 func (x *RegisterAck) GetResend() bool {
 	if x != nil {
 		return x.Resend
+	}
+	return false
+}
+
+func (x *RegisterAck) GetFull() bool {
+	if x != nil {
+		return x.Full
 	}
 	return false
 }
@@ -2612,6 +2653,8 @@ type Inherited struct {
 	Set           *Set                   `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
 	Registrations []*Registration        `protobuf:"bytes,3,rep,name=registrations,proto3" json:"registrations,omitempty"`
 	Gone          [][]byte               `protobuf:"bytes,4,rep,name=gone,proto3" json:"gone,omitempty"`
+	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`   // the rest follows
+	Ended         bool                   `protobuf:"varint,6,opt,name=ended,proto3" json:"ended,omitempty"` // the sender pushes changes no more; the other fields but place are empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2672,6 +2715,20 @@ func (x *Inherited) GetGone() [][]byte {
 		return x.Gone
 	}
 	return nil
+}
+
+func (x *Inherited) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *Inherited) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
 }
 
 // 24: nobody is interested in the topics of this place; drop QoS 0 messages to it until the lease ends
@@ -3639,9 +3696,10 @@ const file_route_proto_rawDesc = "" +
 	"\x05Lease\x12\x10\n" +
 	"\x03ask\x18\x01 \x01(\x06R\x03ask\x12\x18\n" +
 	"\agranted\x18\x02 \x01(\x06R\agranted\x12\x15\n" +
-	"\x06for_ms\x18\x03 \x01(\rR\x05forMs\"\x17\n" +
+	"\x06for_ms\x18\x03 \x01(\rR\x05forMs\"1\n" +
 	"\x03Ack\x12\x10\n" +
-	"\x03ops\x18\x01 \x03(\x04R\x03ops\"\xa2\x01\n" +
+	"\x03ops\x18\x01 \x03(\x04R\x03ops\x12\x18\n" +
+	"\arefused\x18\x02 \x03(\x04R\arefused\"\xa2\x01\n" +
 	"\aMessage\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1e\n" +
@@ -3651,7 +3709,7 @@ const file_route_proto_rawDesc = "" +
 	"\x03qos\x18\x04 \x01(\rR\x03qos\x12\x16\n" +
 	"\x06retain\x18\x05 \x01(\bR\x06retain\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xa2\x02\n" +
+	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xbc\x02\n" +
 	"\aPublish\x12\x1a\n" +
 	"\blocation\x18\x01 \x01(\fR\blocation\x12\x14\n" +
 	"\x05depth\x18\x02 \x01(\rR\x05depth\x122\n" +
@@ -3664,7 +3722,8 @@ const file_route_proto_rawDesc = "" +
 	"\x06origin\x18\t \x01(\fR\x06origin\x12\x12\n" +
 	"\x04hops\x18\n" +
 	" \x01(\rR\x04hops\x12\x15\n" +
-	"\x06age_ms\x18\v \x01(\x04R\x05ageMs\"+\n" +
+	"\x06age_ms\x18\v \x01(\x04R\x05ageMs\x12\x18\n" +
+	"\aversion\x18\f \x01(\x04R\aversion\"+\n" +
 	"\x05Range\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"N\n" +
@@ -3712,23 +3771,26 @@ const file_route_proto_rawDesc = "" +
 	"\x05plain\x18\x02 \x01(\bR\x05plain\x12\x10\n" +
 	"\x03qos\x18\x03 \x01(\rR\x03qos\x126\n" +
 	"\x06groups\x18\x04 \x03(\v2\x1e.mozzie.route.v1.GroupInterestR\x06groups\x12\x15\n" +
-	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\"\x83\x01\n" +
+	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\"\xab\x01\n" +
 	"\fRegistration\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\fR\x05owner\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04base\x18\x03 \x01(\x04R\x04base\x127\n" +
-	"\tinterests\x18\x04 \x03(\v2\x19.mozzie.route.v1.InterestR\tinterests\"\x8f\x01\n" +
+	"\tinterests\x18\x04 \x03(\v2\x19.mozzie.route.v1.InterestR\tinterests\x12\x12\n" +
+	"\x04part\x18\x05 \x01(\rR\x04part\x12\x12\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\"\x8f\x01\n" +
 	"\bRegister\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12A\n" +
 	"\fregistration\x18\x02 \x01(\v2\x1d.mozzie.route.v1.RegistrationR\fregistration\x12\x12\n" +
-	"\x04hops\x18\x03 \x01(\rR\x04hops\"\xb9\x01\n" +
+	"\x04hops\x18\x03 \x01(\rR\x04hops\"\xcd\x01\n" +
 	"\vRegisterAck\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\fR\x05owner\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12&\n" +
 	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12\x14\n" +
 	"\x05local\x18\x05 \x01(\bR\x05local\x12\x16\n" +
-	"\x06resend\x18\x06 \x01(\bR\x06resend\"\x92\x02\n" +
+	"\x06resend\x18\x06 \x01(\bR\x06resend\x12\x12\n" +
+	"\x04full\x18\a \x01(\bR\x04full\"\x92\x02\n" +
 	"\tReplicate\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
@@ -3823,12 +3885,14 @@ const file_route_proto_rawDesc = "" +
 	"\x04have\x18\x02 \x03(\v2\x14.mozzie.route.v1.SeqR\x04have\"-\n" +
 	"\x03Seq\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\fR\x05owner\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xba\x01\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xe4\x01\n" +
 	"\tInherited\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
 	"\x03set\x18\x02 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12C\n" +
 	"\rregistrations\x18\x03 \x03(\v2\x1d.mozzie.route.v1.RegistrationR\rregistrations\x12\x12\n" +
-	"\x04gone\x18\x04 \x03(\fR\x04gone\":\n" +
+	"\x04gone\x18\x04 \x03(\fR\x04gone\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\x12\x14\n" +
+	"\x05ended\x18\x06 \x01(\bR\x05ended\":\n" +
 	"\n" +
 	"NoInterest\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\"F\n" +
