@@ -96,7 +96,7 @@ func (b *Broker) admit(c *conn) error {
 }
 
 var (
-	errDraining = &Refusal{reasonShuttingDown, "the server is shutting down"}
+	errDraining = &Refusal{reasonShuttingDown, "connect to another node, or again when this one is back"}
 	errTooMany  = &Refusal{ReasonQuotaExceeded, "too many connections"}
 )
 

@@ -3,6 +3,7 @@ package mqttfront
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -40,7 +41,7 @@ func (b *Broker) decode(version, first byte, body []byte) (pk *packets.Packet, e
 		err = errMalformed
 	}
 	if err != nil {
-		return nil, refuse(reasonMalformed, "%v", err)
+		return nil, refuse(reasonMalformed, "%s", strings.TrimPrefix(strings.TrimPrefix(err.Error(), "malformed packet"), ": "))
 	}
 	return pk, nil
 }

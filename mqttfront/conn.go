@@ -125,7 +125,7 @@ func (c *conn) handleAll(u *burst, data []byte) (n int, err error) {
 			return n, err
 		}
 		if head+body > c.b.cfg.MaxPacketSize { // [MQTT-3.2.2-15]
-			return n, refuse(reasonPacketTooLarge, "packet of %d bytes, at most %d are allowed", head+body, c.b.cfg.MaxPacketSize)
+			return n, refuse(reasonPacketTooLarge, "%d bytes, at most %d are taken here", head+body, c.b.cfg.MaxPacketSize)
 		}
 		if len(data)-n < head+body {
 			c.in.need = head + body
@@ -218,7 +218,11 @@ func (c *conn) end(err error) {
 		case reasonProtocolError:
 			c.b.stats.ProtocolErrors.Add(1)
 		}
-		c.b.log.Debug("closing a connection", "client", c.who.ClientID, "remote", c.nc.RemoteAddr(), "reason", r.Error())
+		what := "closing a connection"
+		if c.sess == nil {
+			what = "refusing a client"
+		}
+		c.b.log.Debug(what, "client", c.who.ClientID, "remote", c.nc.RemoteAddr(), "reason", r.Error())
 		c.stop(r)
 	}
 	if c.sess != nil {
@@ -337,7 +341,7 @@ func (c *conn) control(packet []byte) error {
 		return nil
 	}
 	if c.pendingLocked() > 4*c.b.cfg.MaxPendingBytes {
-		return refuse(ReasonQuotaExceeded, "the client does not read")
+		return refuse(ReasonQuotaExceeded, "%d bytes wait for the client, which does not read them", c.pendingLocked())
 	}
 	c.reserveLocked(len(packet))
 	c.out.b = append(c.out.b, packet...)

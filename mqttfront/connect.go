@@ -37,7 +37,7 @@ func (c *conn) connect() error {
 		} else {
 			version = v311
 		}
-		return c.refuseConnect(version, refuse(reasonUnsupportedVersion, "protocol level %d is not supported", body[2+len(name)]))
+		return c.refuseConnect(version, refuse(reasonUnsupportedVersion, "level %d; MQTT 3.1, 3.1.1 and 5 are spoken here", body[2+len(name)]))
 	}
 	if err := checkConnect(version, tail); err != nil {
 		if version == v5 {
@@ -69,8 +69,8 @@ func (c *conn) readConnect() (body, rest []byte, err error) {
 		if err != nil && err != errShort {
 			return nil, nil, err
 		}
-		if size > min(maxConnect, c.b.cfg.MaxPacketSize) {
-			return nil, nil, refuse(reasonPacketTooLarge, "CONNECT of %d bytes", size)
+		if most := min(maxConnect, c.b.cfg.MaxPacketSize); size > most {
+			return nil, nil, refuse(reasonPacketTooLarge, "CONNECT of %d bytes, at most %d are taken here", size, most)
 		}
 		if err == nil && len(data) >= head+size {
 			return data[head : head+size], data[head+size:], nil
@@ -86,7 +86,6 @@ func (c *conn) readConnect() (body, rest []byte, err error) {
 
 // refuseConnect answers CONNECT with a refusal, and returns it.
 func (c *conn) refuseConnect(version byte, r *Refusal) error {
-	c.b.log.Debug("refusing a client", "remote", c.nc.RemoteAddr(), "reason", r.Error())
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: version}
 	pk.ReasonCode = byte(r.Code)
 	pk.Properties.ReasonString = clip(r.Text)
@@ -111,7 +110,7 @@ func (c *conn) accept(pk *packets.Packet) error {
 	p := &pk.Properties
 	cfg := &c.b.cfg
 	if p.AuthenticationMethod != "" { // [MQTT-4.12.0-1]
-		return refuse(reasonBadAuthMethod, "authentication method %.60q is not known", p.AuthenticationMethod)
+		return refuse(reasonBadAuthMethod, "%.60q is not known here, and no other is", p.AuthenticationMethod)
 	}
 	if len(p.AuthenticationData) > 0 {
 		return refuse(reasonProtocolError, "authentication data without a method")
@@ -119,7 +118,7 @@ func (c *conn) accept(pk *packets.Packet) error {
 	assigned := ""
 	if pk.Connect.ClientIdentifier == "" {
 		if !pk.Connect.Clean { // [MQTT-3.1.3-8] of MQTT 3.1.1
-			return refuse(reasonBadClientID, "an empty client identifier needs a clean start")
+			return refuse(reasonBadClientID, "an empty one needs a clean start")
 		}
 		assigned = "auto-" + rand.Text() // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
 		pk.Connect.ClientIdentifier = assigned

@@ -63,7 +63,7 @@ func eachProperty(allowed propSet, b []byte, visit func(id byte, value []byte)) 
 	for len(b) > 0 {
 		id := b[0]
 		if id >= 64 || propKinds[id] == 0 {
-			return refuse(reasonMalformed, "malformed packet: unknown property 0x%02x", id)
+			return refuse(reasonMalformed, "unknown property 0x%02x", id)
 		}
 		if allowed&(1<<id) == 0 {
 			return refuse(reasonProtocolError, "property 0x%02x has no place here", id)
@@ -74,7 +74,7 @@ func eachProperty(allowed propSet, b []byte, visit func(id byte, value []byte)) 
 		seen |= 1 << id
 		value, n, ok := propertyValue(propKinds[id], b[1:])
 		if !ok {
-			return refuse(reasonMalformed, "malformed packet: property 0x%02x", id)
+			return refuse(reasonMalformed, "property 0x%02x cannot be read", id)
 		}
 		if propsNot0&(1<<id) != 0 && len(bytes.Trim(value, "\x00")) == 0 {
 			return refuse(reasonProtocolError, "property 0x%02x is 0", id)

@@ -72,12 +72,15 @@ func (c *conn) topicOf(p *publish) (*slot, error) {
 		return sl, nil
 	}
 	if p.alias == 0 || int(p.alias) > c.b.cfg.TopicAliasMaximum { // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
-		return nil, refuse(reasonTopicAlias, "topic alias %d, 1 to %d are allowed", p.alias, c.b.cfg.TopicAliasMaximum)
+		if c.b.cfg.TopicAliasMaximum == 0 {
+			return nil, refuse(reasonTopicAlias, "none are taken here")
+		}
+		return nil, refuse(reasonTopicAlias, "%d, 1 to %d are taken here", p.alias, c.b.cfg.TopicAliasMaximum)
 	}
 	i := int(p.alias) - 1
 	if len(p.topic) == 0 {
 		if i >= len(own.aliases) || own.aliases[i] == nil {
-			return nil, refuse(reasonTopicAlias, "topic alias %d was never set", p.alias)
+			return nil, refuse(reasonTopicAlias, "%d was never set on this connection", p.alias)
 		}
 		return own.aliases[i], nil
 	}
@@ -120,7 +123,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 	over := c.version == v5 && c.acks.open1+c.acks.open2 >= c.b.cfg.ReceiveMaximum+int(p.qos-1)
 	c.mu.Unlock()
 	if over { // [MQTT-3.3.4-7] [MQTT-3.3.4-9]
-		return refuse(reasonReceiveMaximum, "more than %d messages without an acknowledgement", c.b.cfg.ReceiveMaximum)
+		return refuse(reasonReceiveMaximum, "at most %d messages may be without an acknowledgement", c.b.cfg.ReceiveMaximum)
 	}
 	c.waitForRoom(u)
 	w := ackWait{packetID: p.packetID, qos: p.qos, size: len(p.payload), stored: true}
@@ -184,7 +187,7 @@ func (c *conn) received2(packetID uint16) (fresh, kept bool, err error) {
 		s.inbound[packetID] = in
 		c.acks.open2++
 		if c.version == v5 && c.acks.open1+c.acks.open2 > c.b.cfg.ReceiveMaximum {
-			return false, false, refuse(reasonReceiveMaximum, "more than %d messages without an acknowledgement", c.b.cfg.ReceiveMaximum)
+			return false, false, refuse(reasonReceiveMaximum, "at most %d messages may be without an acknowledgement", c.b.cfg.ReceiveMaximum)
 		}
 	}
 	if in.accepted {

@@ -9,10 +9,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
 )
 
 // raw is a client that sends the bytes it is told to, and decodes what comes by mochi's codec.
@@ -166,7 +169,19 @@ func (r *raw) next(d time.Duration) (*packets.Packet, error) {
 	default:
 		err = fmt.Errorf("type %d", pk.FixedHeader.Type)
 	}
+	r.saidOnce(pk)
 	return pk, err
+}
+
+// saidOnce checks that a reason string does not say again what the reason code says.
+func (r *raw) saidOnce(pk *packets.Packet) {
+	r.t.Helper()
+	for _, code := range append(pk.ReasonCodes, pk.ReasonCode) {
+		name, _, _ := strings.Cut(mqttfront.Reason(code).String(), " (")
+		if code >= 0x80 && strings.Contains(strings.ToLower(pk.Properties.ReasonString), name) {
+			r.t.Errorf("%s 0x%02x: the reason string %q says again what the code says", packets.PacketNames[pk.FixedHeader.Type], code, pk.Properties.ReasonString)
+		}
+	}
 }
 
 // expect reads the next packet, which must be of a type.

@@ -43,13 +43,42 @@ const (
 	reasonV3NotAuthorized     byte   = 5
 )
 
-// Refusal is an error that a client is told as it is.
-type Refusal struct {
-	Code Reason
-	Text string // the reason string
+// reasonNames are the names that MQTT 5 gives the refusals that we send.
+var reasonNames = map[Reason]string{
+	ReasonUnspecified: "unspecified error", reasonMalformed: "malformed packet", reasonProtocolError: "protocol error",
+	ReasonImplementation: "implementation specific error", reasonUnsupportedVersion: "unsupported protocol version",
+	reasonBadClientID: "client identifier not valid", ReasonBadUserOrPassword: "bad user name or password",
+	ReasonNotAuthorized: "not authorized", ReasonServerUnavailable: "server unavailable", ReasonServerBusy: "server busy",
+	ReasonBanned: "banned", reasonShuttingDown: "server shutting down", reasonBadAuthMethod: "bad authentication method",
+	reasonKeepAlive: "keep alive timeout", reasonTakenOver: "session taken over", reasonFilterInvalid: "topic filter invalid",
+	reasonTopicInvalid: "topic name invalid", reasonPacketIDUnknown: "packet identifier not found",
+	reasonReceiveMaximum: "receive maximum exceeded", reasonTopicAlias: "topic alias invalid",
+	reasonPacketTooLarge: "packet too large", ReasonQuotaExceeded: "quota exceeded",
+	reasonAdministrative: "administrative action",
 }
 
-func (r *Refusal) Error() string { return fmt.Sprintf("0x%02x %s", byte(r.Code), r.Text) }
+// String returns the name of the reason and its code.
+func (r Reason) String() string {
+	name := reasonNames[r]
+	if name == "" {
+		name = "reason"
+	}
+	return fmt.Sprintf("%s (0x%02x)", name, byte(r))
+}
+
+// Refusal is an error that a client is told as it is. Clients show what the code means by themselves: Text says
+// what is beyond that, such as what to do, and not the same again.
+type Refusal struct {
+	Code Reason
+	Text string // the reason string; "" where the code says it all
+}
+
+func (r *Refusal) Error() string {
+	if r.Text == "" {
+		return r.Code.String()
+	}
+	return r.Code.String() + ": " + r.Text
+}
 
 func refuse(code Reason, format string, args ...any) *Refusal {
 	return &Refusal{code, fmt.Sprintf(format, args...)}
@@ -80,4 +109,4 @@ func v3Connack(r Reason) byte {
 }
 
 // errUsers is the answer to topics and filters that name users.
-var errUsers = &Refusal{ReasonNotAuthorized, "not authorized, users are not enabled on this node"}
+var errUsers = &Refusal{ReasonNotAuthorized, "users are not enabled on this node: no level of a topic may begin with @"}

@@ -51,7 +51,7 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 		}
 		s.mu.Unlock()
 	} else if len(b.sessions) >= b.cfg.MaxSessions {
-		return cl, refuse(ReasonQuotaExceeded, "too many sessions")
+		return cl, refuse(ReasonQuotaExceeded, "this node keeps at most %d sessions: connect to another one", b.cfg.MaxSessions)
 	}
 	cl.s = &session{b: b, id: nc.id}
 	cl.s.mu.Lock()
@@ -68,7 +68,7 @@ func (b *Broker) attach(nc *newConnection) error {
 	b.reg.Lock()
 	if b.draining {
 		b.reg.Unlock()
-		return refuse(ReasonServerUnavailable, "the server is shutting down")
+		return refuse(ReasonServerUnavailable, "this node is shutting down: %s", errDraining.Text)
 	}
 	cl, err := b.claimLocked(nc, u.now)
 	if err != nil {
@@ -90,7 +90,7 @@ func (b *Broker) attach(nc *newConnection) error {
 	b.stats.Connected.Add(1)
 	if cl.kicked != nil { // [MQTT-3.1.4-3]
 		b.stats.Takeovers.Add(1)
-		cl.kicked.stop(&Refusal{reasonTakenOver, "another connection took over"})
+		cl.kicked.stop(&Refusal{reasonTakenOver, "by another connection with the same client identifier"})
 	}
 	if cl.over != nil {
 		b.finish(cl.over)

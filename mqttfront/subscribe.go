@@ -1,6 +1,9 @@
 package mqttfront
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
@@ -81,6 +84,7 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 	a := c.beginAnswer(typeSuback, pk.PacketID)
 	codes := make([]byte, len(pk.Filters)) // [MQTT-3.8.4-6]: one for each filter, in order
 	var asks []*retainedAsk
+	var texts []string // why, each reason once
 	for i := range pk.Filters {
 		ask, refusal := c.subscribe(&pk.Filters[i], a)
 		switch {
@@ -88,7 +92,9 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 			codes[i] = pk.Filters[i].Qos
 		case c.version == v5:
 			codes[i] = byte(refusal.Code)
-			a.text = refusal.Text
+			if refusal.Text != "" && !slices.Contains(texts, refusal.Text) {
+				texts = append(texts, refusal.Text)
+			}
 		default:
 			codes[i] = byte(ReasonUnspecified) // [MQTT-3.9.3-2] of MQTT 3.1.1
 		}
@@ -104,7 +110,7 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 		})
 	}
 	c.mu.Lock()
-	a.codes, a.asks = codes, asks
+	a.codes, a.asks, a.text = codes, asks, strings.Join(texts, "; ")
 	c.mu.Unlock()
 	c.settle(a, false)
 	return nil
@@ -127,11 +133,11 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (ask *retainedAsk, 
 	old := s.subs[sub.filter]
 	if old == nil && len(s.subs) >= c.b.cfg.MaxSubscriptions {
 		s.mu.Unlock()
-		return nil, refuse(ReasonQuotaExceeded, "more than %d subscriptions", c.b.cfg.MaxSubscriptions)
+		return nil, refuse(ReasonQuotaExceeded, "a session has at most %d subscriptions here", c.b.cfg.MaxSubscriptions)
 	}
 	if s.conn.Load() != c {
 		s.mu.Unlock()
-		return nil, refuse(ReasonUnspecified, "the session has moved on")
+		return nil, refuse(ReasonUnspecified, "another connection has taken the session over")
 	}
 	if s.subs == nil {
 		s.subs = make(map[string]*subscription)

@@ -44,7 +44,7 @@ func (b *Broker) checkKeepAlive(now time.Time) {
 	for _, c := range late {
 		c.silenced.Store(true)
 		b.stats.KeepAlive.Add(1)
-		c.stop(&Refusal{reasonKeepAlive, "keep alive timeout"})
+		c.stop(refuse(reasonKeepAlive, "nothing came for 1.5 times %v", c.keepAlive))
 	}
 }
 

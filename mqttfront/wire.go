@@ -35,8 +35,8 @@ const (
 )
 
 var (
-	errMalformed = &Refusal{reasonMalformed, "malformed packet"}
-	errLength    = &Refusal{reasonMalformed, "malformed packet: remaining length"}
+	errMalformed = &Refusal{Code: reasonMalformed}
+	errLength    = &Refusal{reasonMalformed, "the remaining length has more than 4 bytes"}
 	errShort     = errors.New("packet is not whole")
 )
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"os"
@@ -182,6 +183,9 @@ func (f *clientFlags) clientError(err error) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return nil // Ctrl-C
+	}
+	if refused != nil && refused.Code == 0x80 && refused.Text == "" && strings.TrimPrefix(f.version, "mqttv") != "5" {
+		err = fmt.Errorf("%w; MQTT 3 cannot say why, -V 5 can", err)
 	}
 	if f.quiet {
 		err = errors.New("")

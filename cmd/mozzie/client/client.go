@@ -290,12 +290,17 @@ func (c *Client) runPing() {
 type RefusedError struct {
 	What   string // what it refuses; "": to go on, and ends the connection
 	Code   byte   // MQTT 5: the reason code, 0x80 and above; MQTT 3: the return code
-	Reason string // what the code means, and what the broker says about it
+	Reason string // what the code means
+	Text   string // what the broker says beyond that, or ""
 }
 
 func (e *RefusedError) Error() string {
-	if e.What == "" {
-		return fmt.Sprintf("the broker ended the connection: %s (code %d)", e.Reason, e.Code)
+	text := ""
+	if e.Text != "" {
+		text = ": " + e.Text
 	}
-	return fmt.Sprintf("the broker refuses the %s: %s (code %d)", e.What, e.Reason, e.Code)
+	if e.What == "" {
+		return fmt.Sprintf("the broker ended the connection: %s (code %d)%s", e.Reason, e.Code, text)
+	}
+	return fmt.Sprintf("the broker refuses the %s: %s (code %d)%s", e.What, e.Reason, e.Code, text)
 }

@@ -134,7 +134,9 @@ func TestRefused(t *testing.T) {
 		version       byte
 		connack, want string
 	}{
-		{Version5, "20 08 00 87 05 1f 0002 6e6f", "the broker refuses the connection: not authorized, no (code 135)"},
+		{Version5, "20 08 00 87 05 1f 0002 6e6f", "the broker refuses the connection: not authorized (code 135): no"},
+		{Version5, "20 14 00 87 11 1f 000e 4e6f7420617574686f72697a6564", "the broker refuses the connection: not authorized (code 135)"},
+		{Version5, "20 18 00 87 15 1f 0012 6e6f7420617574686f72697a65642c206e6f", "the broker refuses the connection: not authorized (code 135): no"},
 		{Version311, "20 02 00 05", "the broker refuses the connection: not authorized (code 5)"},
 	} {
 		o := options(broker(t, func(s *script) {

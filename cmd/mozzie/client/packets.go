@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -143,8 +144,18 @@ func (c *Client) refused(what string, code byte, p Properties) *RefusedError {
 	if reason == "" {
 		reason = "for a reason that has no name"
 	}
-	if p.ReasonString != "" {
-		reason += ", " + p.ReasonString
+	return &RefusedError{What: what, Code: code, Reason: reason, Text: beyond(reason, p.ReasonString)}
+}
+
+// beyond returns what of a broker's reason string the name of the reason does not say already.
+func beyond(name, text string) string {
+	text = strings.TrimSpace(text)
+	if len(text) < len(name) || !strings.EqualFold(text[:len(name)], name) {
+		return text
 	}
-	return &RefusedError{What: what, Code: code, Reason: reason}
+	rest := strings.TrimLeft(text[len(name):], " ,.:;-")
+	if rest != "" && len(rest) == len(text)-len(name) {
+		return text // another word that begins the same
+	}
+	return rest
 }
