@@ -260,11 +260,17 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 		n.malformed("SetNews")
 		return
 	}
-	if l := n.locations[at]; l != nil && set.beats(l.set, at) && NodeID(f.GetRendezvous()) == p.id {
-		l.await = p.id
+	if l := n.locations[at]; l != nil && NodeID(f.GetRendezvous()) == p.id &&
+		(set.beats(l.set, at) || l.phase == awaiting && set.equal(l.set)) {
+		l.await, l.expect = p.id, 0
 	}
 	if i := n.inherited[at]; i != nil {
 		n.inheritFrom(i, set)
+	}
+	if l := n.locations[at]; l != nil && l.phase == standby && l.founder == p.id && n.now < l.offered &&
+		set.Version == l.set.Version && !set.equal(l.set) {
+		n.adopt(l, set) // what it had offered was a guess
+		return
 	}
 	n.learnSet(place, set)
 }

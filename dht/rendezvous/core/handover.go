@@ -77,6 +77,7 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	if l.phase == founding {
 		l.phase, l.filler, l.since, l.asking = filling, p.id, n.now, nil
 		l.set = Set{}
+		n.settle(l) // what waited goes to who fills it
 	}
 	n.need(p.id)
 	for _, r := range f.GetRegistrations() {
