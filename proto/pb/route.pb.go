@@ -206,6 +206,7 @@ type Hello struct {
 	Life          uint64                 `protobuf:"varint,3,opt,name=life,proto3" json:"life,omitempty"`       // of the sender; see Known
 	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Known         []*Known               `protobuf:"bytes,5,rep,name=known,proto3" json:"known,omitempty"`
+	Serves        bool                   `protobuf:"varint,6,opt,name=serves,proto3" json:"serves,omitempty"` // the sender is a member of sets: it does not come with empty hands
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -273,6 +274,13 @@ func (x *Hello) GetKnown() []*Known {
 		return x.Known
 	}
 	return nil
+}
+
+func (x *Hello) GetServes() bool {
+	if x != nil {
+		return x.Serves
+	}
+	return false
 }
 
 // 2: nodes that the sender has learnt of since its Hello.
@@ -3684,13 +3692,14 @@ const file_route_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04left\x18\x03 \x01(\bR\x04left\x12\x12\n" +
-	"\x04life\x18\x04 \x01(\x04R\x04life\"\x95\x01\n" +
+	"\x04life\x18\x04 \x01(\x04R\x04life\"\xad\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x12\n" +
 	"\x04life\x18\x03 \x01(\x04R\x04life\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12,\n" +
-	"\x05known\x18\x05 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\"5\n" +
+	"\x05known\x18\x05 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\x12\x16\n" +
+	"\x06serves\x18\x06 \x01(\bR\x06serves\"5\n" +
 	"\x05Nodes\x12,\n" +
 	"\x05known\x18\x01 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\"J\n" +
 	"\x05Lease\x12\x10\n" +

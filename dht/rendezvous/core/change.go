@@ -108,7 +108,7 @@ func (n *Node) promise(l *location, from NodeID) {
 	failed := false
 	for _, m := range c.members {
 		if m != n.self && !l.set.has(m) {
-			n.transfer(l, m, false, func(ok bool) {
+			n.transfer(l, m, false, func() { c.deadline = n.now + changeTime }, func(ok bool) {
 				failed = failed || !ok
 				in.one()
 			})
@@ -129,7 +129,7 @@ func (n *Node) promise(l *location, from NodeID) {
 // accept asks the members for the proposed set.
 func (n *Node) accept(l *location) {
 	c := l.change
-	c.proposed = true
+	c.proposed, c.deadline = true, n.now+changeTime
 	for _, m := range l.set.Members {
 		if m != n.self && n.inReach(m) {
 			n.send(m, &pb.Accept{Place: l.place.pb(), Version: c.version, Ballot: c.ballot.pb(), Members: idsToBytes(c.members)})

@@ -57,8 +57,9 @@ type location struct {
 	markers []func() // what comes behind what waits
 	calls   []func() // what waits beside publishes until the phase settles
 
-	children map[Place]bool // places below that hold retained messages
-	listed   bool           // the places above know that this one does
+	feeding  map[NodeID]bool // members that are being sent what is retained
+	children map[Place]bool  // places below that hold retained messages
+	listed   bool            // the places above know that this one does
 	listing  bool
 	onListed []func()
 
@@ -195,7 +196,7 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 		return nil
 	}
 	l := &location{table: newTable(), place: place, at: at, route: n.route(place), touched: n.now,
-		children: map[Place]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
+		children: map[Place]bool{}, feeding: map[NodeID]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
 		inheritors: map[NodeID]bool{}, synced: map[NodeID]bool{}}
 	for _, up := range place.above() {
 		l.above = append(l.above, ancestor{up, up.Location()})
@@ -427,6 +428,7 @@ func (n *Node) settle(l *location) {
 // drop forgets a location that this node is no member of any more.
 func (n *Node) drop(l *location) {
 	n.wake(l, &gather{n: n})
+	n.disinherit(l)
 	delete(n.locations, l.at)
 	if l.pulling {
 		n.pulls--
@@ -490,6 +492,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 	}
 	if n.now-l.touched > idleTime && !l.waits() && len(l.owners) == 0 && len(l.children) == 0 && n.cfg.Retained.Len(l.at) == 0 {
 		n.wake(l, &gather{n: n}) // they ask again, and are told again
+		n.disinherit(l)
 		delete(n.locations, l.at)
 	}
 }

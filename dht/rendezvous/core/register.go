@@ -76,24 +76,32 @@ func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 		n.malformed("registerHere")
 		return
 	case unknown:
-		n.answerRegister(l, owner, r.GetSeq(), from, false, true)
+		if !r.GetMore() { // else the last part is answered
+			n.answerRegister(l, owner, r.GetSeq(), from, false, true)
+		}
+		return
+	case partly:
+		n.pass(l, r) // the last part is coordinated
 		return
 	case known:
-		n.passRefresh(l, r)
+		if r.GetBase() == r.GetSeq() {
+			n.pass(l, r)
+		}
 		if !slices.ContainsFunc(l.registers, func(g *registering) bool { return g.owner == owner }) {
 			n.answerRegister(l, owner, r.GetSeq(), from, !n.majorityInReach(l.set), false)
 			return
 		}
 		// An earlier one is on its way: this one becomes a promise with it.
 	}
-	n.coordinate(l, r, from, len(added) > 0)
+	if l.owners[owner].full {
+		n.stats.RegistrationsFull++
+	}
+	n.coordinate(l, r, from, len(added) > 0 || r.GetPart() > 0)
 }
 
-// passRefresh lets the others who keep a registration know that it still stands.
-func (n *Node) passRefresh(l *location, r *pb.Registration) {
-	if r.GetBase() != r.GetSeq() {
-		return
-	}
+// pass lets the others who keep a registration have a part of it, or know that it still stands. Nobody waits for
+// that.
+func (n *Node) pass(l *location, r *pb.Registration) {
 	f := &pb.Replicate{Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}}
 	for _, m := range l.set.Members {
 		if m != n.self && n.inReach(m) {
@@ -217,6 +225,9 @@ func (n *Node) tickRegisters(l *location) {
 // answerRegister tells the owner, by way of who passed its registration on where there is no other.
 func (n *Node) answerRegister(l *location, owner NodeID, seq uint64, asker NodeID, local, resend bool) {
 	a := &pb.RegisterAck{Place: l.place.pb(), Owner: []byte(owner), Seq: seq, Set: l.set.pb(), Local: local, Resend: resend}
+	if o := l.owners[owner]; o != nil {
+		a.Full = o.full
+	}
 	if owner == n.self {
 		n.registerAnswered(l.place, a)
 		return
