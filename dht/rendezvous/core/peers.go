@@ -79,6 +79,25 @@ func (n *Node) Hello(life uint64, addresses []string) *pb.Hello {
 // swarm brings nothing that the swarm does not know.
 func (n *Node) serves() bool { return len(n.locations) > 0 && n.now-n.born > mergeTime }
 
+// bridges reports whether a node that says Hello knows none of the others that this node has met, or has made sets
+// with itself alone: they are of swarms that meet here.
+func (n *Node) bridges(h *pb.Hello) bool {
+	known := map[NodeID]bool{}
+	for _, k := range h.GetKnown() {
+		known[NodeID(k.GetNode())] = true
+	}
+	met := len(n.locations) > 0
+	for _, p := range n.ordered {
+		if p.seen && p.id != NodeID(h.GetNode()) {
+			if known[p.id] {
+				return false
+			}
+			met = true
+		}
+	}
+	return met
+}
+
 // maxKnown bounds the nodes that one frame tells of.
 const maxKnown = 500
 
@@ -119,7 +138,7 @@ func (n *Node) Up(h *pb.Hello) {
 	if p.up {
 		n.Down(id) // a new stream: what was on the way on the old one is lost
 	}
-	if h.GetServes() && n.serves() && (!p.seen || n.now-p.since > deadAfter) {
+	if h.GetServes() && (!p.seen || n.now-p.since > deadAfter) && (n.serves() || n.bridges(h)) {
 		// Each may have made sets without the other: what stands at one is news at the other.
 		n.merging = n.now + mergeTime
 	}

@@ -165,14 +165,14 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 			n.tryPromise(l, g)
 		})
 	}
-	n.inform(l, r, asked, wakes, &g.concerns)
+	n.inform(l, r, asked, wakes, false, &g.concerns)
 	g.concerns.wait(func() { n.tryPromise(l, g) })
 	n.tryPromise(l, g)
 }
 
 // inform tells those whom a registration concerns, beside the members: who inherits it, and who was told
-// that nobody is interested.
-func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wakes bool, g *gather) {
+// that nobody is interested. One that was missed is no new one: what is not settled is matched against it.
+func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wakes, missed bool, g *gather) {
 	all := maps.Clone(l.inheritors)
 	for _, m := range l.set.Members {
 		all[m] = true // one that the rendezvous does not reach may still serve locations below
@@ -187,7 +187,7 @@ func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wa
 		}
 		g.ask(i, func(op uint64) any {
 			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r},
-				Told: idsToBytes(l.set.Members)}
+				Told: idsToBytes(l.set.Members), Sync: missed}
 		})
 	}
 	if wakes {

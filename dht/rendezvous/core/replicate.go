@@ -50,7 +50,7 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 			n.ackWith(place, r, p.id, f.GetOp())
 			return
 		}
-		n.inform(l, r, asked, len(added) > 0 || r.GetPart() > 0, concerned)
+		n.inform(l, r, asked, len(added) > 0 || r.GetPart() > 0, false, concerned)
 	}
 	for _, c := range f.GetChildren() {
 		if child, ok := placeOf(c); ok {
@@ -126,7 +126,7 @@ func (n *Node) applySync(l *location, r *pb.Registration) {
 	for _, m := range l.set.Members {
 		asked[m] = true
 	}
-	n.inform(l, r, asked, len(added) > 0, &gather{n: n})
+	n.inform(l, r, asked, len(added) > 0, true, &gather{n: n})
 	if len(added) > 0 {
 		n.matchMissed(l.place, NodeID(r.GetOwner()), added)
 	}
