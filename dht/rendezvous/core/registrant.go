@@ -117,7 +117,7 @@ func (n *Node) sendRegister(r *route) {
 	}
 	parts := []*pb.Registration{change}
 	if o.whole {
-		parts = wholeRegistration(n.self, o.seq, o.interests)
+		parts = wholeRegistration(n.self, o.seq, o.base, o.interests)
 	}
 	o.sent = o.seq
 	o.flying, o.asked = true, n.now

@@ -78,17 +78,19 @@ func (r *registration) hold() time.Duration {
 	return min(h, MaxHold)
 }
 
-func (r *registration) pb() []*pb.Registration { return wholeRegistration(r.owner, r.seq, r.interests) }
+func (r *registration) pb() []*pb.Registration {
+	return wholeRegistration(r.owner, r.seq, r.seq, r.interests)
+}
 
 // wholeRegistration is everything that a node wants at a location, in parts that fit a frame.
-func wholeRegistration(owner NodeID, seq uint64, interests map[string]*Interest) []*pb.Registration {
-	p := &pb.Registration{Owner: []byte(owner), Seq: seq}
+func wholeRegistration(owner NodeID, seq, stood uint64, interests map[string]*Interest) []*pb.Registration {
+	p := &pb.Registration{Owner: []byte(owner), Seq: seq, Stood: stood}
 	parts := []*pb.Registration{p}
 	size := 0
 	for _, f := range sortedKeys(interests) {
 		if size > proto.SoftFrame {
 			p.More = true
-			p, size = &pb.Registration{Owner: []byte(owner), Seq: seq, Part: p.GetPart() + 1}, 0
+			p, size = &pb.Registration{Owner: []byte(owner), Seq: seq, Stood: stood, Part: p.GetPart() + 1}, 0
 			parts = append(parts, p)
 		}
 		i := interests[f].pb(f)
