@@ -28,7 +28,7 @@ func (n *Node) promote(l *location) {
 
 // tickCustody has a second copy made of what its subscribers take their time with.
 func (n *Node) tickCustody(l *location) {
-	if n.cfg.Custody.Len() >= n.cfg.Limits.Custody {
+	if n.custodyFull(1) {
 		return // publishers' nodes keep theirs, and their clients wait
 	}
 	n.copyEntries(l, func(e *entry) bool { return !e.copied && !e.copying && n.now-e.at >= copyAfter }, nil)
@@ -236,7 +236,8 @@ func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
 	place, ok := placeOf(f.GetPlace())
 	l := n.memberOf(place, f.GetSet())
 	if !ok || l == nil {
-		return // no member: the rendezvous finds another
+		n.refuse(p.id, f.GetOp()) // no member: the rendezvous finds another
+		return
 	}
 	for _, c := range f.GetCustody() {
 		if l.phase == serving {

@@ -74,6 +74,11 @@ const (
 	// epochLife and epochSize end a publisher's epoch, so that it says nothing about who publishes.
 	epochLife = 10 * time.Minute
 	epochSize = 10_000
+	// identityTime is for how long identities are remembered that nobody says are over: who published or passed them
+	// on may be away for MaxHold, and send them again.
+	identityTime = 2 * MaxHold
+	// opTime is how long an operation may go unanswered at a node in reach.
+	opTime = 30 * time.Second
 	// refreshEvery is how often registrations are refreshed: three chances within MinHold.
 	refreshEvery = 3 * time.Minute
 	// changeTime is how long one attempt to change a set may take.
@@ -91,21 +96,25 @@ type Limits struct {
 	Outbox         int // messages of this node that nobody else has yet; beyond it, PUBACKs wait
 	OutboxBytes    int
 	Away           int // messages kept for one node that is out of reach or has them itself; the oldest are dropped
-	Custody        int // messages beyond which publishers' nodes are not relieved of theirs
+	AwayBytes      int
+	Custody        int // messages beyond which publishers' nodes are not relieved of theirs; beyond twice that, none is taken
+	CustodyBytes   int
 	Unsettled      int // messages kept at a location that lacks a majority; the oldest are dropped
+	UnsettledBytes int // at all locations
 	Waiting        int // messages that wait at a location until it can serve; beyond it, QoS 0 is dropped
+	WaitingBytes   int // at all locations
 	Locations      int // locations that this node keeps state for
 	Registrations  int // filters that one node may register at one location
 	RetainedReply  int // bytes in one frame of retained messages
-	UnknownEpochs  int // epochs remembered that nobody has said are over
+	UnknownEpochs  int // epochs remembered that nobody has said are over; beyond it, those unused for longest are forgotten
 	RetainedTopics int // retained messages at the locations of this node
 	RetainedBytes  int
 }
 
 // DefaultLimits returns limits that fit a Raspberry Pi 3.
 func DefaultLimits() Limits {
-	return Limits{Outbox: 20_000, OutboxBytes: 64 << 20, Away: 20_000, Custody: 200_000, Unsettled: 20_000, Waiting: 20_000,
-		Locations: 100_000, Registrations: 100_000, RetainedReply: proto.SoftFrame, UnknownEpochs: 100_000,
+	return Limits{Outbox: 20_000, OutboxBytes: 64 << 20, Away: 20_000, AwayBytes: 32 << 20, Custody: 200_000, CustodyBytes: 128 << 20,
+		Unsettled: 20_000, UnsettledBytes: 32 << 20, Waiting: 20_000, WaitingBytes: 32 << 20, Locations: 100_000, Registrations: 100_000, RetainedReply: proto.SoftFrame, UnknownEpochs: 100_000,
 		RetainedTopics: 1_000_000, RetainedBytes: 256 << 20}
 }
 
@@ -244,14 +253,19 @@ type Node struct {
 	clock uint64 // hybrid logical clock: the last stamp given or seen
 	turn  uint64 // shared subscriptions at QoS 0 take turns by it
 
-	pulls      int            // locations that wait for what they inherit
-	detours    int            // messages that this node's own subscribers get from the rendezvous
-	waiting    int            // messages that wait at locations
-	outCount   int            // messages in the outbox
+	pulls      int // locations that wait for what they inherit
+	detours    int // messages that this node's own subscribers get from the rendezvous
+	waiting    int // messages that wait at locations
+	waitBytes  int
+	unsetBytes int // unsettled
+	outCount   int // messages in the outbox
+	outBytes   int
 	unaccepted fifo[*pending] // messages that are not acknowledged because it is full
 
 	unstored   fifo[*Receipt] // deliveries whose senders are to be told that they are stored
 	nextForget time.Duration
+	nextSweep  time.Duration
+	lively     []*stream // that something has changed about since they were last gone through
 
 	changed  bool // who is there has changed since the last full tick
 	nextFull time.Duration
@@ -278,8 +292,9 @@ type Stats struct {
 	DroppedQoS0, DroppedAway, DroppedUnsettled           uint64
 	DroppedWaiting, DroppedRetained, Suppressed          uint64
 	Malformed, SetChanges, HandOvers, Failovers, Copies  uint64
-	PromisesLocal, NoMember, RegistrationsFull           uint64
-	DroppedCustody, Refused, Unanswered                  uint64
+	PromisesLocal, NoMember                              uint64
+	RegistrationsFull, LocationsFull, PeersFull          uint64
+	DroppedCustody, Refused, Unanswered, ForgottenEpochs uint64
 
 	// Kept is how long this node's messages of QoS 1 and 2 waited until others kept them or they were delivered,
 	// Promised how long its subscriptions waited for their promise.
@@ -330,7 +345,7 @@ func (n *Node) call(f func()) {
 }
 
 // request sends a frame made for a new operation number, and has done called with whether it was
-// acknowledged: false when the node went out of reach first.
+// acknowledged: false when the node cannot, has said nothing for opTime, or went out of reach first.
 func (n *Node) request(to NodeID, frame func(op uint64) any, done func(ok bool)) {
 	p := n.peers[to]
 	if p == nil || !p.up {
@@ -338,8 +353,34 @@ func (n *Node) request(to NodeID, frame func(op uint64) any, done func(ok bool))
 		return
 	}
 	n.op++
-	p.ops[n.op] = done
+	p.ops[n.op] = operation{done, n.now}
 	n.send(to, frame(n.op))
+}
+
+// operation is a request that is waited for.
+type operation struct {
+	done func(ok bool)
+	at   time.Duration
+}
+
+// answered ends an operation.
+func (p *peer) answered(op uint64, ok bool) {
+	if o, waits := p.ops[op]; waits {
+		delete(p.ops, op)
+		o.done(ok)
+	}
+}
+
+// tickOperations ends what nodes in reach have left unanswered.
+func (n *Node) tickOperations() {
+	for _, p := range slices.Clone(n.ordered) {
+		for _, op := range sortedKeys(p.ops) {
+			if o, waits := p.ops[op]; waits && n.now-o.at > opTime {
+				n.stats.Unanswered++
+				p.answered(op, false)
+			}
+		}
+	}
 }
 
 // Tick lets time do its work. The driver calls it several times a second.
@@ -352,8 +393,10 @@ func (n *Node) Tick() {
 	}
 	if full {
 		n.forgetPeers()
+		n.tickOperations()
 	}
 	n.tickRoutes(full)
+	n.acceptMore()
 	n.tickLocations(full)
 	n.tickInherited()
 	n.tickLookups()

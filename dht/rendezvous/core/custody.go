@@ -73,17 +73,25 @@ func (n *Node) owe(e *entry, node NodeID) {
 	p.shares.compact(func(e *entry) bool { return e.gone || e.doneFor(node) })
 	p.shares.push(e)
 	p.owed++
+	p.bytes += e.size
+	lim := &n.cfg.Limits
 	for p.shares.len() > 0 {
 		switch first := p.shares.front(); {
 		case first.gone || first.doneFor(node):
 			p.shares.pop()
-		case p.owed > n.cfg.Limits.Away && (!p.reach || first.storedAt(node)):
+		case (p.owed > lim.Away || p.bytes > lim.AwayBytes || n.custodyFull(1)) && (!p.reach || first.storedAt(node)):
 			n.stats.DroppedAway++
 			n.shareDone(p.shares.pop(), node)
 		default:
 			return
 		}
 	}
+}
+
+// custodyFull reports whether as much is in custody here as may be, or some times that.
+func (n *Node) custodyFull(times int) bool {
+	lim := &n.cfg.Limits
+	return n.cfg.Custody.Len() >= times*lim.Custody || n.cfg.Custody.Bytes() >= times*lim.CustodyBytes
 }
 
 // again answers a message that came before.
@@ -267,6 +275,7 @@ func (n *Node) endShares(e *entry, node NodeID, sent bool) {
 		e.left--
 		if p := n.peers[node]; p != nil {
 			p.owed--
+			p.bytes -= e.size
 			for p.shares.len() > 0 && (p.shares.front().gone || p.shares.front().doneFor(node)) {
 				p.shares.pop()
 			}
@@ -313,8 +322,13 @@ func (n *Node) release(e *entry) {
 		if s := &e.shares[i]; !s.done {
 			if p := n.peers[s.node]; p != nil {
 				p.owed--
+				p.bytes -= e.size
 			}
 		}
+	}
+	if e.unset != nil {
+		e.unset = nil
+		n.unsetBytes -= e.size
 	}
 	if e.s.entries[e.id.Seq] == e {
 		delete(e.s.entries, e.id.Seq)
@@ -323,6 +337,7 @@ func (n *Node) release(e *entry) {
 		}
 	}
 	e.s.advance()
+	n.enliven(e.s)
 	for e.l.order.len() > 0 && e.l.order.front().gone {
 		e.l.order.pop()
 	}

@@ -46,3 +46,11 @@ func (n *Node) Outbox() string {
 	}
 	return s
 }
+
+// Open is how many operations are waited for.
+func (n *Node) Open() (open int) {
+	for _, p := range n.ordered {
+		open += len(p.ops)
+	}
+	return open
+}

@@ -107,6 +107,7 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	l := n.locations[at]
 	if l == nil {
 		if l = n.newLocation(place, at); l == nil {
+			n.refuse(p.id, f.GetOp())
 			return
 		}
 		l.phase, l.filler, l.since = filling, p.id, n.now
@@ -128,7 +129,7 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	}
 	for _, c := range f.GetChildren() {
 		if child, ok := placeOf(c); ok {
-			l.children[child] = true
+			n.addChild(l, child)
 		}
 	}
 	for _, s := range f.GetSeen() {
@@ -224,7 +225,8 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 	n.learnSet(place, set)
 	l := n.locations[place.Location()]
 	if l == nil {
-		return // no answer: the other will see who the rendezvous is and try there
+		n.refuse(p.id, f.GetOp()) // the other will see who the rendezvous is, and try there
+		return
 	}
 	for _, i := range f.GetInheritors() {
 		if id := NodeID(i); id.valid() && id != n.self {

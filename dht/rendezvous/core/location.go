@@ -57,9 +57,10 @@ type location struct {
 	markers []func() // what comes behind what waits
 	calls   []func() // what waits beside publishes until the phase settles
 
-	feeding  map[NodeID]bool // members that are being sent what is retained
-	children map[Place]bool  // places below that hold retained messages
-	listed   bool            // the places above know that this one does
+	feeding  map[NodeID]bool         // members that are being sent what is retained
+	children map[Place]time.Duration // places below that hold retained messages, and when they last said so
+	listed   bool                    // the places above know that this one does
+	listedAt time.Duration
 	listing  bool
 	onListed []func()
 
@@ -192,11 +193,15 @@ func (n *Node) askFoundings(m NodeID) {
 }
 
 func (n *Node) newLocation(place Place, at dht.Location) *location {
-	if len(n.locations) >= n.cfg.Limits.Locations || place.Location() != at {
+	if place.Location() != at {
+		return nil
+	}
+	if len(n.locations) >= n.cfg.Limits.Locations {
+		n.stats.LocationsFull++
 		return nil
 	}
 	l := &location{table: newTable(), place: place, at: at, route: n.route(place), touched: n.now,
-		children: map[Place]bool{}, feeding: map[NodeID]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
+		children: map[Place]time.Duration{}, feeding: map[NodeID]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
 		inheritors: map[NodeID]bool{}, synced: map[NodeID]bool{}}
 	for _, up := range place.above() {
 		l.above = append(l.above, ancestor{up, up.Location()})
@@ -229,6 +234,7 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 		return
 	case l == nil:
 		if l = n.newLocation(place, at); l == nil {
+			n.refuse(p.id, f.GetOp())
 			return
 		}
 		l.phase, l.set = standby, offered
@@ -268,10 +274,7 @@ func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
 	} else {
 		n.learnSet(place, set)
 	}
-	if done, ok := p.ops[f.GetOp()]; ok {
-		delete(p.ops, f.GetOp())
-		done(true)
-	}
+	p.answered(f.GetOp(), true)
 }
 
 // learnSet takes over a set that others say stands, where it replaces the one known.
@@ -413,8 +416,7 @@ func (n *Node) settle(l *location) {
 		n.pulls--
 	}
 	if !l.pulling && l.waiting.len() > 0 {
-		all := l.waiting.takeAll()
-		n.waiting -= len(all)
+		all := n.takeWaiting(l)
 		for _, a := range all {
 			n.arrive(l, a)
 		}
@@ -423,6 +425,16 @@ func (n *Node) settle(l *location) {
 	for _, mark := range markers {
 		mark()
 	}
+}
+
+// takeWaiting returns the messages that wait at a location, which no longer do.
+func (n *Node) takeWaiting(l *location) []*arrival {
+	all := l.waiting.takeAll()
+	n.waiting -= len(all)
+	for _, a := range all {
+		n.waitBytes -= a.m.Size()
+	}
+	return all
 }
 
 // drop forgets a location that this node is no member of any more.
@@ -437,8 +449,7 @@ func (n *Node) drop(l *location) {
 		n.release(e)
 	}
 	n.cfg.Retained.Drop(l.at)
-	calls, waiting, markers := l.calls, l.waiting.takeAll(), l.markers
-	n.waiting -= len(waiting)
+	calls, waiting, markers := l.calls, n.takeWaiting(l), l.markers
 	l.calls, l.markers = nil, nil
 	for _, r := range l.registers {
 		r.over = true
@@ -469,6 +480,9 @@ func (n *Node) tickLocation(l *location, full bool) {
 		n.tickUnsettled(l)
 		if l.pulling {
 			n.drainPulled(l)
+		}
+		if len(l.told) > 0 && !n.whole(l.set) {
+			n.wake(l, &gather{n: n}) // others may promise what this node does not hear of
 		}
 	}
 	if l.phase == filling || l.phase == awaiting && !n.awaits(l) {

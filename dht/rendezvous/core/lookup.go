@@ -54,6 +54,7 @@ func (n *Node) meet(id NodeID) *peer {
 	p := n.peers[id]
 	if p == nil {
 		if len(n.peers) >= maxPeers {
+			n.stats.PeersFull++
 			return nil
 		}
 		p = n.addPeer(id)

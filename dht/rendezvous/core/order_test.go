@@ -36,7 +36,7 @@ func TestOrder(t *testing.T) {
 			}
 			s.stream(clients, topics, 600)
 		}
-		s.run(20 * time.Second)
+		s.run(80 * time.Second) // copies that nobody needs are found within a minute
 		s.check()
 		s.checkSets()
 		s.report(seed)

@@ -29,8 +29,9 @@ type peer struct {
 	seen      bool // it has been up
 	since     time.Duration
 
-	ops     map[uint64]func(ok bool) // requests that it has not acknowledged
-	acks    []uint64                 // of its requests, to be acknowledged at the end of the batch
+	ops     map[uint64]operation // that it has not answered
+	acks    []uint64             // its operations that are to be acknowledged at the end of the batch
+	refuses []uint64             // and those that this node cannot carry out
 	taken   acks
 	kept    acks
 	store   acks
@@ -45,6 +46,7 @@ type peer struct {
 
 	shares fifo[*entry] // in custody for it, oldest first; some are done
 	owed   int          // of these, how many are not
+	bytes  int          // of those
 }
 
 // dead reports whether p is to be replaced in the sets that it is in.
@@ -62,7 +64,7 @@ func (n *Node) inReach(id NodeID) bool {
 }
 
 func (n *Node) addPeer(id NodeID) *peer {
-	p := &peer{id: id, point: dht.PeerPoint(id.Peer()), since: n.now, ops: map[uint64]func(bool){}}
+	p := &peer{id: id, point: dht.PeerPoint(id.Peer()), since: n.now, ops: map[uint64]operation{}}
 	n.peers[id] = p
 	i, _ := slices.BinarySearchFunc(n.ordered, id, func(p *peer, id NodeID) int { return cmp.Compare(p.id, id) })
 	n.ordered = slices.Insert(n.ordered, i, p)
@@ -173,7 +175,7 @@ func (n *Node) Down(id NodeID) {
 		return
 	}
 	p.up = false
-	p.acks = p.acks[:0]
+	p.acks, p.refuses = p.acks[:0], nil
 	p.taken, p.kept, p.store, p.done, p.refused = acks{}, acks{}, acks{}, acks{}, nil
 	n.outOfReach(p)
 }
@@ -184,9 +186,9 @@ func (n *Node) outOfReach(p *peer) {
 		p.reach, p.since = false, n.now
 	}
 	ops := p.ops
-	p.ops = map[uint64]func(bool){}
+	p.ops = map[uint64]operation{}
 	for _, op := range sortedKeys(ops) {
-		ops[op](false)
+		ops[op].done(false)
 	}
 	n.membersChanged()
 }
@@ -195,6 +197,11 @@ func (n *Node) peerInReach(p *peer) {
 	n.membersChanged()
 	n.metLookup(p.id)
 	n.askFoundings(p.id)
+	for _, s := range n.streams { // it may not have heard what is over
+		if _, told := s.told[p.id]; told {
+			n.enliven(s)
+		}
+	}
 	n.resendShares(p)
 	n.resendRoutes(p)
 	n.exchangeDigests(p)
@@ -349,6 +356,13 @@ func (n *Node) ack(to NodeID, op uint64) {
 	}
 }
 
+// refuse says that this node cannot do what was asked.
+func (n *Node) refuse(to NodeID, op uint64) {
+	if p := n.dirtyPeer(to); p != nil && op != 0 {
+		p.refuses = append(p.refuses, op)
+	}
+}
+
 // dirtyPeer returns a peer that will be sent acknowledgements; nil when it is not up.
 func (n *Node) dirtyPeer(id NodeID) *peer {
 	p := n.peers[id]
@@ -377,9 +391,9 @@ func (n *Node) flushAcks() {
 			n.send(p.id, &pb.DeliverAck{Stored: stored, Done: done, Refused: p.refused})
 			p.refused = nil
 		}
-		if len(p.acks) > 0 {
-			n.send(p.id, &pb.Ack{Ops: slices.Clone(p.acks)})
-			p.acks = p.acks[:0]
+		if len(p.acks)+len(p.refuses) > 0 {
+			n.send(p.id, &pb.Ack{Ops: slices.Clone(p.acks), Refused: p.refuses})
+			p.acks, p.refuses = p.acks[:0], nil
 		}
 	}
 	n.dirty = n.dirty[:0]
@@ -387,9 +401,12 @@ func (n *Node) flushAcks() {
 
 func (n *Node) receiveAck(p *peer, f *pb.Ack) {
 	for _, op := range f.GetOps() {
-		if done, ok := p.ops[op]; ok {
-			delete(p.ops, op)
-			done(true)
+		p.answered(op, true)
+	}
+	for _, op := range f.GetRefused() {
+		if _, waits := p.ops[op]; waits {
+			n.stats.Refused++
+			p.answered(op, false)
 		}
 	}
 }

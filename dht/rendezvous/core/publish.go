@@ -131,7 +131,8 @@ func (n *Node) acceptWhenRoom(e *pending) {
 }
 
 func (n *Node) outboxRoom() bool {
-	return n.outCount < n.cfg.Limits.Outbox && n.waiting < n.cfg.Limits.Waiting && n.cfg.Custody.Bytes() < n.cfg.Limits.OutboxBytes
+	lim := &n.cfg.Limits
+	return n.outCount < lim.Outbox && n.outBytes < lim.OutboxBytes && n.waiting < lim.Waiting && n.waitBytes < lim.WaitingBytes
 }
 
 func (n *Node) acceptMore() {
@@ -155,7 +156,7 @@ func (n *Node) dispatch(e *pending) {
 	r := e.r
 	switch {
 	case r.switching:
-		n.behind(r, func() { n.dispatch(e) })
+		n.behind(r, e.m.Size(), func() { n.dispatch(e) })
 	case r.hop == n.self:
 		n.arriveAnywhere(r.place, r.at, n.ownArrival(e))
 	default:
@@ -172,6 +173,7 @@ func (n *Node) transmit(e *pending) {
 	if e.epoch != nil && e.epoch.open[e.seq] == nil {
 		e.epoch.open[e.seq] = e
 		n.outCount++
+		n.outBytes += e.m.Size()
 		n.cfg.Custody.Put(e.id(), e.m)
 		r.out.compact(func(e *pending) bool { return e.kept })
 		r.out.push(e)
@@ -235,6 +237,7 @@ func (n *Node) let(e *pending) {
 	if s.open[e.seq] != nil {
 		delete(s.open, e.seq)
 		n.outCount--
+		n.outBytes -= e.m.Size()
 		n.cfg.Custody.Delete(e.id())
 	}
 	s.kept.add(e.seq)

@@ -78,7 +78,7 @@ func (n *Node) askRetained(q *query, places []Place) {
 			n.queries[op] = q
 			return f
 		}, func(ok bool) {
-			if !ok {
+			if !ok && !q.over {
 				delete(q.ops, f.Op)
 				delete(n.queries, f.Op)
 				n.askRetained(q, ps)
@@ -156,7 +156,7 @@ func (n *Node) receiveRetainedQuery(p *peer, f *pb.RetainedQuery) {
 
 func (n *Node) receiveRetainedReply(p *peer, f *pb.RetainedReply) {
 	q := n.queries[f.GetOp()]
-	if q == nil || p.ops[f.GetOp()] == nil {
+	if _, waits := p.ops[f.GetOp()]; q == nil || !waits {
 		return
 	}
 	if f.GetLast() {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -325,13 +326,49 @@ func (n *Node) tickReceived() {
 	}
 	n.nextForget = n.now + forgetEvery
 	n.tickStreams()
-	for _, epoch := range sortedKeys(n.epochs) {
-		r := n.epochs[epoch]
-		if len(r.open) > 0 {
-			continue
-		}
-		if age := n.now - r.touched; age > 6*epochLife || len(n.epochs) > n.cfg.Limits.UnknownEpochs && age > epochLife {
-			delete(n.epochs, epoch)
+	if limit := n.cfg.Limits.UnknownEpochs; n.now >= n.nextSweep || len(n.epochs) > 2*limit || len(n.streams) > 2*limit {
+		n.nextSweep = n.now + time.Minute
+		n.sweepEpochs()
+	}
+}
+
+// sweepEpochs forgets the epochs that have not been used for identityTime, and, beyond the limit, those that have not
+// been for longest.
+func (n *Node) sweepEpochs() {
+	idle := map[uint64]time.Duration{}
+	for epoch, r := range n.epochs {
+		if len(r.open) == 0 {
+			idle[epoch] = r.touched
 		}
 	}
+	for _, epoch := range n.forgettable(idle, len(n.epochs)) {
+		delete(n.epochs, epoch)
+	}
+	clear(idle)
+	for epoch, s := range n.streams {
+		switch {
+		case len(s.entries) > 0:
+		case n.locations[s.l.at] != s.l:
+			delete(n.streams, epoch)
+		default:
+			idle[epoch] = s.touched
+		}
+	}
+	for _, epoch := range n.forgettable(idle, len(n.streams)) {
+		delete(n.streams, epoch)
+	}
+}
+
+// forgettable picks from epochs that are not in use, by when they were last used, those to be forgotten.
+func (n *Node) forgettable(idle map[uint64]time.Duration, all int) []uint64 {
+	epochs := sortedKeys(idle)
+	slices.SortStableFunc(epochs, func(a, b uint64) int { return cmp.Compare(idle[a], idle[b]) })
+	for i, epoch := range epochs {
+		if all-i <= n.cfg.Limits.UnknownEpochs && n.now-idle[epoch] <= identityTime {
+			n.stats.ForgottenEpochs += uint64(i) //nolint:gosec // a count
+			return epochs[:i]
+		}
+	}
+	n.stats.ForgottenEpochs += uint64(len(epochs))
+	return epochs
 }

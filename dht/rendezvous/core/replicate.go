@@ -2,6 +2,7 @@ package core
 
 import (
 	"slices"
+	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
@@ -26,6 +27,7 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 			return
 		}
 		if l = n.memberOf(place, f.GetSet()); l == nil {
+			n.refuse(p.id, f.GetOp())
 			return
 		}
 	}
@@ -54,7 +56,7 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 	}
 	for _, c := range f.GetChildren() {
 		if child, ok := placeOf(c); ok {
-			l.children[child] = true
+			n.addChild(l, child)
 		}
 	}
 	concerned.wait(func() { n.ack(p.id, f.GetOp()) })
@@ -67,23 +69,28 @@ type lacking struct {
 	seq   uint64
 	to    NodeID
 	op    uint64
+	at    time.Duration
 }
 
-// maxLacking bounds the acknowledgements that wait. Without one its asker waits until the link breaks or the
-// registration is refreshed.
+// maxLacking bounds the acknowledgements that wait. Beyond it the asker is refused.
 const maxLacking = 10_000
 
 // ackWith acknowledges a registration when a table has come to it.
 func (n *Node) ackWith(place Place, r *pb.Registration, to NodeID, op uint64) {
 	if len(n.lacking) < maxLacking {
-		n.lacking = append(n.lacking, lacking{place, NodeID(r.GetOwner()), r.GetSeq(), to, op})
+		n.lacking = append(n.lacking, lacking{place, NodeID(r.GetOwner()), r.GetSeq(), to, op, n.now})
+		return
 	}
+	n.refuse(to, op)
 }
 
 // ackLacking acknowledges what a table has come to.
 func (n *Node) ackLacking(place Place, t *table) {
 	n.lacking = slices.DeleteFunc(n.lacking, func(k lacking) bool {
 		r := t.owners[k.owner]
+		if n.now-k.at > opTime { // nobody waits for it any more
+			return true
+		}
 		if k.place != place || r == nil || r.seq < k.seq {
 			return false
 		}

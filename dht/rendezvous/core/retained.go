@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,10 +20,19 @@ func (n *Node) keepRetained(l *location, k *Kept) {
 		n.malformed("keepRetained")
 		return
 	}
-	full := n.cfg.Retained.Total() >= n.cfg.Limits.RetainedTopics || n.cfg.Retained.Bytes() >= n.cfg.Limits.RetainedBytes
-	if full && !k.Cleared && n.cfg.Retained.Get(l.at, k.Message.Topic) == nil {
+	have := n.cfg.Retained.Get(l.at, k.Message.Topic)
+	lim := &n.cfg.Limits
+	switch {
+	case k.Cleared:
+	case have == nil:
+		if n.cfg.Retained.Total() >= lim.RetainedTopics || n.cfg.Retained.Bytes()+k.Message.Size() > lim.RetainedBytes {
+			n.stats.DroppedRetained++
+			return
+		}
+	case n.cfg.Retained.Bytes()+k.Message.Size()-have.Message.Size() > lim.RetainedBytes && k.Message.Size() > have.Message.Size():
+		// What it replaces is not true any more.
 		n.stats.DroppedRetained++
-		return
+		k = &Kept{Message: &proto.Message{Topic: k.Message.Topic, Retain: true}, Stamp: k.Stamp, ID: k.ID, Cleared: true}
 	}
 	n.clock = max(n.clock, min(k.Stamp, n.furthest()))
 	n.cfg.Retained.Set(l.at, k)
@@ -95,6 +105,11 @@ func (n *Node) sweep(l *location) {
 		return
 	}
 	l.swept = n.now
+	maps.DeleteFunc(l.children, func(_ Place, at time.Duration) bool { return n.now-at > MaxHold })
+	if l.phase == serving && l.place.Depth > 0 && n.cfg.Retained.Len(l.at) > 0 && (!l.listed || n.now-l.listedAt > relistEvery) {
+		l.listed = false
+		n.list(l)
+	}
 	old := uint64(max(0, n.wall.Add(-MaxHold).UnixMilli())) << 16 //nolint:gosec // not negative
 	n.eachRetained(l, func(k *Kept) {
 		if k.Cleared && k.Stamp < old || k.Message.Expired(n.wall) {
@@ -153,6 +168,20 @@ func (n *Node) sendRetained(l *location, to NodeID) {
 // Listing: the place above a location keeps a list of those below that hold retained messages, so that a
 // subscription with a wildcard finds them. A location is listed before its first one is acknowledged.
 
+// relistEvery is how often a location says again that it holds retained messages, so that one that no longer does
+// leaves the list: after MaxHold.
+const relistEvery = 6 * time.Hour
+
+// addChild puts a place on the list, unless there are too many.
+func (n *Node) addChild(l *location, child Place) bool {
+	if _, there := l.children[child]; !there && len(l.children) >= n.cfg.Limits.Locations {
+		n.stats.DroppedRetained++
+		return false
+	}
+	l.children[child] = n.now
+	return true
+}
+
 func (l *location) sortedChildren() []Place {
 	c := make([]Place, 0, len(l.children))
 	for p := range l.children {
@@ -192,7 +221,7 @@ func (n *Node) list(l *location) {
 		if !ok {
 			return
 		}
-		l.listed = true
+		l.listed, l.listedAt = true, n.now
 		calls := l.onListed
 		l.onListed = nil
 		for _, call := range calls {
@@ -235,7 +264,10 @@ func (n *Node) listAt(place, child Place, hops uint32, done func(ok bool)) {
 }
 
 func (n *Node) listHere(l *location, child Place, done func(ok bool)) {
-	l.children[child] = true
+	if !n.addChild(l, child) {
+		done(false)
+		return
+	}
 	g := &gather{n: n}
 	for _, m := range l.set.Members {
 		if m != n.self && n.inReach(m) {
@@ -265,6 +297,8 @@ func (n *Node) receiveChild(p *peer, f *pb.Child) {
 	n.listAt(parent, child, f.GetHops()+1, func(ok bool) {
 		if ok {
 			n.ack(p.id, f.GetOp())
+		} else {
+			n.refuse(p.id, f.GetOp())
 		}
 	})
 }

@@ -20,10 +20,11 @@ type route struct {
 	old       []*sending     // epochs that are not all kept by others yet
 	out       fifo[*pending] // messages that nobody else is known to have, in order; some are over
 	held      []func()       // what came while the hop changes, in order
-	switching bool           // what was sent to the old hop is being waited for
-	leaving   NodeID         // switching: the old hop
-	detours   int            // messages on their way that this node's own subscribers get from the rendezvous
-	quiet     bool           // the hop has said that nobody is interested
+	heldBytes int
+	switching bool   // what was sent to the old hop is being waited for
+	leaving   NodeID // switching: the old hop
+	detours   int    // messages on their way that this node's own subscribers get from the rendezvous
+	quiet     bool   // the hop has said that nobody is interested
 
 	own    *own
 	used   time.Duration
@@ -122,9 +123,11 @@ func (n *Node) reroute(r *route) {
 }
 
 // behind has something done when the hop has changed, in its turn.
-func (n *Node) behind(r *route, do func()) {
+func (n *Node) behind(r *route, size int, do func()) {
 	r.held = append(r.held, do)
+	r.heldBytes += size
 	n.waiting++
+	n.waitBytes += size
 }
 
 // switched sends what waits to whoever is the rendezvous now.
@@ -144,6 +147,8 @@ func (n *Node) switched(r *route) {
 	held := r.held
 	r.held = nil
 	n.waiting -= len(held)
+	n.waitBytes -= r.heldBytes
+	r.heldBytes = 0
 	for _, do := range held {
 		do()
 	}
@@ -264,6 +269,7 @@ func (n *Node) tickEpochs(r *route) {
 			n.send(r.hop, &pb.Forget{Epochs: []*pb.Forget_Epoch{{Epoch: s.id, Upto: s.seq, Closed: true}}})
 		} else if t := n.streams[s.id]; t != nil {
 			t.closed = true
+			n.enliven(t)
 		}
 		return true
 	})

@@ -75,7 +75,7 @@ func (n *Node) tellSet(p *peer, a *arrival, place Place, set Set) {
 // hold keeps a message back until this node's hop has changed.
 func (n *Node) hold(r *route, a *arrival) {
 	if n.mayWait(len(r.held), a) {
-		n.behind(r, func() { n.arriveAnywhere(r.place, r.at, a) })
+		n.behind(r, a.m.Size(), func() { n.arriveAnywhere(r.place, r.at, a) })
 	}
 }
 
@@ -114,13 +114,15 @@ func (n *Node) wait(l *location, a *arrival) {
 	if n.mayWait(l.waiting.len(), a) {
 		l.waiting.push(a)
 		n.waiting++
+		n.waitBytes += a.m.Size()
 	}
 }
 
 // mayWait readies a message for waiting here, unless too many do. What its publisher's node keeps is sent again.
 func (n *Node) mayWait(already int, a *arrival) bool {
-	limit := n.cfg.Limits.Waiting
-	if already >= limit && a.id.Epoch == 0 || already >= 2*limit && a.own == nil {
+	lim := &n.cfg.Limits
+	full := func(times int) bool { return already >= times*lim.Waiting || n.waitBytes >= times*lim.WaitingBytes }
+	if full(1) && a.id.Epoch == 0 || full(2) && a.own == nil {
 		n.stats.DroppedWaiting++
 		return false
 	}
@@ -340,6 +342,10 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 			n.again(s, a)
 			return
 		}
+		if a.own == nil && n.custodyFull(2) {
+			n.stats.DroppedCustody++ // its publisher's node keeps it, and sends it again
+			return
+		}
 		if a.own == nil {
 			a.m = a.m.Clone() // it outlives the buffer that it came in
 		}
@@ -473,7 +479,7 @@ func (n *Node) receiveSync(p *peer, f *pb.Sync) {
 	}
 	r := n.route(place)
 	if r.switching && p.id != r.leaving {
-		n.behind(r, func() { n.receiveSync(p, f) })
+		n.behind(r, 0, func() { n.receiveSync(p, f) })
 		return
 	}
 	to := r.hop

@@ -37,6 +37,8 @@ type sim struct {
 	nodes    []*simNode
 	links    map[[2]int]time.Duration // when the last frame on a link arrives
 	frames   map[string]int
+	longest  map[string]int       // of each kind of frame, in bytes
+	mute     func(frame any) bool // frames that get lost on links that stay up
 	depth    int
 	small    int
 	slow     time.Duration // the longest delay
@@ -129,7 +131,7 @@ type standing struct {
 }
 
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
-	return &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{},
+	return &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{}, longest: map[string]int{},
 		depth: 1, small: 100, merged: true, slow: slow, now: time.Hour}
 }
 
@@ -210,8 +212,8 @@ func (v *simNode) effect(e core.Effect) {
 		})
 	case core.Left:
 		v.alive = false
-		for _, w := range s.nodes {
-			s.disconnect(v, w)
+		for _, w := range s.nodes { // what it has sent arrives
+			s.after(max(0, s.links[[2]int{v.i, w.i}]-s.now)+1, func() { s.disconnect(v, w) })
 		}
 	}
 }
@@ -236,7 +238,11 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 	if m, ok := frame.(gproto.Message); ok {
 		frame = gproto.Clone(m)
 	}
+	if s.mute != nil && s.mute(frame) {
+		return
+	}
 	b := proto.AppendFrame(nil, frame, epochStart.Add(s.now))
+	s.longest[fmt.Sprintf("%T", frame)] = max(s.longest[fmt.Sprintf("%T", frame)], len(b))
 	link := [2]int{v.i, i}
 	delay := s.delay()
 	if s.uneven {

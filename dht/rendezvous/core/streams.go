@@ -1,6 +1,8 @@
 package core
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
@@ -18,6 +20,7 @@ type stream struct {
 	entries map[uint64]*entry
 	told    map[NodeID]uint64 // what the subscribers' nodes were told they may forget
 	closed  bool              // nothing will follow
+	lively  bool              // it is in Node.lively
 	touched time.Duration     // when the last one came
 }
 
@@ -43,10 +46,19 @@ func (n *Node) stream(l *location, epoch uint64) *stream {
 		n.streams[epoch] = s
 	}
 	s.touched = n.now
+	n.enliven(s)
 	if s.l != l { // it came when the location was another's, or its place was forgotten and found again
 		s.l = l
 	}
 	return s
+}
+
+// enliven has a stream gone through at the next tickStreams.
+func (n *Node) enliven(s *stream) {
+	if !s.lively {
+		s.lively = true
+		n.lively = append(n.lively, s)
+	}
 }
 
 func (n *Node) streamsOf(l *location) []*stream {
@@ -89,6 +101,7 @@ func (n *Node) receiveForget(p *peer, f *pb.Forget) {
 		if s := n.streams[e.GetEpoch()]; s != nil && (s.hop == p.id || s.hop == n.self) {
 			s.release(e.GetUpto())
 			s.closed = s.closed || e.GetClosed()
+			n.enliven(s)
 			n.releaseCopies(s, e.GetUpto())
 			continue
 		}
@@ -111,24 +124,25 @@ func (n *Node) releaseCopies(s *stream, upto uint64) {
 // tickStreams tells the subscribers' nodes what is over, and forgets epochs that are.
 func (n *Node) tickStreams() {
 	news := map[NodeID][]*pb.Forget_Epoch{}
-	for _, epoch := range sortedKeys(n.streams) {
-		s := n.streams[epoch]
-		s.advance()
-		over := s.closed && len(s.entries) == 0
-		whole := over && s.low >= s.freed     // else another may have had some of it, and tells
-		lost := n.now-s.touched > 6*epochLife // who would have said that it is closed did not
-		if (lost || n.locations[s.l.at] != s.l) && len(s.entries) == 0 {
-			delete(n.streams, epoch)
+	all := n.lively
+	n.lively = nil
+	slices.SortFunc(all, func(a, b *stream) int { return cmp.Compare(a.epoch, b.epoch) })
+	for _, s := range all {
+		s.lively = false
+		if n.streams[s.epoch] != s {
 			continue
 		}
+		s.advance()
+		over := s.closed && len(s.entries) == 0
+		whole := over && s.low >= s.freed // else another may have had some of it, and tells
 		for _, t := range sortedKeys(s.told) {
 			if (s.told[t] < s.low || whole) && n.inReach(t) {
 				s.told[t] = s.low
-				news[t] = append(news[t], &pb.Forget_Epoch{Epoch: epoch, Upto: s.low, Closed: whole})
+				news[t] = append(news[t], &pb.Forget_Epoch{Epoch: s.epoch, Upto: s.low, Closed: whole})
 			}
 		}
 		if over {
-			delete(n.streams, epoch)
+			delete(n.streams, s.epoch)
 		}
 	}
 	for _, t := range sortedKeys(news) {

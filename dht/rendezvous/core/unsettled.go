@@ -28,14 +28,19 @@ func (n *Node) unsettle(l *location, e *entry, except NodeID) {
 	l.unsettled.compact(func(u *unsettled) bool { return u.e.gone })
 	l.unsettled.push(e.unset)
 	clear(l.synced)
-	for l.unsettled.len() > n.cfg.Limits.Unsettled {
+	n.unsetBytes += e.size
+	for l.unsettled.len() > n.cfg.Limits.Unsettled || l.unsettled.len() > 1 && n.unsetBytes > n.cfg.Limits.UnsettledBytes {
 		n.stats.DroppedUnsettled++
 		n.settleOne(l.unsettled.pop())
 	}
 }
 
 func (n *Node) settleOne(u *unsettled) {
+	if u.e.unset == nil {
+		return // it is over
+	}
 	u.e.unset = nil
+	n.unsetBytes -= u.e.size
 	u.e.pinned--
 	n.finish(u.e)
 }

@@ -64,7 +64,7 @@ type Gauges struct {
 // Gauges returns the sizes of what the node keeps.
 func (n *Node) Gauges() Gauges {
 	g := Gauges{Nodes: 1, Locations: len(n.locations), Routes: len(n.routes), Outbox: n.outCount,
-		Custody: n.cfg.Custody.Len(), Epochs: len(n.epochs), Streams: len(n.streams)}
+		Custody: n.cfg.Custody.Len(), Epochs: len(n.epochs), Streams: len(n.streams), Waiting: n.waiting}
 	for _, p := range n.ordered {
 		if !p.gone && !p.left {
 			g.Nodes++
@@ -82,7 +82,6 @@ func (n *Node) Gauges() Gauges {
 		}
 		g.Registrations += l.tree.Len()
 		g.Unsettled += l.unsettled.len()
-		g.Waiting += l.waiting.len()
 	}
 	return g
 }
