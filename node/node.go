@@ -203,6 +203,7 @@ func (n *Node) brokerConfig() mqttfront.Config {
 	c.TopicAliasMaximum, c.MaxOutboundAliases = l.TopicAliasMaximum, l.TopicAliasMaximum
 	c.MaxKeepAlive, c.MaxSessionExpiry = l.MaxKeepAlive, l.MaxSessionExpiry
 	c.MaxSessions, c.MaxSubscriptions = l.MaxSessions, l.MaxSubscriptions
+	c.MaxRetainedMessages, c.MaxRetainedBytes = l.MaxRetainedMessages, int64(l.MaxRetainedBytes)
 	c.Topics.Levels = l.MaxTopicLevels
 	c.MaxQueuedMessages, c.MaxQueuedBytes = l.MaxQueuedMessages, int64(l.MaxQueuedBytes)
 	c.MaxPendingBytes = asInt(l.MaxPendingBytes)
