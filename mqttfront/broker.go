@@ -202,6 +202,22 @@ func (b *Broker) Drain(ctx context.Context) error {
 	}
 }
 
+// Queued returns how many QoS 1 and 2 messages wait in sessions that outlive their connections, or are not
+// acknowledged by their clients, and the number of those sessions.
+func (b *Broker) Queued() (messages, sessions int) {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	for _, s := range b.sessions {
+		s.mu.Lock()
+		if n := s.waiting - s.zeros; n > 0 && s.expiry > 0 && !s.ended {
+			messages += n
+			sessions++
+		}
+		s.mu.Unlock()
+	}
+	return messages, sessions
+}
+
 // hurryWill sends a will that waits for its delay.
 func (s *session) hurryWill() {
 	s.mu.Lock()

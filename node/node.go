@@ -216,48 +216,6 @@ func (n *Node) brokerConfig() mqttfront.Config {
 // asInt is a size as an int, which is short on 32-bit machines: more than they can have is as good as no limit.
 func asInt(b config.Bytes) int { return int(min(int64(b), math.MaxInt)) }
 
-// Stop takes leave politely: clients are told and their wills published, then what this node is responsible
-// for is handed to others. At the end of ctx the rest is cut off, and the error says what was.
-func (n *Node) Stop(ctx context.Context) error {
-	n.stopping.Store(true)
-	var cut error
-	if b := n.broker.Load(); b != nil {
-		if err := b.Drain(ctx); err != nil {
-			cut = fmt.Errorf("clients were cut off: %w", err)
-		}
-	}
-	if s := n.service.Load(); s != nil {
-		if err := s.Leave(ctx); err != nil {
-			cut = errors.Join(cut, fmt.Errorf("not everything was handed over: %w", err))
-		}
-	}
-	return errors.Join(cut, n.close())
-}
-
-// close ends everything at once.
-func (n *Node) close() error {
-	n.stopOnce.Do(func() {
-		var errs []error
-		if api := n.admin.Load(); api != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			errs = append(errs, api.Close(ctx))
-			cancel()
-		}
-		if b := n.broker.Load(); b != nil {
-			errs = append(errs, b.Close())
-		}
-		if s := n.service.Load(); s != nil {
-			errs = append(errs, s.Close())
-		}
-		if n.host != nil {
-			errs = append(errs, n.host.Close())
-		}
-		errs = append(errs, n.dir.Close())
-		n.stopErr = errors.Join(errs...)
-	})
-	return n.stopErr
-}
-
 // peerAddresses are a peer's multiaddresses as text.
 func peerAddresses(addrs []ma.Multiaddr) []string {
 	all := make([]string, 0, len(addrs))
