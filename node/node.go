@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -178,7 +182,7 @@ func (n *Node) startBroker() error {
 	for _, l := range n.cfg.MQTT.Listeners {
 		addr, err := b.Listen(l.URL)
 		if err != nil {
-			return err
+			return explainListen(l.URL, err)
 		}
 		if l.Anonymous {
 			n.log.Warn("anybody who reaches this listener may connect", "listener", l.URL)
@@ -191,6 +195,23 @@ func (n *Node) startBroker() error {
 		n.listeners = append(n.listeners, u.String())
 	}
 	return nil
+}
+
+// explainListen words why there can be no listener for the person who asked for it.
+func explainListen(at string, err error) error {
+	var unknown *net.DNSError
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listen for MQTT clients at %s: the address is in use, perhaps by another node or broker: "+
+			"stop that, or choose another with --mqtt (port 0 for any free one)", at)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("listen for MQTT clients at %s: no permission for user %d: choose a port above 1023 with --mqtt", at, os.Getuid())
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listen for MQTT clients at %s: this machine has no such address: choose one of its own with --mqtt, or 0.0.0.0 for all", at)
+	case errors.As(err, &unknown):
+		return fmt.Errorf("listen for MQTT clients at %s: the name %q is not known: choose an address of this machine with --mqtt", at, unknown.Name)
+	}
+	return fmt.Errorf("listen for MQTT clients: %w", err)
 }
 
 func (n *Node) brokerConfig() mqttfront.Config {
