@@ -206,6 +206,7 @@ type Hello struct {
 	Life          uint64                 `protobuf:"varint,3,opt,name=life,proto3" json:"life,omitempty"`       // of the sender; see Known
 	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Known         []*Known               `protobuf:"bytes,5,rep,name=known,proto3" json:"known,omitempty"`
+	Serves        bool                   `protobuf:"varint,6,opt,name=serves,proto3" json:"serves,omitempty"` // the sender is a member of sets: it does not come with empty hands
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -273,6 +274,13 @@ func (x *Hello) GetKnown() []*Known {
 		return x.Known
 	}
 	return nil
+}
+
+func (x *Hello) GetServes() bool {
+	if x != nil {
+		return x.Serves
+	}
+	return false
 }
 
 // 2: nodes that the sender has learnt of since its Hello.
@@ -1282,8 +1290,9 @@ type Registration struct {
 	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`   // rises with every change
 	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"` // the number that interests are a change of; 0: they are everything
 	Interests     []*Interest            `protobuf:"bytes,4,rep,name=interests,proto3" json:"interests,omitempty"`
-	Part          uint32                 `protobuf:"varint,5,opt,name=part,proto3" json:"part,omitempty"` // from 0
-	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"` // another part follows
+	Part          uint32                 `protobuf:"varint,5,opt,name=part,proto3" json:"part,omitempty"`   // from 0
+	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`   // another part follows
+	Stood         uint64                 `protobuf:"varint,7,opt,name=stood,proto3" json:"stood,omitempty"` // the number up to which it has been promised before, anywhere
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1358,6 +1367,13 @@ func (x *Registration) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *Registration) GetStood() uint64 {
+	if x != nil {
+		return x.Stood
+	}
+	return 0
 }
 
 // 10: op numbered by the owner; answered by RegisterAck.
@@ -3684,13 +3700,14 @@ const file_route_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04left\x18\x03 \x01(\bR\x04left\x12\x12\n" +
-	"\x04life\x18\x04 \x01(\x04R\x04life\"\x95\x01\n" +
+	"\x04life\x18\x04 \x01(\x04R\x04life\"\xad\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x12\n" +
 	"\x04life\x18\x03 \x01(\x04R\x04life\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12,\n" +
-	"\x05known\x18\x05 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\"5\n" +
+	"\x05known\x18\x05 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\x12\x16\n" +
+	"\x06serves\x18\x06 \x01(\bR\x06serves\"5\n" +
 	"\x05Nodes\x12,\n" +
 	"\x05known\x18\x01 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\"J\n" +
 	"\x05Lease\x12\x10\n" +
@@ -3771,14 +3788,15 @@ const file_route_proto_rawDesc = "" +
 	"\x05plain\x18\x02 \x01(\bR\x05plain\x12\x10\n" +
 	"\x03qos\x18\x03 \x01(\rR\x03qos\x126\n" +
 	"\x06groups\x18\x04 \x03(\v2\x1e.mozzie.route.v1.GroupInterestR\x06groups\x12\x15\n" +
-	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\"\xab\x01\n" +
+	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\"\xc1\x01\n" +
 	"\fRegistration\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\fR\x05owner\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04base\x18\x03 \x01(\x04R\x04base\x127\n" +
 	"\tinterests\x18\x04 \x03(\v2\x19.mozzie.route.v1.InterestR\tinterests\x12\x12\n" +
 	"\x04part\x18\x05 \x01(\rR\x04part\x12\x12\n" +
-	"\x04more\x18\x06 \x01(\bR\x04more\"\x8f\x01\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\x12\x14\n" +
+	"\x05stood\x18\a \x01(\x04R\x05stood\"\x8f\x01\n" +
 	"\bRegister\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12A\n" +
 	"\fregistration\x18\x02 \x01(\v2\x1d.mozzie.route.v1.RegistrationR\fregistration\x12\x12\n" +

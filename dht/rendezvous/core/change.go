@@ -108,7 +108,7 @@ func (n *Node) promise(l *location, from NodeID) {
 	failed := false
 	for _, m := range c.members {
 		if m != n.self && !l.set.has(m) {
-			n.transfer(l, m, false, func(ok bool) {
+			n.transfer(l, m, false, func() { c.deadline = n.now + changeTime }, func(ok bool) {
 				failed = failed || !ok
 				in.one()
 			})
@@ -129,7 +129,7 @@ func (n *Node) promise(l *location, from NodeID) {
 // accept asks the members for the proposed set.
 func (n *Node) accept(l *location) {
 	c := l.change
-	c.proposed = true
+	c.proposed, c.deadline = true, n.now+changeTime
 	for _, m := range l.set.Members {
 		if m != n.self && n.inReach(m) {
 			n.send(m, &pb.Accept{Place: l.place.pb(), Version: c.version, Ballot: c.ballot.pb(), Members: idsToBytes(c.members)})
@@ -260,11 +260,17 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 		n.malformed("SetNews")
 		return
 	}
-	if l := n.locations[at]; l != nil && set.beats(l.set, at) && NodeID(f.GetRendezvous()) == p.id {
-		l.await = p.id
+	if l := n.locations[at]; l != nil && NodeID(f.GetRendezvous()) == p.id &&
+		(set.beats(l.set, at) || l.phase == awaiting && set.equal(l.set)) {
+		l.await, l.expect = p.id, 0
 	}
 	if i := n.inherited[at]; i != nil {
 		n.inheritFrom(i, set)
+	}
+	if l := n.locations[at]; l != nil && l.phase == standby && l.founder == p.id && n.now < l.offered &&
+		set.Version == l.set.Version && !set.equal(l.set) {
+		n.adopt(l, set) // what it had offered was a guess
+		return
 	}
 	n.learnSet(place, set)
 }

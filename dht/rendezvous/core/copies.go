@@ -64,21 +64,29 @@ func (n *Node) copyEntries(l *location, pick func(*entry) bool, done func()) {
 
 // sendCopies sends messages in custody to another member, in as many frames as it takes.
 func (n *Node) sendCopies(l *location, to NodeID, batch []*entry, g *gather, each func(sent []*entry, ok bool)) {
-	for len(batch) > 0 {
-		f := &pb.Copy{Place: l.place.pb(), Set: l.set.pb()}
-		size, k := 0, 0
-		for ; k < len(batch) && size < proto.SoftFrame; k++ {
-			f.Custody = append(f.Custody, n.custodyToPB(batch[k]))
-			size += 128 + batch[k].size
+	g.left++
+	p := &pump{n: n, to: to, done: func(bool) {
+		if len(batch) > 0 {
+			each(batch, false) // these were not sent any more
 		}
-		sent := batch[:k]
-		batch = batch[k:]
-		g.left++
-		n.request(to, func(op uint64) any { f.Op = op; return f }, func(ok bool) {
-			each(sent, ok)
-			g.one()
-		})
+		g.one()
+	}}
+	p.next = func() (func(op uint64) any, func(bool)) {
+		f := &pb.Copy{Place: l.place.pb(), Set: l.set.pb()}
+		var sent []*entry
+		for size := 0; len(batch) > 0 && size < proto.SoftFrame; batch = batch[1:] {
+			if e := batch[0]; !e.gone {
+				f.Custody = append(f.Custody, n.custodyToPB(e))
+				sent = append(sent, e)
+				size += 128 + e.size
+			}
+		}
+		if sent == nil {
+			return nil, nil
+		}
+		return func(op uint64) any { f.Op = op; return f }, func(ok bool) { each(sent, ok) }
 	}
+	p.run()
 }
 
 // offerCopies shows the rendezvous the second copies that are kept here: a new one has them from here, and one

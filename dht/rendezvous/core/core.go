@@ -67,6 +67,8 @@ const (
 	leaseEvery = 1500 * time.Millisecond
 	// useFor is how long a node that was published through counts as one that is depended on.
 	useFor = 30 * time.Second
+	// mergeTime is how long sets may take to become one after swarms have met: some changes of them.
+	mergeTime = 10 * time.Second
 	// retryAfter is when a message that nobody has answered for is sent again.
 	retryAfter = 2 * LeaseTime
 	// epochLife and epochSize end a publisher's epoch, so that it says nothing about who publishes.
@@ -257,6 +259,9 @@ type Node struct {
 	active   []*route
 	quiet    map[dht.Location]*location // where somebody was told that nobody is interested
 
+	born    time.Duration // when At was called first
+	merging time.Duration // until then sets may stand that this node's are about to be joined with
+
 	leaving bool
 	left    bool
 
@@ -273,7 +278,8 @@ type Stats struct {
 	DroppedQoS0, DroppedAway, DroppedUnsettled           uint64
 	DroppedWaiting, DroppedRetained, Suppressed          uint64
 	Malformed, SetChanges, HandOvers, Failovers, Copies  uint64
-	PromisesLocal, NoMember                              uint64
+	PromisesLocal, NoMember, RegistrationsFull           uint64
+	DroppedCustody, Refused, Unanswered                  uint64
 
 	// Kept is how long this node's messages of QoS 1 and 2 waited until others kept them or they were delivered,
 	// Promised how long its subscriptions waited for their promise.
@@ -294,7 +300,12 @@ func New(cfg Config) *Node {
 }
 
 // At tells the time before an event: mono on a clock that never jumps, wall for messages' lives and stamps.
-func (n *Node) At(mono time.Duration, wall time.Time) { n.now, n.wall = mono, wall }
+func (n *Node) At(mono time.Duration, wall time.Time) {
+	if n.born == 0 {
+		n.born = mono
+	}
+	n.now, n.wall = mono, wall
+}
 
 // Take returns the effects of the events since the last Take. The slice is reused by the events after the
 // next Take, so that at most two are in use.

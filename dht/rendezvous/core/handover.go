@@ -1,63 +1,100 @@
 package core
 
 import (
+	"slices"
+
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // transfer sends the state of a location to a node, in as many frames as it takes, and tells whether all of
-// it arrived. With custody go the messages that are still owed and the identities of those that are over.
-func (n *Node) transfer(l *location, to NodeID, custody bool, done func(ok bool)) {
-	in := &gather{n: n}
-	failed := false
-	frame := &pb.Transfer{Place: l.place.pb()}
-	size := 0
-	flush := func(last bool) {
-		if size == 0 && !last {
-			return
-		}
-		f := frame
-		frame, size = &pb.Transfer{Place: l.place.pb()}, 0
-		in.left++
-		n.request(to, func(op uint64) any { f.Op = op; return f }, func(ok bool) {
-			failed = failed || !ok
-			in.one()
-		})
-	}
-	grow := func(by int) {
-		if size += by; size > proto.SoftFrame {
-			flush(false)
-		}
-	}
+// it arrived; each is called whenever some has. With custody go the messages that are still owed and the identities
+// of those that are over.
+func (n *Node) transfer(l *location, to NodeID, custody bool, each func(), done func(ok bool)) {
+	t := &transferring{n: n, l: l, children: l.sortedChildren()}
 	for _, o := range sortedKeys(l.owners) {
-		frame.Registrations = append(frame.Registrations, l.owners[o].pb())
-		grow(100 * (1 + len(l.owners[o].interests)))
+		t.registrations = append(t.registrations, l.owners[o].pb()...)
 	}
-	n.eachRetained(l, func(k *Kept) {
-		frame.Retained = append(frame.Retained, n.keptToPB(k))
-		grow(64 + k.Message.Size())
-	})
-	for _, c := range l.sortedChildren() {
-		frame.Children = append(frame.Children, c.pb())
-		grow(16 + len(c.Prefix))
-	}
+	n.eachRetained(l, func(k *Kept) { t.retained = append(t.retained, k.Message.Topic) })
 	if custody {
-		for _, e := range l.order.live() {
-			if e.over() {
-				continue
-			}
-			if c := n.custodyToPB(e); c != nil {
-				frame.Custody = append(frame.Custody, c)
-				grow(128 + e.size)
-			}
-		}
-		for _, s := range n.streamsOf(l) {
-			frame.Seen = append(frame.Seen, &pb.Seen{Epoch: s.epoch, Upto: s.low, Ranges: s.seen.pb()})
-			grow(32 + 16*len(s.seen))
-		}
+		t.entries = slices.Clone(l.order.live())
+		t.streams = n.streamsOf(l)
 	}
-	flush(true)
-	in.wait(func() { done(!failed) })
+	p := &pump{n: n, to: to, done: done}
+	p.next = func() (func(op uint64) any, func(bool)) {
+		f := t.next()
+		if f == nil {
+			return nil, nil
+		}
+		return func(op uint64) any { f.Op = op; return f }, func(bool) { each() }
+	}
+	p.run()
+}
+
+// transferring is what is left of a location's state to be sent.
+type transferring struct {
+	n             *Node
+	l             *location
+	registrations []*pb.Registration
+	retained      []string // topics
+	children      []Place
+	entries       []*entry
+	streams       []*stream
+	begun         bool
+}
+
+// next makes the next frame, at least one; nil when all is sent.
+func (t *transferring) next() *pb.Transfer {
+	f := &pb.Transfer{Place: t.l.place.pb()}
+	size := 0
+	for size < proto.SoftFrame {
+		by := t.put(f)
+		if by == 0 {
+			break
+		}
+		size += by
+	}
+	if size == 0 && t.begun {
+		return nil
+	}
+	t.begun = true
+	return f
+}
+
+// put puts one thing more into a frame and returns about how long it is; 0 when nothing is left.
+func (t *transferring) put(f *pb.Transfer) int {
+	switch {
+	case len(t.registrations) > 0:
+		r := t.registrations[0]
+		t.registrations = t.registrations[1:]
+		f.Registrations = append(f.Registrations, r)
+		return registrationSize(r)
+	case len(t.retained) > 0:
+		k := t.n.cfg.Retained.Get(t.l.at, t.retained[0])
+		if t.retained = t.retained[1:]; k != nil {
+			f.Retained = append(f.Retained, t.n.keptToPB(k))
+			return 64 + k.Message.Size()
+		}
+	case len(t.children) > 0:
+		c := t.children[0]
+		t.children = t.children[1:]
+		f.Children = append(f.Children, c.pb())
+		return 16 + len(c.Prefix)
+	case len(t.entries) > 0:
+		e := t.entries[0]
+		if t.entries = t.entries[1:]; !e.over() {
+			f.Custody = append(f.Custody, t.n.custodyToPB(e))
+			return 128 + e.size
+		}
+	case len(t.streams) > 0:
+		s := t.streams[0]
+		t.streams = t.streams[1:]
+		f.Seen = append(f.Seen, &pb.Seen{Epoch: s.epoch, Upto: s.low, Ranges: s.seen.pb()})
+		return 32 + 16*len(s.seen)
+	default:
+		return 0
+	}
+	return 1 // what it was is over
 }
 
 func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
@@ -77,6 +114,10 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	if l.phase == founding {
 		l.phase, l.filler, l.since, l.asking = filling, p.id, n.now, nil
 		l.set = Set{}
+		n.settle(l) // what waited goes to who fills it
+	}
+	if l.phase == filling {
+		l.since = n.now
 	}
 	n.need(p.id)
 	for _, r := range f.GetRegistrations() {
@@ -135,7 +176,7 @@ func (n *Node) handOver(l *location) {
 			n.handedOver(l)
 		}
 	}
-	n.transfer(l, to, true, func(ok bool) {
+	n.transfer(l, to, true, func() {}, func(ok bool) {
 		if !ok {
 			after(false)
 			return

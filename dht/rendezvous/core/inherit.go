@@ -18,6 +18,7 @@ type inherited struct {
 	set     Set
 	sources map[NodeID]bool // members that push to this node
 	asked   time.Duration
+	again   time.Duration // when the members are asked again, whether they push or not
 	used    time.Duration
 }
 
@@ -65,8 +66,18 @@ func (n *Node) ancestors(l *location) ancestry {
 	return a
 }
 
+// askAgain asks all members for what they have and this node has not.
+func (n *Node) askAgain(i *inherited) {
+	for _, m := range i.set.Members {
+		if m != n.self && n.inReach(m) {
+			n.send(m, &pb.Inherit{Place: i.place.pb(), Have: i.have()})
+		}
+	}
+}
+
 func (n *Node) inherit(place Place, at dht.Location) *inherited {
-	i := &inherited{table: newTable(), place: place, at: at, sources: map[NodeID]bool{}, asked: n.now, used: n.now}
+	i := &inherited{table: newTable(), place: place, at: at, sources: map[NodeID]bool{}, asked: n.now, used: n.now,
+		again: n.now + digestEvery}
 	n.inherited[at] = i
 	n.inheritFrom(i, n.route(place).set)
 	return i
@@ -107,7 +118,16 @@ func (n *Node) giveInheritance(to NodeID, place Place, f *pb.Inherit) {
 	default:
 		l.inheritors[to] = true
 		n.need(to)
-		a := &pb.Inherited{Place: f.GetPlace(), Set: l.set.pb(), Registrations: l.missing(f.GetHave())}
+		parts := l.missing(f.GetHave())
+		a := &pb.Inherited{Place: f.GetPlace(), Set: l.set.pb()}
+		for _, p := range parts {
+			if a.Registrations != nil {
+				a.More = true
+				n.send(to, a)
+				a = &pb.Inherited{Place: f.GetPlace(), Set: l.set.pb()}
+			}
+			a.Registrations = p
+		}
 		for _, h := range f.GetHave() {
 			if l.owners[NodeID(h.GetOwner())] == nil {
 				a.Gone = append(a.Gone, h.GetOwner())
@@ -117,12 +137,28 @@ func (n *Node) giveInheritance(to NodeID, place Place, f *pb.Inherit) {
 	}
 }
 
+// disinherit tells those who count on this node for a place's registrations that they cannot any more.
+func (n *Node) disinherit(l *location) {
+	for _, i := range sortedKeys(l.inheritors) {
+		n.send(i, &pb.Inherited{Place: l.place.pb(), Ended: true})
+	}
+	clear(l.inheritors)
+}
+
 func (n *Node) receiveInherited(p *peer, f *pb.Inherited) {
 	place, ok := placeOf(f.GetPlace())
 	at := place.Location()
 	set, fits := setOf(f.GetSet(), at)
 	i := n.inherited[at]
-	if !ok || !fits || i == nil {
+	switch {
+	case !ok || !fits && !f.GetEnded():
+		n.malformed("Inherited")
+		return
+	case i == nil:
+		return
+	case f.GetEnded():
+		delete(i.sources, p.id)
+		i.again = n.now // at the next tick: it may be about to be one again
 		return
 	}
 	if i.set.Version == 0 || set.beats(i.set, at) {
@@ -131,6 +167,9 @@ func (n *Node) receiveInherited(p *peer, f *pb.Inherited) {
 	n.learnRoute(place, set)
 	for _, r := range f.GetRegistrations() {
 		n.applyInherited(i, r, &gather{n: n}, true)
+	}
+	if f.GetMore() {
+		return
 	}
 	// Another member may have told of an owner that this one has not heard of yet, so only a member that
 	// was asked with that owner in hand can say that it is gone, and only where nobody else pushes.
@@ -190,7 +229,7 @@ func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
 // it is one that was missed.
 func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather, missed bool) verdict {
 	v, added := i.apply(r, n.cfg.Limits.Registrations, n.now)
-	if v == applied && len(added) > 0 {
+	if (v == applied || v == partly) && len(added) > 0 {
 		n.wakeBelow(i.place, g)
 		if missed {
 			n.matchMissed(i.place, NodeID(r.GetOwner()), added)
@@ -220,6 +259,10 @@ func (n *Node) tickInherited() {
 		}
 		for _, m := range i.set.Members {
 			n.need(m)
+		}
+		if n.now >= i.again { // whatever was missed is found within a minute
+			i.again = n.now + digestEvery
+			n.askAgain(i)
 		}
 		if r := n.route(place); r.set.Version == 0 || !n.ready(i) {
 			n.inheritFrom(i, r.set)

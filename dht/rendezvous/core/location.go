@@ -45,15 +45,21 @@ type location struct {
 	phase phase
 
 	asking  map[NodeID]bool // founding: who has not answered
-	head    NodeID          // the rendezvous, when it was last looked
-	filler  NodeID          // filling: who fills it
-	await   NodeID          // awaiting: who hands over
-	since   time.Duration   // serving: no subscription is promised before this, plus a lease
+	founder NodeID          // whose offer the set is; until offered ends, another offer may replace it
+	offered time.Duration
+	head    NodeID // the rendezvous, when it was last looked
+	filler  NodeID // filling: who fills it
+	route   *route
+	await   NodeID        // awaiting: who hands over
+	expect  time.Duration // awaiting: for how long it is believed that it will; 0: it has said so
+	since   time.Duration // serving: no subscription is promised before this, plus a lease
 	waiting fifo[*arrival]
+	markers []func() // what comes behind what waits
 	calls   []func() // what waits beside publishes until the phase settles
 
-	children map[Place]bool // places below that hold retained messages
-	listed   bool           // the places above know that this one does
+	feeding  map[NodeID]bool // members that are being sent what is retained
+	children map[Place]bool  // places below that hold retained messages
+	listed   bool            // the places above know that this one does
 	listing  bool
 	onListed []func()
 
@@ -189,8 +195,8 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 	if len(n.locations) >= n.cfg.Limits.Locations || place.Location() != at {
 		return nil
 	}
-	l := &location{table: newTable(), place: place, at: at, touched: n.now,
-		children: map[Place]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
+	l := &location{table: newTable(), place: place, at: at, route: n.route(place), touched: n.now,
+		children: map[Place]bool{}, feeding: map[NodeID]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
 		inheritors: map[NodeID]bool{}, synced: map[NodeID]bool{}}
 	for _, up := range place.above() {
 		l.above = append(l.above, ancestor{up, up.Location()})
@@ -226,11 +232,13 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 			return
 		}
 		l.phase, l.set = standby, offered
+		l.founder, l.offered = p.id, n.now+2*promiseTime
 		n.learnRoute(place, offered)
 		n.review(l)
-	case l.phase == founding && offered.beats(l.set, at):
+	case offered.beats(l.set, at) && (l.phase == founding || l.phase == standby && n.now < l.offered):
 		l.asking = nil
 		l.phase = standby
+		l.founder, l.offered = p.id, n.now+2*promiseTime
 		n.adopt(l, offered)
 	case l.phase == filling:
 		l.set = offered
@@ -248,9 +256,14 @@ func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
 		return
 	}
 	if l := n.locations[place.Location()]; l != nil && l.phase == founding && !set.equal(l.set) {
-		// What was offered was a guess; this is what stands, or what another guessed better.
+		// What was offered was a guess; this is what stands, or what another guessed better. Who has taken the
+		// offer is told.
+		for _, m := range l.set.Members {
+			if m != n.self && m != p.id && n.inReach(m) {
+				n.send(m, &pb.SetNews{Place: f.GetPlace(), Set: set.pb()})
+			}
+		}
 		l.phase, l.asking = standby, nil
-		n.route(l.place).set = set
 		n.adopt(l, set)
 	} else {
 		n.learnSet(place, set)
@@ -268,10 +281,28 @@ func (n *Node) learnSet(place Place, set Set) {
 	if l == nil || !set.beats(l.set, l.at) || l.phase == filling && !set.has(n.self) {
 		return // one that is being filled is about to be in the next set
 	}
+	n.expectHandOver(l, set)
 	if l.phase == founding || l.phase == filling {
 		l.phase = standby
 	}
 	n.adopt(l, set)
+}
+
+// expectHandOver has this node, if it is the rendezvous by a new set that somebody else told it of, wait for a while
+// for the one before: that it hands over may be on its way, and what it has sent may not have arrived.
+func (n *Node) expectHandOver(l *location, set Set) {
+	before := NodeID("")
+	switch l.phase {
+	case filling:
+		before = l.filler
+	case standby:
+		before = n.rendezvous(l.set)
+	}
+	if l.await != "" || before == "" || before == n.self || !n.inReach(before) || n.rendezvous(set) != n.self {
+		return
+	}
+	l.await, l.expect = before, n.now+2*promiseTime
+	n.send(before, &pb.SetNews{Place: l.place.pb(), Set: set.pb()})
 }
 
 // adopt puts a set in the place of a location's.
@@ -292,7 +323,8 @@ func (n *Node) adopt(l *location, set Set) {
 	for _, m := range set.Members {
 		n.need(m)
 	}
-	n.learnRoute(l.place, set)
+	l.route.set = set
+	n.reroute(l.route)
 	n.review(l)
 	n.settle(l)
 }
@@ -328,14 +360,22 @@ func (n *Node) review(l *location) {
 	case l.phase == relinquishing:
 	case !l.set.has(n.self):
 		n.drop(l)
-	case head == n.self && l.await != "" && l.await != n.self && n.inReach(l.await):
+	case head == n.self && n.awaits(l):
 		l.phase = awaiting
 	case head == n.self:
 		n.takeOver(l)
 	case l.phase == awaiting:
 		l.phase = standby
 	}
+	if head != n.self {
+		l.await = ""
+	}
 	n.settle(l)
+}
+
+// awaits reports whether the rendezvous before this node will hand over.
+func (n *Node) awaits(l *location) bool {
+	return l.await != "" && l.await != n.self && n.inReach(l.await) && (l.expect == 0 || n.now < l.expect)
 }
 
 // takeOver makes this node the rendezvous. Where the one before did not hand over, it may still believe that
@@ -366,6 +406,8 @@ func (n *Node) settle(l *location) {
 			call()
 		}
 	}
+	markers := l.markers
+	l.markers = nil
 	if l.pulling && l.phase != serving { // what waits is for the rendezvous, and goes before what comes now
 		l.pulling = false
 		n.pulls--
@@ -378,11 +420,15 @@ func (n *Node) settle(l *location) {
 		}
 		n.acceptMore()
 	}
+	for _, mark := range markers {
+		mark()
+	}
 }
 
 // drop forgets a location that this node is no member of any more.
 func (n *Node) drop(l *location) {
 	n.wake(l, &gather{n: n})
+	n.disinherit(l)
 	delete(n.locations, l.at)
 	if l.pulling {
 		n.pulls--
@@ -391,9 +437,9 @@ func (n *Node) drop(l *location) {
 		n.release(e)
 	}
 	n.cfg.Retained.Drop(l.at)
-	calls, waiting := l.calls, l.waiting.takeAll()
+	calls, waiting, markers := l.calls, l.waiting.takeAll(), l.markers
 	n.waiting -= len(waiting)
-	l.calls = nil
+	l.calls, l.markers = nil, nil
 	for _, r := range l.registers {
 		r.over = true
 	}
@@ -402,6 +448,9 @@ func (n *Node) drop(l *location) {
 	}
 	for _, a := range waiting {
 		n.arriveAnywhere(l.place, l.at, a)
+	}
+	for _, mark := range markers {
+		mark()
 	}
 	for _, call := range calls {
 		call()
@@ -422,7 +471,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 			n.drainPulled(l)
 		}
 	}
-	if l.phase == filling || l.phase == awaiting && !n.inReach(l.await) {
+	if l.phase == filling || l.phase == awaiting && !n.awaits(l) {
 		n.review(l)
 	}
 	if l.phase == standby && (full || n.leaving) && n.now >= l.nextDigest {
@@ -443,6 +492,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 	}
 	if n.now-l.touched > idleTime && !l.waits() && len(l.owners) == 0 && len(l.children) == 0 && n.cfg.Retained.Len(l.at) == 0 {
 		n.wake(l, &gather{n: n}) // they ask again, and are told again
+		n.disinherit(l)
 		delete(n.locations, l.at)
 	}
 }

@@ -71,7 +71,31 @@ func (n *Node) addPeer(id NodeID) *peer {
 
 // Hello returns the first frame for a stream to any node.
 func (n *Node) Hello(life uint64, addresses []string) *pb.Hello {
-	return &pb.Hello{Node: []byte(n.self), Version: proto.RouteVersion, Life: life, Addresses: addresses, Known: n.knownNodes()}
+	return &pb.Hello{Node: []byte(n.self), Version: proto.RouteVersion, Life: life, Addresses: addresses, Known: n.knownNodes(),
+		Serves: n.serves()}
+}
+
+// serves reports whether this node does not come with empty hands where it meets others: who has just come to a
+// swarm brings nothing that the swarm does not know.
+func (n *Node) serves() bool { return len(n.locations) > 0 && n.now-n.born > mergeTime }
+
+// bridges reports whether a node that says Hello knows none of the others that this node has met, or has made sets
+// with itself alone: they are of swarms that meet here.
+func (n *Node) bridges(h *pb.Hello) bool {
+	known := map[NodeID]bool{}
+	for _, k := range h.GetKnown() {
+		known[NodeID(k.GetNode())] = true
+	}
+	met := len(n.locations) > 0
+	for _, p := range n.ordered {
+		if p.seen && p.id != NodeID(h.GetNode()) {
+			if known[p.id] {
+				return false
+			}
+			met = true
+		}
+	}
+	return met
 }
 
 // maxKnown bounds the nodes that one frame tells of.
@@ -113,6 +137,10 @@ func (n *Node) Up(h *pb.Hello) {
 	}
 	if p.up {
 		n.Down(id) // a new stream: what was on the way on the old one is lost
+	}
+	if h.GetServes() && (!p.seen || n.now-p.since > deadAfter) && (n.serves() || n.bridges(h)) {
+		// Each may have made sets without the other: what stands at one is news at the other.
+		n.merging = n.now + mergeTime
 	}
 	p.up, p.reach, p.seen, p.since = true, true, true, n.now
 	p.lease = lease{granted: p.lease.granted} // it may still count on that one
@@ -316,7 +344,7 @@ func (n *Node) closest(at dht.Location, fits func(*peer) bool) []NodeID {
 
 // ack acknowledges a request at the end of the batch.
 func (n *Node) ack(to NodeID, op uint64) {
-	if p := n.dirtyPeer(to); p != nil {
+	if p := n.dirtyPeer(to); p != nil && op != 0 {
 		p.acks = append(p.acks, op)
 	}
 }

@@ -155,7 +155,7 @@ func (n *Node) dispatch(e *pending) {
 	r := e.r
 	switch {
 	case r.switching:
-		r.held = append(r.held, e)
+		n.behind(r, func() { n.dispatch(e) })
 	case r.hop == n.self:
 		n.arriveAnywhere(r.place, r.at, n.ownArrival(e))
 	default:
@@ -188,7 +188,7 @@ func (n *Node) transmit(e *pending) {
 	}
 	e.via, e.sent = r.hop, n.now
 	r.sentTo, r.sentAt = r.hop, n.now
-	f := &proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour}
+	f := &proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour, Version: r.set.Version}
 	if e.epoch != nil {
 		f.Epoch, f.Seq, f.Released = e.epoch.id, e.seq, e.epoch.release
 		if age := n.now - e.at; age > time.Second {

@@ -76,25 +76,42 @@ func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 		n.malformed("registerHere")
 		return
 	case unknown:
-		n.answerRegister(l, owner, r.GetSeq(), from, false, true)
+		if !r.GetMore() { // else the last part is answered
+			n.answerRegister(l, owner, r.GetSeq(), from, false, true)
+		}
+		return
+	case partly:
+		if missed(r) {
+			n.matchMissed(l.place, owner, added)
+		}
+		n.pass(l, r) // the last part is coordinated
 		return
 	case known:
-		n.passRefresh(l, r)
+		if r.GetBase() == r.GetSeq() {
+			n.pass(l, r)
+		}
 		if !slices.ContainsFunc(l.registers, func(g *registering) bool { return g.owner == owner }) {
 			n.answerRegister(l, owner, r.GetSeq(), from, !n.majorityInReach(l.set), false)
 			return
 		}
 		// An earlier one is on its way: this one becomes a promise with it.
 	}
-	n.coordinate(l, r, from, len(added) > 0)
+	if l.owners[owner].full {
+		n.stats.RegistrationsFull++
+	}
+	if missed(r) {
+		n.matchMissed(l.place, owner, added)
+	}
+	n.coordinate(l, r, from, len(added) > 0 || r.GetPart() > 0)
 }
 
-// passRefresh lets the others who keep a registration know that it still stands.
-func (n *Node) passRefresh(l *location, r *pb.Registration) {
-	if r.GetBase() != r.GetSeq() {
-		return
-	}
-	f := &pb.Replicate{Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}}
+// missed reports whether a registration stood already, elsewhere: what is not settled is matched against it.
+func missed(r *pb.Registration) bool { return r.GetSeq() == r.GetStood() }
+
+// pass lets the others who keep a registration have a part of it, or know that it still stands. Nobody waits for
+// that.
+func (n *Node) pass(l *location, r *pb.Registration) {
+	f := &pb.Replicate{Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}, Sync: r.GetBase() == 0 && missed(r)}
 	for _, m := range l.set.Members {
 		if m != n.self && n.inReach(m) {
 			n.send(m, f)
@@ -146,7 +163,8 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 		}
 		g.members++
 		n.request(m, func(op uint64) any {
-			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}, Told: told}
+			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r}, Told: told,
+				Sync: missed(r)}
 		}, func(ok bool) {
 			g.members--
 			if ok {
@@ -157,14 +175,14 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 			n.tryPromise(l, g)
 		})
 	}
-	n.inform(l, r, asked, wakes, &g.concerns)
+	n.inform(l, r, asked, wakes, missed(r), &g.concerns)
 	g.concerns.wait(func() { n.tryPromise(l, g) })
 	n.tryPromise(l, g)
 }
 
 // inform tells those whom a registration concerns, beside the members: who inherits it, and who was told
-// that nobody is interested.
-func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wakes bool, g *gather) {
+// that nobody is interested. One that was missed is no new one: what is not settled is matched against it.
+func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wakes, sync bool, g *gather) {
 	all := maps.Clone(l.inheritors)
 	for _, m := range l.set.Members {
 		all[m] = true // one that the rendezvous does not reach may still serve locations below
@@ -179,7 +197,7 @@ func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wa
 		}
 		g.ask(i, func(op uint64) any {
 			return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{r},
-				Told: idsToBytes(l.set.Members)}
+				Told: idsToBytes(l.set.Members), Sync: sync}
 		})
 	}
 	if wakes {
@@ -217,6 +235,9 @@ func (n *Node) tickRegisters(l *location) {
 // answerRegister tells the owner, by way of who passed its registration on where there is no other.
 func (n *Node) answerRegister(l *location, owner NodeID, seq uint64, asker NodeID, local, resend bool) {
 	a := &pb.RegisterAck{Place: l.place.pb(), Owner: []byte(owner), Seq: seq, Set: l.set.pb(), Local: local, Resend: resend}
+	if o := l.owners[owner]; o != nil {
+		a.Full = o.full
+	}
 	if owner == n.self {
 		n.registerAnswered(l.place, a)
 		return

@@ -3,6 +3,7 @@ package core
 import (
 	"time"
 
+	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
@@ -103,25 +104,27 @@ func (n *Node) sendRegister(r *route) {
 	if o == nil || o.flying || o.seq == o.sent && !o.whole || r.hop == "" {
 		return
 	}
-	reg := &pb.Registration{Owner: []byte(n.self), Seq: o.seq}
-	if o.whole {
-		for _, f := range sortedKeys(o.interests) {
-			reg.Interests = append(reg.Interests, o.interests[f].pb(f))
-		}
-	} else {
-		reg.Base = o.base
+	change := &pb.Registration{Owner: []byte(n.self), Seq: o.seq, Base: o.base}
+	if !o.whole {
 		for _, f := range sortedKeys(o.changed) {
 			i := o.interests[f]
 			if i == nil {
 				i = &Interest{}
 			}
-			reg.Interests = append(reg.Interests, i.pb(f))
+			change.Interests = append(change.Interests, i.pb(f))
 		}
+		o.whole = registrationSize(change) > proto.SoftFrame
+	}
+	parts := []*pb.Registration{change}
+	if o.whole {
+		parts = wholeRegistration(n.self, o.seq, o.base, o.interests)
 	}
 	o.sent = o.seq
 	o.flying, o.asked = true, n.now
 	clear(o.changed)
-	n.sendRegistration(r, reg)
+	for _, p := range parts {
+		n.sendRegistration(r, p)
+	}
 }
 
 func (n *Node) sendRegistration(r *route, reg *pb.Registration) {
@@ -182,7 +185,7 @@ func (n *Node) registerAnswered(place Place, f *pb.RegisterAck) {
 		n.sendRegister(r)
 		return
 	}
-	o.whole, o.base, o.refreshed, o.local = false, f.GetSeq(), n.now, f.GetLocal()
+	o.whole, o.base, o.refreshed, o.local = false, f.GetSeq(), n.now, f.GetLocal() || f.GetFull()
 	waiters := o.waiters
 	o.waiters = nil
 	for _, w := range waiters {
@@ -191,7 +194,7 @@ func (n *Node) registerAnswered(place Place, f *pb.RegisterAck) {
 			continue
 		}
 		n.stats.Promised.observe(n.now - w.at)
-		local := f.GetLocal()
+		local := o.local
 		n.call(func() { w.done(local) })
 	}
 	n.sendRegister(r)

@@ -50,7 +50,7 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 			n.ackWith(place, r, p.id, f.GetOp())
 			return
 		}
-		n.inform(l, r, asked, len(added) > 0, concerned)
+		n.inform(l, r, asked, len(added) > 0 || r.GetPart() > 0, false, concerned)
 	}
 	for _, c := range f.GetChildren() {
 		if child, ok := placeOf(c); ok {
@@ -119,14 +119,14 @@ func (n *Node) memberOf(place Place, s *pb.Set) *location {
 func (n *Node) applySync(l *location, r *pb.Registration) {
 	v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
 	n.ackLacking(l.place, &l.table)
-	if v != applied {
+	if v != applied && v != partly {
 		return
 	}
 	asked := map[NodeID]bool{n.self: true} // members compare what they have among themselves
 	for _, m := range l.set.Members {
 		asked[m] = true
 	}
-	n.inform(l, r, asked, len(added) > 0, &gather{n: n})
+	n.inform(l, r, asked, len(added) > 0, true, &gather{n: n})
 	if len(added) > 0 {
 		n.matchMissed(l.place, NodeID(r.GetOwner()), added)
 	}
@@ -165,12 +165,10 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 		}
 		return
 	}
-	if m := l.missing(f.GetHave()); len(m) > 0 {
-		for chunk := range slices.Chunk(m, 100) {
-			n.request(p.id, func(op uint64) any {
-				return &pb.Replicate{Op: op, Place: f.GetPlace(), Set: l.set.pb(), Registrations: chunk, Sync: true}
-			}, func(bool) {})
-		}
+	for _, m := range l.missing(f.GetHave()) {
+		n.request(p.id, func(op uint64) any {
+			return &pb.Replicate{Op: op, Place: f.GetPlace(), Set: l.set.pb(), Registrations: m, Sync: true}
+		}, func(bool) {})
 	}
 	if f.GetRetained() != n.retainedSum(l) {
 		n.sendRetained(l, p.id)

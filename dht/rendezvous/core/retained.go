@@ -127,22 +127,27 @@ func (n *Node) retainedSum(l *location) uint64 {
 
 // sendRetained sends everything retained at a location to another member, which keeps what is newer.
 func (n *Node) sendRetained(l *location, to NodeID) {
-	var batch []*pb.RetainedMessage
-	size := 0
-	flush := func() {
-		f := &pb.Retain{Place: l.place.pb(), Retained: batch, Set: l.set.pb()}
-		batch, size = nil, 0
-		n.request(to, func(op uint64) any { f.Op = op; return f }, func(bool) {})
+	if l.feeding[to] {
+		return // it is being sent already
 	}
-	n.eachRetained(l, func(k *Kept) {
-		batch = append(batch, n.keptToPB(k))
-		if size += 64 + k.Message.Size(); size > n.cfg.Limits.RetainedReply {
-			flush()
+	l.feeding[to] = true
+	var topics []string
+	n.eachRetained(l, func(k *Kept) { topics = append(topics, k.Message.Topic) })
+	p := &pump{n: n, to: to, done: func(bool) { delete(l.feeding, to) }}
+	p.next = func() (func(op uint64) any, func(bool)) {
+		f := &pb.Retain{Place: l.place.pb(), Set: l.set.pb()}
+		for size := 0; len(topics) > 0 && size < proto.SoftFrame; topics = topics[1:] {
+			if k := n.cfg.Retained.Get(l.at, topics[0]); k != nil {
+				f.Retained = append(f.Retained, n.keptToPB(k))
+				size += 64 + k.Message.Size()
+			}
 		}
-	})
-	if len(batch) > 0 {
-		flush()
+		if len(f.GetRetained()) == 0 {
+			return nil, nil
+		}
+		return func(op uint64) any { f.Op = op; return f }, func(bool) {}
 	}
+	p.run()
 }
 
 // Listing: the place above a location keeps a list of those below that hold retained messages, so that a

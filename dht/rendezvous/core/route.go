@@ -19,8 +19,9 @@ type route struct {
 	epoch     *sending
 	old       []*sending     // epochs that are not all kept by others yet
 	out       fifo[*pending] // messages that nobody else is known to have, in order; some are over
-	held      []*pending     // messages that wait for the change of hop
+	held      []func()       // what came while the hop changes, in order
 	switching bool           // what was sent to the old hop is being waited for
+	leaving   NodeID         // switching: the old hop
 	detours   int            // messages on their way that this node's own subscribers get from the rendezvous
 	quiet     bool           // the hop has said that nobody is interested
 
@@ -28,7 +29,7 @@ type route struct {
 	used   time.Duration
 	looked time.Duration // when its place was last looked up
 	active bool          // it is looked after at every tick
-	sentTo NodeID        // where the last message went, and when
+	sentTo NodeID        // where the last message went, this node's or another's, and when
 	sentAt time.Duration
 }
 
@@ -91,7 +92,7 @@ func (n *Node) learnRoute(place Place, set Set) {
 }
 
 // reroute looks for the rendezvous again, and changes over to it in an order-preserving way: what was sent
-// to the old one goes first, as long as it lives.
+// to the old one goes first, as long as it lives, and what comes meanwhile waits, unless the old one sends it back.
 func (n *Node) reroute(r *route) {
 	l := n.locations[r.at]
 	switch {
@@ -101,17 +102,18 @@ func (n *Node) reroute(r *route) {
 		r.set = Set{0, n.candidates(r.at)}
 	}
 	hop := n.nextHop(r)
-	if hop == r.hop && !r.switching {
+	overtakes := r.sentTo != "" && r.sentTo != hop && n.now-r.sentAt < useFor && n.inReach(r.sentTo)
+	if hop == r.hop && !r.switching && !overtakes {
 		return
 	}
-	old := r.hop
-	r.quiet = false
+	r.quiet = r.quiet && hop == r.hop
 	switch {
-	case r.switching && n.inReach(old) && old != "":
+	case r.switching && n.inReach(r.leaving):
 		return // the answer to Sync decides
-	case old != "" && old != n.self && n.inReach(old) && n.unanswered(r, old):
-		r.switching = true
-		n.request(old, func(op uint64) any {
+	case overtakes:
+		r.switching, r.leaving = true, r.sentTo
+		n.use(r)
+		n.request(r.leaving, func(op uint64) any {
 			return &pb.Sync{Op: op, Place: r.place.pb()}
 		}, func(bool) { n.switched(r) })
 	default:
@@ -119,14 +121,15 @@ func (n *Node) reroute(r *route) {
 	}
 }
 
-// unanswered reports whether something may be on its way to a node that must not be overtaken.
-func (n *Node) unanswered(r *route, to NodeID) bool {
-	return r.sentTo == to && n.now-r.sentAt < useFor
+// behind has something done when the hop has changed, in its turn.
+func (n *Node) behind(r *route, do func()) {
+	r.held = append(r.held, do)
+	n.waiting++
 }
 
 // switched sends what waits to whoever is the rendezvous now.
 func (n *Node) switched(r *route) {
-	r.switching = false
+	r.switching, r.leaving, r.sentTo = false, "", ""
 	old := r.hop
 	r.hop = n.nextHop(r)
 	if r.hop != old || !n.inReach(old) {
@@ -140,8 +143,9 @@ func (n *Node) switched(r *route) {
 	n.resend(r)
 	held := r.held
 	r.held = nil
-	for _, e := range held {
-		n.dispatch(e)
+	n.waiting -= len(held)
+	for _, do := range held {
+		do()
 	}
 }
 

@@ -17,7 +17,9 @@ type arrival struct {
 	from      NodeID // who sent it here
 	publisher NodeID // the publisher's node, where this node may know it
 	released  uint64
+	version   uint64 // of the set that its publisher's node knows
 	age       time.Duration
+	since     time.Duration // when it began to wait here; 0: it did not
 	hops      int
 	served    bool
 	echo      bool
@@ -31,22 +33,50 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		return
 	}
 	a := &arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
-		age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo}
+		version: f.Version, age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo}
 	if f.Hops > 0 {
 		a.publisher = NodeID(f.Origin)
 	}
 	if l := n.locations[f.Location]; l != nil && l.place.Prefix == prefix && l.place.Depth == depth {
 		l.touched = n.now
 		n.watch(l)
+		if l.phase >= standby {
+			n.tellSet(p, a, l.place, l.set)
+		}
+		if l.route.switching && p.id != l.route.leaving {
+			n.hold(l.route, a)
+			return
+		}
 		n.arrive(l, a)
 		return
 	}
 	place := Place{prefix, depth}
-	if at := place.Location(); at == f.Location {
-		n.arriveAnywhere(place, at, a)
+	at := place.Location()
+	if at != f.Location {
+		n.malformed("Publish")
 		return
 	}
-	n.malformed("Publish")
+	if r := n.routes[place]; r != nil && r.switching && p.id != r.leaving {
+		n.hold(r, a)
+		return
+	}
+	n.arriveAnywhere(place, at, a)
+}
+
+// tellSet tells a publisher's node of the set that it publishes to, where it knows none or an older one: when it
+// loses the rendezvous it goes to the next member.
+func (n *Node) tellSet(p *peer, a *arrival, place Place, set Set) {
+	if a.hops == 0 && a.version < set.Version && n.now-p.toldSet > time.Second/2 {
+		p.toldSet = n.now
+		n.send(p.id, &pb.SetNews{Place: place.pb(), Set: set.pb()})
+	}
+}
+
+// hold keeps a message back until this node's hop has changed.
+func (n *Node) hold(r *route, a *arrival) {
+	if n.mayWait(len(r.held), a) {
+		n.behind(r, func() { n.arriveAnywhere(r.place, r.at, a) })
+	}
 }
 
 // arriveAnywhere takes a message to its location, here or elsewhere.
@@ -81,19 +111,26 @@ func (n *Node) arrive(l *location, a *arrival) {
 }
 
 func (n *Node) wait(l *location, a *arrival) {
-	if l.waiting.len() >= n.cfg.Limits.Waiting && a.id.Epoch == 0 {
+	if n.mayWait(l.waiting.len(), a) {
+		l.waiting.push(a)
+		n.waiting++
+	}
+}
+
+// mayWait readies a message for waiting here, unless too many do. What its publisher's node keeps is sent again.
+func (n *Node) mayWait(already int, a *arrival) bool {
+	limit := n.cfg.Limits.Waiting
+	if already >= limit && a.id.Epoch == 0 || already >= 2*limit && a.own == nil {
 		n.stats.DroppedWaiting++
-		return
+		return false
 	}
-	if l.waiting.len() >= 2*n.cfg.Limits.Waiting && a.own == nil {
-		n.stats.DroppedWaiting++ // its publisher's node keeps it, and sends it again
-		return
+	if a.since == 0 {
+		a.since = n.now
+		if a.own == nil {
+			a.m = a.m.Clone() // it outlives the buffer that it came in
+		}
 	}
-	if a.own == nil {
-		a.m = a.m.Clone()
-	}
-	l.waiting.push(a)
-	n.waiting++
+	return true
 }
 
 // passOn sends a message to whoever can deal with it.
@@ -116,11 +153,15 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 		return // its publisher's node keeps it, and sends it again
 	}
 	n.stats.Forwarded++
-	f := &proto.Publish{Message: a.m, Location: place.Location(), Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
-		Released: a.released, Served: a.served, Echo: a.echo, Hops: a.hops + 1, Age: a.age}
+	r := n.route(place)
+	f := &proto.Publish{Message: a.m, Location: r.at, Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
+		Released: a.released, Version: a.version, Served: a.served, Echo: a.echo, Hops: a.hops + 1, Age: a.age}
+	if a.since != 0 {
+		f.Age += n.now - a.since
+	}
 	switch {
 	case !a.served:
-	case n.route(place).set.has(to): // only members of the set may know
+	case r.set.has(to): // only members of the set may know
 		f.Origin = string(a.publisher)
 	case a.id.Epoch == 0: // the publisher's own subscribers would get it again
 		n.stats.DroppedQoS0++
@@ -132,12 +173,10 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 		}
 		n.relayed[a.id.Epoch] = a.from
 	}
-	if p := n.peers[a.from]; p != nil && a.hops == 0 && n.now-p.toldSet > time.Second/2 {
-		if set := n.route(place).set; set.Version > 0 {
-			p.toldSet = n.now
-			n.send(a.from, &pb.SetNews{Place: place.pb(), Set: set.pb()})
-		}
+	if p := n.peers[a.from]; p != nil {
+		n.tellSet(p, a, place, r.set)
 	}
+	r.sentTo, r.sentAt = to, n.now
 	n.need(to)
 	n.send(to, f)
 }
@@ -314,7 +353,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		except = a.publisher
 	}
 	dests := n.match(l, above, a.m, a.id, except)
-	sure := above.sure && n.whole(l.set)
+	sure := above.sure && n.whole(l.set) && n.now >= n.merging
 	if !keep {
 		n.serveUnkept(l, a, above, dests, sure)
 		return
@@ -432,10 +471,18 @@ func (n *Node) receiveSync(p *peer, f *pb.Sync) {
 		n.ack(p.id, f.GetOp()) // about deliveries: they are with the broker
 		return
 	}
-	to := n.route(place).hop
-	if l := n.locations[place.Location()]; l != nil {
+	r := n.route(place)
+	if r.switching && p.id != r.leaving {
+		n.behind(r, func() { n.receiveSync(p, f) })
+		return
+	}
+	to := r.hop
+	if l := n.locations[r.at]; l != nil {
 		switch l.phase {
-		case founding, awaiting, serving:
+		case founding, awaiting: // where what waits here belongs is not decided
+			l.markers = append(l.markers, func() { n.receiveSync(p, f) })
+			return
+		case serving:
 			to = n.self
 		case filling:
 			to = l.filler

@@ -43,6 +43,7 @@ type sim struct {
 	loss     bool          // QoS 0 may be lost: nodes come and go
 	merged   bool          // there is one swarm
 	disorder bool          // links break, so that order is not promised
+	uneven   bool          // some links are much slower than others
 
 	published []*published
 	stands    []*standing
@@ -237,7 +238,11 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 	}
 	b := proto.AppendFrame(nil, frame, epochStart.Add(s.now))
 	link := [2]int{v.i, i}
-	at := max(s.links[link]+1, s.now+s.delay())
+	delay := s.delay()
+	if s.uneven {
+		delay *= time.Duration(1 + 7*v.i*i%31)
+	}
+	at := max(s.links[link]+1, s.now+delay)
 	s.links[link] = at
 	s.after(at-s.now, func() {
 		if !w.up[v.i] || !w.alive {

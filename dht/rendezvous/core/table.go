@@ -3,6 +3,7 @@ package core
 import (
 	"time"
 
+	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
@@ -48,6 +49,15 @@ type registration struct {
 	seq       uint64
 	interests map[string]*Interest
 	refreshed time.Duration
+	coming    *coming // the parts of the next that have come
+	full      bool    // some interests are beyond the limit, and do not stand
+}
+
+// coming is a registration that comes in parts, as far as it has come.
+type coming struct {
+	seq       uint64
+	part      uint32
+	mentioned map[string]bool
 }
 
 func (r *registration) groups() bool {
@@ -68,12 +78,58 @@ func (r *registration) hold() time.Duration {
 	return min(h, MaxHold)
 }
 
-func (r *registration) pb() *pb.Registration {
-	p := &pb.Registration{Owner: []byte(r.owner), Seq: r.seq}
-	for _, f := range sortedKeys(r.interests) {
-		p.Interests = append(p.Interests, r.interests[f].pb(f))
+func (r *registration) pb() []*pb.Registration {
+	return wholeRegistration(r.owner, r.seq, r.seq, r.interests)
+}
+
+// wholeRegistration is everything that a node wants at a location, in parts that fit a frame.
+func wholeRegistration(owner NodeID, seq, stood uint64, interests map[string]*Interest) []*pb.Registration {
+	p := &pb.Registration{Owner: []byte(owner), Seq: seq, Stood: stood}
+	parts := []*pb.Registration{p}
+	size := 0
+	for _, f := range sortedKeys(interests) {
+		if size > proto.SoftFrame {
+			p.More = true
+			p, size = &pb.Registration{Owner: []byte(owner), Seq: seq, Stood: stood, Part: p.GetPart() + 1}, 0
+			parts = append(parts, p)
+		}
+		i := interests[f].pb(f)
+		p.Interests = append(p.Interests, i)
+		size += interestSize(i)
 	}
-	return p
+	return parts
+}
+
+// interestSize is about how many bytes an interest has on the wire.
+func interestSize(i *pb.Interest) int {
+	size := 16 + len(i.GetFilter())
+	for _, g := range i.GetGroups() {
+		size += 16 + len(g.GetName())
+	}
+	return size
+}
+
+func registrationSize(r *pb.Registration) int {
+	size := 64
+	for _, i := range r.GetInterests() {
+		size += interestSize(i)
+	}
+	return size
+}
+
+// batches puts registrations together as they fit into frames, in their order.
+func batches(all []*pb.Registration) [][]*pb.Registration {
+	var b [][]*pb.Registration
+	size := proto.SoftFrame
+	for _, r := range all {
+		if by := registrationSize(r); size+by > proto.SoftFrame {
+			b, size = append(b, nil), by
+		} else {
+			size += by
+		}
+		b[len(b)-1] = append(b[len(b)-1], r)
+	}
+	return b
 }
 
 // table is the registrations that stand at a place, of one's own or inherited.
@@ -89,6 +145,7 @@ type verdict int
 
 const (
 	applied verdict = iota // the table changed
+	partly                 // it did, and the rest of the registration is still to come
 	known                  // it was there already, or something newer
 	unknown                // it is a change of something that is not here
 	refused                // it is no registration for this place, or too large
@@ -108,6 +165,9 @@ func (t *table) apply(r *pb.Registration, limit int, now time.Duration) (verdict
 	if r.GetBase() != 0 && (have == nil || have.seq != r.GetBase()) {
 		return unknown, nil
 	}
+	if p := r.GetPart(); p > 0 && (have == nil || have.coming == nil || have.coming.seq != r.GetSeq() || have.coming.part+1 != p) {
+		return unknown, nil
+	}
 	for _, i := range r.GetInterests() {
 		if topic.ValidFilter(i.GetFilter(), topic.Limits{}) != nil {
 			return refused, nil
@@ -117,8 +177,13 @@ func (t *table) apply(r *pb.Registration, limit int, now time.Duration) (verdict
 		have = &registration{owner: owner, interests: map[string]*Interest{}}
 		t.owners[owner] = have
 	}
-	have.seq, have.refreshed = r.GetSeq(), now
+	have.refreshed = now
 	mentioned := map[string]bool{}
+	if r.GetPart() > 0 {
+		mentioned = have.coming.mentioned
+	} else if r.GetBase() == 0 {
+		have.full = false
+	}
 	var added []string
 	for _, i := range r.GetInterests() {
 		filter, interest := i.GetFilter(), interestOf(i)
@@ -131,8 +196,15 @@ func (t *table) apply(r *pb.Registration, limit int, now time.Duration) (verdict
 			have.interests[filter] = interest
 			t.tree.Set(filter, owner, interest)
 			added = append(added, filter)
+		default:
+			have.full = true
 		}
 	}
+	if r.GetMore() {
+		have.coming = &coming{r.GetSeq(), r.GetPart(), mentioned}
+		return partly, added
+	}
+	have.seq, have.coming = r.GetSeq(), nil
 	if r.GetBase() == 0 {
 		for _, f := range sortedKeys(have.interests) {
 			if !mentioned[f] {
@@ -165,8 +237,8 @@ func (t *table) have() []*pb.Seq {
 	return s
 }
 
-// missing returns the registrations that somebody who has these lacks.
-func (t *table) missing(have []*pb.Seq) []*pb.Registration {
+// missing returns the registrations that somebody who has these lacks, as they fit into frames.
+func (t *table) missing(have []*pb.Seq) [][]*pb.Registration {
 	theirs := map[NodeID]uint64{}
 	for _, h := range have {
 		theirs[NodeID(h.GetOwner())] = h.GetSeq()
@@ -174,8 +246,8 @@ func (t *table) missing(have []*pb.Seq) []*pb.Registration {
 	var m []*pb.Registration
 	for _, o := range sortedKeys(t.owners) {
 		if r := t.owners[o]; r.seq > theirs[o] {
-			m = append(m, r.pb())
+			m = append(m, r.pb()...)
 		}
 	}
-	return m
+	return batches(m)
 }

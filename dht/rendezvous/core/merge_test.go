@@ -1,0 +1,58 @@
+package core_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestBridge has two swarms meet at a node that knows both, and then publishes to places that nobody has used: what
+// was subscribed on either side hears of them, whoever serves them and inherits what was registered above.
+func TestBridge(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 2*time.Millisecond)
+		s.merged, s.loss, s.uneven, s.disorder = false, true, true, true
+		for swarm, size := range []int{1 + s.rng.IntN(3), 1 + s.rng.IntN(3)} {
+			first := len(s.nodes)
+			for i := range size {
+				v := s.add()
+				v.swarm = swarm
+				if i > 0 {
+					s.connect(v, s.nodes[first])
+				}
+			}
+		}
+		n := len(s.nodes)
+		s.run(8 * time.Second)
+		for _, v := range s.nodes {
+			v.subscribe("+/root", 2)
+			v.subscribe("talk/#", 1)
+		}
+		for _, v := range s.nodes {
+			s.run(time.Second)
+			for i := range 5 {
+				v.publish(fmt.Sprintf("before-%d/root", i), 1, false, "v")
+			}
+		}
+		s.run(time.Duration(s.rng.Int64N(int64(8 * time.Second))))
+		bridge := s.add()
+		bridge.swarm = 2 // until they have met
+		s.connect(bridge, s.nodes[0])
+		s.after(time.Duration(s.rng.Int64N(int64(300*time.Millisecond))), func() { s.connect(bridge, s.nodes[n-1]) })
+		for i := range 10 { // some topics are used while they meet
+			s.pick().publish(fmt.Sprintf("meanwhile-%d/root", i%3), 1, false, "v")
+			s.run(time.Duration(s.rng.Int64N(int64(300 * time.Millisecond))))
+		}
+		s.run(12 * time.Second)
+		s.merged = true
+		for i := range 30 {
+			s.pick().publish(fmt.Sprintf("after-%d/root", i), byte(1+i%2), false, "v")
+			s.pick().publish(fmt.Sprintf("meanwhile-%d/root", i%3), byte(1+i%2), false, "v")
+			s.run(time.Duration(s.rng.Int64N(int64(20 * time.Millisecond))))
+		}
+		s.run(80 * time.Second) // who missed a set is told within a minute
+		s.check()
+		s.checkSets()
+		s.report(seed)
+	})
+}
