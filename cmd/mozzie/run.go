@@ -95,7 +95,7 @@ func stop(n runningNode, log *slog.Logger) error {
 		log.Info("stopped")
 		return nil
 	case <-time.After(stopTimeout + 300*time.Millisecond):
-		return fmt.Errorf("the node did not stop within %v", stopTimeout)
+		return fmt.Errorf("the node did not stop within %v and was cut off", stopTimeout)
 	}
 }
 
