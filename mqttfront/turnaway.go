@@ -23,11 +23,12 @@ const (
 func (b *Broker) turnAway(nc net.Conn, r *Refusal) {
 	defer b.turnedAway(nc)
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(turnAwayTime))
+	nc.SetReadDeadline(time.Now().Add(turnAwayTime))
 	version, ok := connectVersion(nc)
 	if !ok {
 		return
 	}
+	nc.SetWriteDeadline(time.Now().Add(turnAwayTime))
 	if _, err := nc.Write(encodeRefusal(version, r)); err != nil {
 		return
 	}
@@ -41,7 +42,7 @@ func (b *Broker) turnAway(nc net.Conn, r *Refusal) {
 	if half, ok := nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 		return
 	}
-	nc.SetDeadline(time.Now().Add(turnAwayTime))
+	nc.SetReadDeadline(time.Now().Add(turnAwayTime))
 	var sink [512]byte
 	for range maxConnect / len(sink) {
 		if _, err := nc.Read(sink[:]); err != nil {
