@@ -121,11 +121,8 @@ func TestNames(t *testing.T) {
 			tests[m[1]] = true
 		}
 	})
-	for _, m := range regexp.MustCompile(`\{"(\w+)", "|name: "(\w+)"`).FindAllStringSubmatch(read(t, "node", "metrics.go"), -1) {
-		metrics["mozzie_"+m[1]+m[2]] = true
-	}
-	for _, m := range regexp.MustCompile(`sample\{"(\w+)"`).FindAllStringSubmatch(read(t, "node", "metrics.go"), -1) {
-		metrics["mozzie_"+m[1]] = true
+	for _, name := range metricsOf(t) {
+		metrics[name] = true
 	}
 	for path, text := range pages(t) {
 		for _, m := range regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(text, -1) {
@@ -137,6 +134,31 @@ func TestNames(t *testing.T) {
 			if !metrics[m[1]] {
 				t.Errorf("%s names the metric %s, which node/metrics.go does not have", path, m[1])
 			}
+		}
+	}
+}
+
+// metricsOf returns the names of the metrics in node/metrics.go.
+func metricsOf(t *testing.T) (all []string) {
+	for _, m := range regexp.MustCompile(`\{"([a-z]\w+)", "`).FindAllStringSubmatch(read(t, "node", "metrics.go"), -1) {
+		all = append(all, "mozzie_"+m[1])
+	}
+	return all
+}
+
+// TestMetricsPage checks that docs/metrics.md has every metric, with every cause that its counts are split by.
+func TestMetricsPage(t *testing.T) {
+	page := read(t, "docs", "metrics.md")
+	names := metricsOf(t)
+	if len(names) < 40 {
+		t.Fatalf("only %d metrics found: is the test still right?", len(names))
+	}
+	for _, m := range regexp.MustCompile(`"(\w+)":\s+\w+\.\w+`).FindAllStringSubmatch(read(t, "node", "metrics.go"), -1) {
+		names = append(names, m[1])
+	}
+	for _, name := range names {
+		if !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("docs/metrics.md does not have %s", name)
 		}
 	}
 }

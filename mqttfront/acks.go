@@ -200,6 +200,7 @@ func (c *conn) waitForRoom(u *burst) {
 	}
 	c.mu.Unlock()
 	u.pause()
+	c.b.stats.Held.Add(1)
 	c.held.Store(true)
 	defer c.held.Store(false)
 	for {
@@ -232,6 +233,7 @@ func (c *conn) appendAckLocked(kind byte, packetID uint16, reason Reason, text s
 		text = "" // [MQTT-3.1.2-29]
 	}
 	if c.pendingLocked() > 4*c.b.cfg.MaxPendingBytes {
+		c.b.stats.Unread.Add(1)
 		c.abandonLocked() // it publishes and reads nothing
 		return
 	}

@@ -3,10 +3,11 @@ package mqttfront
 import (
 	"context"
 	"log/slog"
+	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
@@ -23,9 +24,14 @@ type Broker struct {
 	subs      topic.Tree[*session, *subscription] // outside of shared groups
 	shares    topic.Tree[string, *group]          // by filter and name
 	shareMu   sync.Mutex                          // held by those that change shares; before group.mu
-	local     topic.Names[*proto.Message]         // retained below $local and $SYS
+	local     localRetained
 	slots     *slots
 	interests interests
+
+	// What is said at limits.
+	manyConns, manyOfHost, manySessions, localFull *Refusal
+
+	storeSaid atomic.Int64 // when the log last had an error of the store, Unix nanoseconds
 
 	registry
 
@@ -42,6 +48,7 @@ type registry struct {
 	reg       sync.Mutex
 	sessions  map[string]*session
 	conns     map[*conn]struct{}
+	turned    map[net.Conn]struct{} // over a limit, and being told so
 	byHost    map[string]int
 	listeners map[*listener]struct{}
 	draining  bool
@@ -61,13 +68,19 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 	}
 	b := &Broker{
 		cfg: cfg, swarm: swarm, auth: auth, store: store, log: log, stats: new(Stats), start: time.Now(),
+		manyConns:    refuse(ReasonQuotaExceeded, "this node takes at most %d connections: connect to another one", cfg.MaxConnections),
+		manyOfHost:   refuse(ReasonQuotaExceeded, "this node takes at most %d connections from one address", cfg.MaxConnectionsPerAddress),
+		manySessions: refuse(ReasonQuotaExceeded, "this node keeps at most %d sessions: connect to another one", cfg.MaxSessions),
+		localFull: refuse(ReasonQuotaExceeded, "at most %d messages and %d bytes are retained below $local: nobody got this one",
+			cfg.MaxRetainedMessages, cfg.MaxRetainedBytes),
 		slots: new(slots), interests: interests{byFilter: make(map[string]*demand)},
 		registry: registry{
 			sessions: make(map[string]*session), conns: make(map[*conn]struct{}), byHost: make(map[string]int),
-			listeners: make(map[*listener]struct{}), idle: make(chan struct{}),
+			turned: make(map[net.Conn]struct{}), listeners: make(map[*listener]struct{}), idle: make(chan struct{}),
 		},
 		stopped: make(chan struct{}),
 	}
+	b.local.stats, b.local.most, b.local.bytes = b.stats, cfg.MaxRetainedMessages, cfg.MaxRetainedBytes
 	if err := b.restore(); err != nil {
 		return nil, err
 	}
@@ -78,16 +91,20 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 // Stats returns the counters, which go on counting.
 func (b *Broker) Stats() *Stats { return b.stats }
 
-// admit lets a connection in, or not.
-func (b *Broker) admit(c *conn) error {
+// admit lets a connection in, or says why not.
+func (b *Broker) admit(c *conn) *Refusal {
 	b.reg.Lock()
 	defer b.reg.Unlock()
 	if b.draining {
 		return errDraining
 	}
-	if limit := b.cfg.MaxConnectionsPerAddress; len(b.conns) >= b.cfg.MaxConnections || limit > 0 && b.byHost[c.host] >= limit {
+	if len(b.conns) >= b.cfg.MaxConnections {
 		b.stats.RefusedConns.Add(1)
-		return errTooMany
+		return b.manyConns
+	}
+	if limit := b.cfg.MaxConnectionsPerAddress; limit > 0 && b.byHost[c.host] >= limit {
+		b.stats.RefusedConns.Add(1)
+		return b.manyOfHost
 	}
 	b.conns[c] = struct{}{}
 	b.byHost[c.host]++
@@ -95,10 +112,24 @@ func (b *Broker) admit(c *conn) error {
 	return nil
 }
 
-var (
-	errDraining = &Refusal{reasonShuttingDown, "connect to another node, or again when this one is back"}
-	errTooMany  = &Refusal{ReasonQuotaExceeded, "too many connections"}
-)
+var errDraining = &Refusal{reasonShuttingDown, "connect to another node, or again when this one is back"}
+
+// mayTell reports whether a connection that is not let in is to be told why; turnAway does that.
+func (b *Broker) mayTell(nc net.Conn, r *Refusal) bool {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	if r == errDraining || b.draining || len(b.turned) >= maxTurnedAway {
+		return false
+	}
+	b.turned[nc] = struct{}{}
+	return true
+}
+
+func (b *Broker) turnedAway(nc net.Conn) {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	delete(b.turned, nc)
+}
 
 // dismiss forgets a connection.
 func (b *Broker) dismiss(c *conn) {
@@ -171,6 +202,22 @@ func (b *Broker) Drain(ctx context.Context) error {
 	}
 }
 
+// Queued returns how many QoS 1 and 2 messages wait in sessions that outlive their connections, or are not
+// acknowledged by their clients, and the number of those sessions.
+func (b *Broker) Queued() (messages, sessions int) {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	for _, s := range b.sessions {
+		s.mu.Lock()
+		if n := s.waiting - s.zeros; n > 0 && s.expiry > 0 && !s.ended {
+			messages += n
+			sessions++
+		}
+		s.mu.Unlock()
+	}
+	return messages, sessions
+}
+
 // hurryWill sends a will that waits for its delay.
 func (s *session) hurryWill() {
 	s.mu.Lock()
@@ -207,6 +254,9 @@ func (b *Broker) Close() error {
 	b.once.Do(func() {
 		b.reg.Lock()
 		b.draining = true
+		for nc := range b.turned {
+			nc.Close()
+		}
 		var ls []*listener
 		for l := range b.listeners {
 			ls = append(ls, l)
@@ -317,10 +367,17 @@ func (s *session) restoreQueue() {
 	}
 }
 
-// storeDone counts what the store could not keep.
+// storeSayEvery is how often the log may have an error of the store.
+const storeSayEvery = time.Minute
+
+// storeDone counts what the store could not keep, and says so.
 func (b *Broker) storeDone(err error) {
-	if err != nil {
-		b.stats.StoreErrors.Add(1)
-		b.log.Warn("storing sessions", "error", err)
+	if err == nil {
+		return
+	}
+	n := b.stats.StoreErrors.Add(1)
+	now, said := time.Now().UnixNano(), b.storeSaid.Load()
+	if (said == 0 || now-said >= int64(storeSayEvery)) && b.storeSaid.CompareAndSwap(said, now) {
+		b.log.Error("sessions cannot be stored: clients' messages that would have to be are refused", "error", err, "errors_so_far", n)
 	}
 }

@@ -63,8 +63,12 @@ func (b *Broker) runConn(nc net.Conn, l *listener) {
 	c := &conn{b: b, nc: nc, listener: l, maxPacket: maxPacketLimit}
 	c.host = hostOf(nc.RemoteAddr())
 	c.in.init(nc)
-	if err := b.admit(c); err != nil {
-		nc.Close()
+	if r := b.admit(c); r != nil {
+		if b.mayTell(nc, r) {
+			b.turnAway(nc, r)
+		} else {
+			nc.Close()
+		}
 		return
 	}
 	defer b.dismiss(c)
@@ -212,12 +216,7 @@ func (c *conn) onDisconnect(body []byte) error {
 func (c *conn) end(err error) {
 	var r *Refusal
 	if errors.As(err, &r) {
-		switch r.Code {
-		case reasonMalformed:
-			c.b.stats.Malformed.Add(1)
-		case reasonProtocolError:
-			c.b.stats.ProtocolErrors.Add(1)
-		}
+		c.count(r)
 		what := "closing a connection"
 		if c.sess == nil {
 			what = "refusing a client"
@@ -244,6 +243,29 @@ func (c *conn) end(err error) {
 	}
 	c.nc.Close()
 	c.in.release()
+}
+
+// count counts why a client is refused or disconnected. What is not here is counted where it is noticed.
+func (c *conn) count(r *Refusal) {
+	st := c.b.stats
+	switch {
+	case r.Code == reasonMalformed:
+		st.Malformed.Add(1)
+	case r.Code == reasonProtocolError:
+		st.ProtocolErrors.Add(1)
+	case r.Code == reasonPacketTooLarge:
+		st.TooLarge.Add(1)
+	case r == c.b.manySessions:
+		st.RefusedSessions.Add(1)
+	case c.sess == nil:
+		st.RefusedLogins.Add(1)
+	case r.Code == reasonReceiveMaximum:
+		st.ReceiveMaximum.Add(1)
+	case r.Code == reasonTopicAlias:
+		st.TopicAlias.Add(1)
+	case r.Code == reasonTopicInvalid:
+		st.TopicInvalid.Add(1)
+	}
 }
 
 // linger lets the client read our last packet: closing with unread input makes some systems throw it away.
@@ -341,6 +363,7 @@ func (c *conn) control(packet []byte) error {
 		return nil
 	}
 	if c.pendingLocked() > 4*c.b.cfg.MaxPendingBytes {
+		c.b.stats.Unread.Add(1)
 		return refuse(ReasonQuotaExceeded, "%d bytes wait for the client, which does not read them", c.pendingLocked())
 	}
 	c.reserveLocked(len(packet))

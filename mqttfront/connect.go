@@ -21,10 +21,14 @@ var errNoConnect = errors.New("the first packet is no CONNECT") // [MQTT-3.1.0-1
 // connect reads CONNECT and answers it.
 func (c *conn) connect() error {
 	body, rest, err := c.readConnect()
-	if err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			c.b.stats.ConnectTimeout.Add(1)
-		}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.b.stats.ConnectTimeout.Add(1)
+		return err
+	case err == errNoConnect:
+		c.b.stats.NoConnect.Add(1)
+		return err
+	case err != nil:
 		return err
 	}
 	name, version, tail, ok := protocolOf(body)
@@ -32,12 +36,8 @@ func (c *conn) connect() error {
 	case !ok, name != "MQTT" && name != "MQIsdp": // [MQTT-3.1.2-1]
 		return errMalformed
 	case name == "MQIsdp" && version != v31, name == "MQTT" && version != v311 && version != v5: // [MQTT-3.1.2-2]
-		if version > v5 {
-			version = v5
-		} else {
-			version = v311
-		}
-		return c.refuseConnect(version, refuse(reasonUnsupportedVersion, "level %d; MQTT 3.1, 3.1.1 and 5 are spoken here", body[2+len(name)]))
+		understood, _ := spoken(name, version)
+		return c.refuseConnect(understood, refuse(reasonUnsupportedVersion, "level %d; MQTT 3.1, 3.1.1 and 5 are spoken here", version))
 	}
 	if err := checkConnect(version, tail); err != nil {
 		if version == v5 {
@@ -86,19 +86,10 @@ func (c *conn) readConnect() (body, rest []byte, err error) {
 
 // refuseConnect answers CONNECT with a refusal, and returns it.
 func (c *conn) refuseConnect(version byte, r *Refusal) error {
-	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: version}
-	pk.ReasonCode = byte(r.Code)
-	pk.Properties.ReasonString = clip(r.Text)
-	if version < v5 {
-		pk.ReasonCode = v3Connack(r.Code) // [MQTT-3.2.2-4] of MQTT 3.1.1
-	}
-	var buf bytes.Buffer
-	if pk.ConnackEncode(&buf) != nil {
-		return r
-	}
+	packet := encodeRefusal(version, r)
 	c.mu.Lock()
-	c.reserveLocked(buf.Len())
-	c.out.b = append(c.out.b, buf.Bytes()...)
+	c.reserveLocked(len(packet))
+	c.out.b = append(c.out.b, packet...)
 	c.closing = true
 	c.touchLocked(nil)
 	c.mu.Unlock()

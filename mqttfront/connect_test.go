@@ -155,13 +155,6 @@ func TestConnectionLimits(t *testing.T) {
 	eventually(t, "room again", func() bool { return b.Stats().Connections.Load() == 1 })
 	connect(t, addr, connectOpts{id: "3"})
 
-	b, _, addr = start(t, func(c *mqttfront.Config) { c.MaxConnectionsPerAddress = 1 })
-	connect(t, addr, connectOpts{id: "1"})
-	newRaw(t, addr, 5).expectEnd()
-	if b.Stats().RefusedConns.Load() != 1 {
-		t.Error("not counted")
-	}
-
 	_, _, addr = start(t, func(c *mqttfront.Config) { c.MaxSessions = 1 })
 	connect(t, addr, connectOpts{id: "1"})
 	r := newRaw(t, addr, 5)

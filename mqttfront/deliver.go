@@ -73,25 +73,15 @@ func (b *Broker) deliver(u *burst, d *Delivery) {
 	m.Message, m.keep, m.tally = proto.Message{}, nil, nil
 }
 
-// serveLocal serves a message whose topic stays on this node, and keeps it if it is to be retained.
+// serveLocal serves a message whose topic stays on this node.
 func (u *burst) serveLocal(m *outMessage) {
 	b := u.b
-	if m.Retain {
-		if len(m.Payload) == 0 { // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
-			b.local.Delete(m.Topic)
-		} else if m.slot == nil || b.local.Len() < maxLocalRetained { // $SYS has no slot
-			b.local.Set(m.Topic, m.owned())
-		}
-	}
 	u.serve(m, b.targets(b.slotOfString(m.Topic)))
 	b.shares.Match(m.Topic, func(_, _ string, g *group) {
 		u.have = [2]bool{}
 		u.serveGroup(m, g)
 	})
 }
-
-// maxLocalRetained bounds the retained messages below $local and $SYS.
-const maxLocalRetained = 10000
 
 // publishWill publishes a will.
 func (b *Broker) publishWill(w *WillRecord) {
@@ -105,6 +95,7 @@ func (b *Broker) publishWill(w *WillRecord) {
 	m := &outMessage{Message: msg, keep: &msg, slot: b.slotOfString(msg.Topic)}
 	switch kindOf(msg.Topic) {
 	case kindLocal:
+		b.retainLocalOrClear(m)
 		u.serveLocal(m)
 	case kindSwarm:
 		detour := b.swarm.Detour(&msg)

@@ -26,7 +26,8 @@
 //	runAccept   one for each listener; owner Broker; ends when the listener is closed
 //	runHTTP     one for each WebSocket listener; owner Broker; ends when its server is closed
 //	runConn     one for each connection (for WebSocket it is the HTTP server's); owner Broker; ends when the
-//	            connection is closed
+//	            connection is closed. For a connection over a limit it says so (turnAway), for at most maxTurnedAway
+//	            at a time and turnAwayTime each, or closes it
 //	runWriter   one for a connection whose socket did not take all at once; owner conn; ends when the buffer
 //	            is empty or the connection is closed
 //	runFlush    helps to write to many connections at once; owner burst; ends when its share is written
@@ -39,7 +40,7 @@
 // # Locks
 //
 // In this order: Broker.deliverMu, registry.reg, interests.mu, Broker.shareMu, group.mu, retainedAsk.mu,
-// session.mu, conn.mu. The swarm and the store are never called with session.mu or conn.mu held, with one
+// session.mu, conn.mu; localRetained.mu by itself. The swarm and the store are never called with session.mu or conn.mu held, with one
 // exception: SessionLog, which is told under session.mu what happens to a queue, so that it knows the order.
 // Origin.Accepted, Receipt.Done and the done of Register may be called from anywhere, but not with a lock held
 // that Swarm.Publish, Register or Retained take.

@@ -151,10 +151,12 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
+		l.b.stats.BadUpgrades.Add(1)
 		l.b.log.Debug("refusing a WebSocket client", "remote", r.RemoteAddr, "error", err)
 		return
 	}
 	if ws.Subprotocol() == "" {
+		l.b.stats.BadUpgrades.Add(1)
 		ws.Close(websocket.StatusPolicyViolation, "the subprotocol must be mqtt")
 		return
 	}

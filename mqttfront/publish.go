@@ -40,6 +40,7 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 	}
 	switch sl.kind {
 	case kindLocal:
+		c.b.retainLocalOrClear(m)
 		u.serveLocal(m)
 	case kindSwarm:
 		detour := c.b.swarm.Detour(&m.Message)
@@ -135,6 +136,15 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 	m := c.message(u, p, sl)
 	m.packet = nil
 	keep := m.owned()
+	if sl.kind == kindLocal && !c.b.retainLocal(m) {
+		if c.version == v5 {
+			c.pushAck(w)
+			u.accepts = append(u.accepts, accepted{p.packetID, c.b.localFull})
+			m.keep = nil
+			return nil
+		}
+		c.b.local.clear(m.Topic)
+	}
 	before := u.synced
 	u.synced = kept
 	if sl.kind == kindLocal {

@@ -51,7 +51,7 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 		}
 		s.mu.Unlock()
 	} else if len(b.sessions) >= b.cfg.MaxSessions {
-		return cl, refuse(ReasonQuotaExceeded, "this node keeps at most %d sessions: connect to another one", b.cfg.MaxSessions)
+		return cl, b.manySessions
 	}
 	cl.s = &session{b: b, id: nc.id}
 	cl.s.mu.Lock()

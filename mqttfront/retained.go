@@ -34,7 +34,7 @@ func (c *conn) askRetained(sub *subscription) *retainedAsk {
 	ask.s.mu.Unlock()
 	if strings.HasPrefix(sub.inner, "$") {
 		var ms []*proto.Message
-		c.b.local.Match(sub.inner, func(_ string, m *proto.Message) bool {
+		c.b.local.names.Match(sub.inner, func(_ string, m *proto.Message) bool {
 			ms = append(ms, m)
 			return true
 		})

@@ -30,18 +30,39 @@ type Stats struct {
 	DropEnded    atomic.Uint64 // the session ended with it
 	// Messages from clients that were refused.
 	Refused atomic.Uint64
+	// Retained messages below $local: how many there are and their size, now, and how many a limit has refused.
+	LocalRetained atomic.Int64
+	LocalBytes    atomic.Int64
+	LocalRefused  atomic.Uint64
 
-	PromisesLocal  atomic.Uint64 // SUBACKs that hold for this node only, for now
-	WillsSent      atomic.Uint64
-	AcceptErrors   atomic.Uint64
-	RefusedConns   atomic.Uint64 // over a limit on connections
-	ConnectTimeout atomic.Uint64
-	KeepAlive      atomic.Uint64 // clients that fell silent
-	Malformed      atomic.Uint64
-	ProtocolErrors atomic.Uint64
-	DecodePanics   atomic.Uint64 // caught in the codec
-	Takeovers      atomic.Uint64
-	StoreErrors    atomic.Uint64
+	// Subscriptions that were refused, by cause.
+	SubsOverLimit atomic.Uint64
+	SubsInvalid   atomic.Uint64 // the filter is none, too long or too deep
+	SubsDenied    atomic.Uint64 // not allowed to this client
+
+	// Connections that were refused or ended badly, by cause.
+	AcceptErrors    atomic.Uint64
+	RefusedConns    atomic.Uint64 // over a limit on connections
+	RefusedSessions atomic.Uint64 // over the limit on sessions
+	RefusedLogins   atomic.Uint64 // whatever else a CONNECT is refused for
+	BadUpgrades     atomic.Uint64 // requests for WebSocket that were refused
+	ConnectTimeout  atomic.Uint64
+	NoConnect       atomic.Uint64 // the first packet was no CONNECT
+	KeepAlive       atomic.Uint64 // clients that fell silent
+	Unread          atomic.Uint64 // clients that did not read what they asked for
+	Malformed       atomic.Uint64
+	ProtocolErrors  atomic.Uint64
+	TooLarge        atomic.Uint64 // packets over MaxPacketSize
+	ReceiveMaximum  atomic.Uint64 // more unacknowledged messages than ReceiveMaximum
+	TopicAlias      atomic.Uint64 // topic aliases over TopicAliasMaximum, or never set
+	TopicInvalid    atomic.Uint64 // messages to topics that are none, too long or too deep
+	DecodePanics    atomic.Uint64 // caught in the codec
+
+	PromisesLocal atomic.Uint64 // SUBACKs that hold for this node only, for now
+	WillsSent     atomic.Uint64
+	Takeovers     atomic.Uint64
+	Held          atomic.Uint64 // times that a client was not read from until what it had sent was accepted
+	StoreErrors   atomic.Uint64 // times that the store could not keep what it was told
 }
 
 // Dropped is the sum of all drops.

@@ -133,6 +133,7 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (ask *retainedAsk, 
 	old := s.subs[sub.filter]
 	if old == nil && len(s.subs) >= c.b.cfg.MaxSubscriptions {
 		s.mu.Unlock()
+		c.b.stats.SubsOverLimit.Add(1)
 		return nil, refuse(ReasonQuotaExceeded, "a session has at most %d subscriptions here", c.b.cfg.MaxSubscriptions)
 	}
 	if s.conn.Load() != c {
@@ -174,16 +175,20 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (ask *retainedAsk, 
 // subscriptionOf checks a filter, and makes the subscription to it.
 func (c *conn) subscriptionOf(f *packets.Subscription) (*subscription, *Refusal) {
 	share, inner, err := topic.ParseShare(f.Filter)
-	if err != nil {
-		return nil, refuse(reasonFilterInvalid, "%v", err)
+	if err == nil {
+		err = topic.ValidFilter(inner, c.b.cfg.Topics)
 	}
-	if err := topic.ValidFilter(inner, c.b.cfg.Topics); err != nil {
+	if err != nil {
+		c.b.stats.SubsInvalid.Add(1)
 		return nil, refuse(reasonFilterInvalid, "%v", err)
 	}
 	if namesUser(inner) {
-		return nil, errUsers
+		err = errUsers
+	} else {
+		err = c.b.auth.CanSubscribe(c.who, inner)
 	}
-	if err := c.b.auth.CanSubscribe(c.who, inner); err != nil {
+	if err != nil {
+		c.b.stats.SubsDenied.Add(1)
 		return nil, asRefusal(err, ReasonNotAuthorized)
 	}
 	return &subscription{

@@ -326,6 +326,8 @@ func TestShared(t *testing.T) { // [MQTT-4.8.2-3] [MQTT-4.8.2-4]
 	plain.silent()
 	for _, m := range members {
 		m.silent()
+	}
+	for _, m := range members { // what one had not acknowledged goes to another
 		m.kill()
 	}
 	eventually(t, "they are gone", func() bool { return b.Stats().Sessions.Load() == 2 })

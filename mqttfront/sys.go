@@ -25,6 +25,7 @@ func (b *Broker) runTicker() {
 			if now.Sub(lastSweep) >= time.Minute {
 				lastSweep = now
 				b.forgetStale()
+				b.local.sweep(now)
 			}
 		}
 	}
@@ -80,14 +81,15 @@ func (b *Broker) publishSys(now time.Time) {
 	num("messages/stored", st.QueuedMessages.Load())
 	num("store/messages/count", st.QueuedMessages.Load())
 	num("store/messages/bytes", st.QueuedBytes.Load())
-	num("retained messages/count", int64(b.local.Len()))
+	num("retained messages/count", int64(b.local.names.Len()))
 }
 
 // sysTopic publishes and keeps one topic, if it changed.
 func (b *Broker) sysTopic(u *burst, name, value string) {
-	if old, ok := b.local.Get(name); ok && string(old.Payload) == value {
+	if old, ok := b.local.names.Get(name); ok && string(old.Payload) == value {
 		return
 	}
 	msg := &proto.Message{Topic: name, Payload: []byte(value), Retain: true}
+	b.local.set(msg)
 	u.serveLocal(&outMessage{Message: *msg, keep: msg})
 }

@@ -24,8 +24,9 @@ type testSwarm struct {
 	t     testing.TB
 	nodes []*Node
 
-	mu  sync.Mutex
-	tap func(sent) // sees every frame, before it is sent
+	mu   sync.Mutex
+	tap  func(sent)         // sees every frame, before it is sent
+	logs []*strings.Builder // what each node warns of
 }
 
 // sent is a frame that one node sends to another.
@@ -69,7 +70,8 @@ func (s *testSwarm) start(knows ...int) {
 		c.Swarm.Bootstrap = append(c.Swarm.Bootstrap, s.nodes[i].host.Addresses()[0])
 	}
 	var self peer.ID
-	node, err := Start(s.t.Context(), c, Options{Log: slog.New(slog.DiscardHandler), Version: "test", Tap: func(to peer.ID, frame any) {
+	log := slog.New(slog.NewTextHandler(s.newLog(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	node, err := Start(s.t.Context(), c, Options{Log: log, Version: "test", Tap: func(to peer.ID, frame any) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.tap != nil {
@@ -83,6 +85,33 @@ func (s *testSwarm) start(knows ...int) {
 	self = node.host.ID()
 	s.mu.Unlock()
 	s.nodes = append(s.nodes, node)
+}
+
+// nodeLog is where a node logs.
+type nodeLog struct {
+	s *testSwarm
+	i int
+}
+
+func (s *testSwarm) newLog() nodeLog {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logs = append(s.logs, new(strings.Builder))
+	return nodeLog{s, len(s.logs) - 1}
+}
+
+// Write implements io.Writer.
+func (l nodeLog) Write(text []byte) (int, error) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.logs[l.i].Write(text)
+}
+
+// logged returns what node i has warned of.
+func (s *testSwarm) logged(i int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logs[i].String()
 }
 
 // meet waits until each node is connected to all others.

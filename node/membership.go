@@ -23,12 +23,12 @@ func (n *Node) membership() (key *dht.SwarmKey, bootstrap []string, err error) {
 	}
 	if n.cfg.Swarm.Open {
 		if joining && invite.Key != nil {
-			return nil, nil, errors.New("the invite is to a private swarm, and --open asks for an open one: leave out one of them")
+			return nil, nil, n.cfg.Refuse("swarm.join", "the invite is to a private swarm, and swarm.open (--open) asks for an open one: leave out one of them")
 		}
 		return nil, invite.Addrs, n.keepInvite(invite, joining)
 	}
 	if joining && invite.Key == nil {
-		return nil, nil, errors.New("the invite is to an open swarm: add --open")
+		return nil, nil, n.cfg.Refuse("swarm.join", "the invite is to an open swarm: set swarm.open (--open) too")
 	}
 	key, err = dht.LoadSwarmKey(n.cfg.Data)
 	switch {
@@ -57,7 +57,7 @@ func (n *Node) invite() (invite dht.Invite, joining bool, err error) {
 	if text := n.cfg.Swarm.Join.Reveal(); text != "" {
 		invite, err = dht.ParseInvite(text)
 		if err != nil {
-			return invite, false, fmt.Errorf("--join: %w", err)
+			return invite, false, n.cfg.Refuse("swarm.join", err.Error())
 		}
 		return invite, true, nil
 	}

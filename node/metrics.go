@@ -5,6 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
 )
 
 // collect registers what /metrics shows beside libp2p's own.
@@ -29,7 +30,7 @@ type sample struct {
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.histograms(out)
-	for _, s := range append(m.broker(), m.swarm()...) {
+	for _, s := range append(brokerSamples(m.n.broker.Load().Stats()), m.swarm()...) {
 		var names, values []string
 		for i := 0; i+1 < len(s.labels); i += 2 {
 			names, values = append(names, s.labels[i]), append(values, s.labels[i+1])
@@ -60,8 +61,8 @@ func (m *metrics) histograms(out chan<- prometheus.Metric) {
 
 var qos = [3]string{"0", "1", "2"}
 
-func (m *metrics) broker() []sample {
-	b := m.n.broker.Load().Stats()
+// brokerSamples are the counters of the MQTT side.
+func brokerSamples(b *mqttfront.Stats) []sample {
 	const c, g = prometheus.CounterValue, prometheus.GaugeValue
 	all := []sample{
 		{"connections", "MQTT connections.", g, float64(b.Connections.Load()), nil},
@@ -75,7 +76,12 @@ func (m *metrics) broker() []sample {
 		{"received_bytes_total", "Bytes from MQTT clients.", c, float64(b.BytesReceived.Load()), nil},
 		{"sent_bytes_total", "Bytes to MQTT clients.", c, float64(b.BytesSent.Load()), nil},
 		{"retransmitted_messages_total", "Messages sent again to clients that came back.", c, float64(b.Retransmitted.Load()), nil},
+		{"local_retained_messages", "Retained messages below $local.", g, float64(b.LocalRetained.Load()), nil},
+		{"local_retained_bytes", "Bytes of them.", g, float64(b.LocalBytes.Load()), nil},
+		{"local_retained_refused_total", "Messages below $local that a limit kept from being retained.", c, float64(b.LocalRefused.Load()), nil},
 		{"refused_messages_total", "Messages from clients that were refused.", c, float64(b.Refused.Load()), nil},
+		{"reads_held_total", "Times that a client was not read from until what it had sent was accepted.", c, float64(b.Held.Load()), nil},
+		{"session_store_errors_total", "Times that the session store could not keep what it was told.", c, float64(b.StoreErrors.Load()), nil},
 		{"promises_local_total", "SUBACKs that held for the nodes in reach only.", c, float64(b.PromisesLocal.Load()), nil},
 		{"wills_total", "Wills published.", c, float64(b.WillsSent.Load()), nil},
 		{"takeovers_total", "Sessions taken over by a new connection.", c, float64(b.Takeovers.Load()), nil},
@@ -92,11 +98,19 @@ func (m *metrics) broker() []sample {
 		all = append(all, sample{"dropped_messages_total", "Messages to MQTT clients that were dropped.", c, float64(v), []string{"cause", cause}})
 	}
 	for cause, v := range map[string]uint64{
-		"accept_error": b.AcceptErrors.Load(), "limit": b.RefusedConns.Load(), "connect_timeout": b.ConnectTimeout.Load(),
-		"keep_alive": b.KeepAlive.Load(), "malformed": b.Malformed.Load(), "protocol_error": b.ProtocolErrors.Load(),
+		"accept_error": b.AcceptErrors.Load(), "limit": b.RefusedConns.Load(), "sessions": b.RefusedSessions.Load(),
+		"refused": b.RefusedLogins.Load(), "websocket": b.BadUpgrades.Load(), "connect_timeout": b.ConnectTimeout.Load(),
+		"no_connect": b.NoConnect.Load(), "keep_alive": b.KeepAlive.Load(), "unread": b.Unread.Load(),
+		"malformed": b.Malformed.Load(), "protocol_error": b.ProtocolErrors.Load(), "packet_too_large": b.TooLarge.Load(),
+		"receive_maximum": b.ReceiveMaximum.Load(), "topic_alias": b.TopicAlias.Load(), "topic": b.TopicInvalid.Load(),
 		"codec_panic": b.DecodePanics.Load(),
 	} {
 		all = append(all, sample{"connection_errors_total", "MQTT connections that ended badly or were refused.", c, float64(v), []string{"cause", cause}})
+	}
+	for cause, v := range map[string]uint64{
+		"limit": b.SubsOverLimit.Load(), "filter": b.SubsInvalid.Load(), "not_authorized": b.SubsDenied.Load(),
+	} {
+		all = append(all, sample{"refused_subscriptions_total", "Subscriptions that were refused.", c, float64(v), []string{"cause", cause}})
 	}
 	return all
 }

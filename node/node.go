@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -178,7 +182,7 @@ func (n *Node) startBroker() error {
 	for _, l := range n.cfg.MQTT.Listeners {
 		addr, err := b.Listen(l.URL)
 		if err != nil {
-			return err
+			return explainListen(l.URL, err)
 		}
 		if l.Anonymous {
 			n.log.Warn("anybody who reaches this listener may connect", "listener", l.URL)
@@ -193,6 +197,23 @@ func (n *Node) startBroker() error {
 	return nil
 }
 
+// explainListen words why there can be no listener for the person who asked for it.
+func explainListen(at string, err error) error {
+	var unknown *net.DNSError
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listen for MQTT clients at %s: the address is in use, perhaps by another node or broker: "+
+			"stop that, or choose another with --mqtt (port 0 for any free one)", at)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("listen for MQTT clients at %s: no permission for user %d: choose a port above 1023 with --mqtt", at, os.Getuid())
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listen for MQTT clients at %s: this machine has no such address: choose one of its own with --mqtt, or 0.0.0.0 for all", at)
+	case errors.As(err, &unknown):
+		return fmt.Errorf("listen for MQTT clients at %s: the name %q is not known: choose an address of this machine with --mqtt", at, unknown.Name)
+	}
+	return fmt.Errorf("listen for MQTT clients: %w", err)
+}
+
 func (n *Node) brokerConfig() mqttfront.Config {
 	l := n.cfg.Limits
 	c := mqttfront.DefaultConfig()
@@ -203,6 +224,7 @@ func (n *Node) brokerConfig() mqttfront.Config {
 	c.TopicAliasMaximum, c.MaxOutboundAliases = l.TopicAliasMaximum, l.TopicAliasMaximum
 	c.MaxKeepAlive, c.MaxSessionExpiry = l.MaxKeepAlive, l.MaxSessionExpiry
 	c.MaxSessions, c.MaxSubscriptions = l.MaxSessions, l.MaxSubscriptions
+	c.MaxRetainedMessages, c.MaxRetainedBytes = l.MaxRetainedMessages, int64(l.MaxRetainedBytes)
 	c.Topics.Levels = l.MaxTopicLevels
 	c.MaxQueuedMessages, c.MaxQueuedBytes = l.MaxQueuedMessages, int64(l.MaxQueuedBytes)
 	c.MaxPendingBytes = asInt(l.MaxPendingBytes)
@@ -214,48 +236,6 @@ func (n *Node) brokerConfig() mqttfront.Config {
 
 // asInt is a size as an int, which is short on 32-bit machines: more than they can have is as good as no limit.
 func asInt(b config.Bytes) int { return int(min(int64(b), math.MaxInt)) }
-
-// Stop takes leave politely: clients are told and their wills published, then what this node is responsible
-// for is handed to others. At the end of ctx the rest is cut off, and the error says what was.
-func (n *Node) Stop(ctx context.Context) error {
-	n.stopping.Store(true)
-	var cut error
-	if b := n.broker.Load(); b != nil {
-		if err := b.Drain(ctx); err != nil {
-			cut = fmt.Errorf("clients were cut off: %w", err)
-		}
-	}
-	if s := n.service.Load(); s != nil {
-		if err := s.Leave(ctx); err != nil {
-			cut = errors.Join(cut, fmt.Errorf("not everything was handed over: %w", err))
-		}
-	}
-	return errors.Join(cut, n.close())
-}
-
-// close ends everything at once.
-func (n *Node) close() error {
-	n.stopOnce.Do(func() {
-		var errs []error
-		if api := n.admin.Load(); api != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			errs = append(errs, api.Close(ctx))
-			cancel()
-		}
-		if b := n.broker.Load(); b != nil {
-			errs = append(errs, b.Close())
-		}
-		if s := n.service.Load(); s != nil {
-			errs = append(errs, s.Close())
-		}
-		if n.host != nil {
-			errs = append(errs, n.host.Close())
-		}
-		errs = append(errs, n.dir.Close())
-		n.stopErr = errors.Join(errs...)
-	})
-	return n.stopErr
-}
 
 // peerAddresses are a peer's multiaddresses as text.
 func peerAddresses(addrs []ma.Multiaddr) []string {

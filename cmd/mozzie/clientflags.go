@@ -41,7 +41,7 @@ The flags are those of mosquitto's clients (the letters behind a single dash mea
 spoken unless -V says otherwise.
 
 Exit code: 0; the broker's code when it refuses the connection, a subscription or a message (MQTT 5: 128 and
-above); 1 for other failures; 2 for a command line that makes no sense`
+above); 1 for other failures; 2 for a command line that makes no sense; `
 
 func (f *clientFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()

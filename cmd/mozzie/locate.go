@@ -22,6 +22,9 @@ closest that can be reached is the rendezvous: messages on the topic go by way o
   mozzie locate doors/1 --json`,
 		Args: args("TOPIC"),
 		RunE: func(cmd *cobra.Command, words []string) error {
+			if err := checkName("TOPIC", words[0]); err != nil {
+				return err
+			}
 			return node.ask(cmd, func(ctx context.Context, c *admin.Client) error {
 				l, err := c.Locate(ctx, words[0])
 				if err != nil {

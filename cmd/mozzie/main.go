@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -75,13 +76,14 @@ one. Connect a client to the nearest node; what it publishes reaches whoever sub
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%v; see %s --help", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(explainFlag)
+	root.Version = versionOf(debug.ReadBuildInfo()).String()
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version of this program") // without a letter: -v is verbose elsewhere
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)))
 	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
+	root.SetHelpCommand(newHelp())
 	root.AddGroup(
 		&cobra.Group{ID: "node", Title: "A node:"},
 		&cobra.Group{ID: "ask", Title: "Ask a running node:"},
@@ -130,6 +132,8 @@ func exitCode(err error) int {
 func args(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
 		switch {
+		case len(given) > len(names) && (given[len(names)] == "true" || given[len(names)] == "false"):
+			return usagef("%[1]q by itself says nothing: join it to its flag, as in --mdns=%[1]s; see %[2]s --help", given[len(names)], cmd.CommandPath())
 		case len(given) > len(names):
 			return usagef("%q is one word too many; see %s --help", given[len(names)], cmd.CommandPath())
 		case len(given) < len(names):

@@ -41,7 +41,7 @@ func newPub() *cobra.Command {
 		Short: "Publish messages",
 		Long: `Publish to a broker, which need not be mozzie's. With QoS 1 and 2 the exit code says whether the broker has
 taken the message.
-` + clientHelp + ".",
+` + clientHelp + "130 after Ctrl-C.",
 		Example: `  mozzie pub -t doors/1 -m open
   mozzie pub -h pi2.local -t doors/1 -m open -q 1 -r
   sensor | mozzie pub -t kitchen/temperature -l

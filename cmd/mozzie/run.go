@@ -40,10 +40,11 @@ The first start makes the data directory, the node's key and, unless --open is g
 swarm of its own. --join takes another node's invite instead; the node remembers it. Everything can be set in
 a YAML file and by environment variables too, and more than there are flags for: see "mozzie config show".
 
-SIGTERM and Ctrl-C stop the node politely, within 10 seconds: clients are told, queues are flushed, and what
-the node was responsible for is handed over. A second signal stops it at once.
+SIGTERM and Ctrl-C stop the node politely, within 10 seconds: clients are told, and what the node was responsible
+for is handed over. What is lost with its memory is said in the log. A second signal stops it at once.
 
-Exit code: 0 after a polite stop, 1 when the node cannot start or run on, 2 when its configuration is wrong.`,
+Exit code: 0 after a polite stop, 1 when the node cannot start, or has not handed everything over in time, 2 when
+its configuration is wrong.`,
 		Example: `  mozzie run
   mozzie run --join INVITE --mqtt 'tcp://0.0.0.0:1883?anonymous=true'
   mozzie run --open --listen /ip4/0.0.0.0/tcp/7883 --bootstrap /ip4/192.0.2.7/tcp/7883/p2p/12D3KooW...`,
@@ -94,7 +95,7 @@ func stop(n runningNode, log *slog.Logger) error {
 		log.Info("stopped")
 		return nil
 	case <-time.After(stopTimeout + 300*time.Millisecond):
-		return fmt.Errorf("the node did not stop within %v", stopTimeout)
+		return fmt.Errorf("the node did not stop within %v and was cut off", stopTimeout)
 	}
 }
 

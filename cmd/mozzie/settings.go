@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"os"
 	"strings"
 
@@ -47,7 +47,7 @@ func (setFlag) Type() string   { return "KEY=VALUE" }
 func (f setFlag) Set(s string) error {
 	key, value, ok := strings.Cut(s, "=")
 	if !ok || key == "" {
-		return fmt.Errorf("want KEY=VALUE, such as locations.depth=2")
+		return errors.New("want KEY=VALUE, such as locations.depth=2")
 	}
 	*f.flags = append(*f.flags, &settingFlag{name: "set", key: key, joined: true, values: []string{value}})
 	return nil
@@ -69,10 +69,11 @@ func (s *settingFlags) add(cmd *cobra.Command) {
 			"listen for other nodes; repeatable"},
 		{settingFlag{name: "bootstrap", key: "swarm.bootstrap", what: "MULTIADDR", list: true}, "",
 			"connect to this node, with /p2p/ID at the end; repeatable"},
-		{settingFlag{name: "join", key: "swarm.join", what: "STRING"}, "", "join a swarm by an invite (see mozzie invite); kept for the next start"},
+		{settingFlag{name: "join", key: "swarm.join", what: "STRING"}, "",
+			"join a swarm by an invite (see mozzie invite); kept for the next start. Others can see it in the list of processes: MOZZIE_SWARM_JOIN says it unseen"},
 		{settingFlag{name: "open", key: "swarm.open", what: "BOOL"}, "", "be of a swarm that is open to anyone, rather than private"},
 		{settingFlag{name: "admin", key: "admin.listen", what: "ADDR"}, d.Admin.Listen, "serve the administration API at a loopback host:port or the path of a Unix socket"},
-		{settingFlag{name: "mdns", key: "swarm.mdns", what: "BOOL"}, "true", "look for nodes of the same swarm on the local network"},
+		{settingFlag{name: "mdns", key: "swarm.mdns", what: "BOOL"}, "true", "look for nodes of the same swarm on the local network; --mdns=false does not"},
 		{settingFlag{name: "log-level", key: "log.level", what: "LEVEL"}, d.Log.Level, "debug, info, warn or error"},
 		{settingFlag{name: "log-format", key: "log.format", what: "FORMAT"}, d.Log.Format, "text or json"},
 	} {

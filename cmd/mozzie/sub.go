@@ -47,8 +47,7 @@ func newSub() *cobra.Command {
 		Short: "Subscribe and print messages",
 		Long: `Subscribe at a broker, which need not be mozzie's, and print what comes, until Ctrl-C. When the connection is
 lost after the first subscription, it is made again.
-` + clientHelp + `;
-27 when -W ran out.`,
+` + clientHelp + "27 when -W ran out.",
 		Example: `  mozzie sub -t 'doors/#' -v
   mozzie sub -t doors/1 -C 1 -W 5          one message, or exit code 27 after 5 s
   mozzie sub -t '#' --json | jq .topic

@@ -22,7 +22,7 @@ func newVersion() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), v)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "mozzie %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+			fmt.Fprintln(cmd.OutOrStdout(), v)
 			return nil
 		},
 	}
@@ -35,6 +35,10 @@ type versionInfo struct {
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 	Revision string `json:"revision,omitempty"`
+}
+
+func (v versionInfo) String() string {
+	return fmt.Sprintf("mozzie %s (%s, %s)", v.Version, v.Go, v.Platform)
 }
 
 // versionOf says which program this is, from what the linker and the go command put into it.

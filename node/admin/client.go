@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 
@@ -120,6 +121,8 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("%w at %s: is it running there? (\"mozzie run\" starts one; --data or --admin says which one is meant)", ErrUnreachable, c.address)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("no permission to ask the node at %s: be the user that it runs as, or root", c.address)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(err.Error(), "malformed HTTP"):
+		return fmt.Errorf("ask the node at %s: what answers there is no administration API; \"mozzie run\" says at its start where that is", c.address)
 	}
 	return fmt.Errorf("ask the node at %s: %w", c.address, err)
 }

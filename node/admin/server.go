@@ -116,6 +116,8 @@ func listen(network, address string) (net.Listener, error) {
 	l, err := net.Listen(network, address)
 	switch {
 	case err == nil:
+	case errors.Is(err, syscall.EADDRINUSE) && network == "unix" && !isSocket(address):
+		return nil, fmt.Errorf("listen for the administration API at %s: something that is no socket is in the way: choose another path with --admin", address)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen for the administration API at %s: the address is in use, perhaps by another node: choose another with --admin (port 0 for any free one)", address)
 	case errors.Is(err, fs.ErrPermission):
@@ -132,9 +134,14 @@ func listen(network, address string) (net.Listener, error) {
 	return l, nil
 }
 
+func isSocket(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSocket != 0
+}
+
 // removeStale removes the socket of a node that was killed: one that nobody listens at.
 func removeStale(path string) {
-	if info, err := os.Lstat(path); err != nil || info.Mode()&fs.ModeSocket == 0 {
+	if !isSocket(path) {
 		return
 	}
 	c, err := net.DialTimeout("unix", path, time.Second)

@@ -130,9 +130,9 @@ type Limits struct {
 	MaxQueuedBytes Bytes `yaml:"max_queued_bytes"`
 	// Bytes that wait for the socket of one client, before QoS 0 messages to it are dropped.
 	MaxPendingBytes Bytes `yaml:"max_pending_bytes"`
-	// Retained messages that the node keeps.
+	// Retained messages that the node keeps for the swarm, and as many again of its own, below $local.
 	MaxRetainedMessages int `yaml:"max_retained_messages"`
-	// Bytes of retained messages that the node keeps.
+	// Bytes of retained messages that the node keeps for the swarm, and as many again of its own, below $local.
 	MaxRetainedBytes Bytes `yaml:"max_retained_bytes"`
 }
 

@@ -106,8 +106,13 @@ func TestMistakesInAddresses(t *testing.T) {
 	const beyond = " can be reached from beyond this machine, and clients need no password: listen at 127.0.0.1, " +
 		`or say that you want this with "anonymous: true" (or ?anonymous=true behind the URL)`
 	for _, tc := range []struct{ flag, key, value, want string }{
-		{"--mqtt", "mqtt.listeners", "1883", `"1883" is not a listener's URL` + listenerHint},
-		{"--mqtt", "mqtt.listeners", "127.0.0.1:1883", `"127.0.0.1:1883" is not a listener's URL` + listenerHint},
+		{"--mqtt", "mqtt.listeners", "1883", `"1883" is not a listener's URL; did you mean tcp://127.0.0.1:1883?`},
+		{"--mqtt", "mqtt.listeners", "127.0.0.1:1883", `"127.0.0.1:1883" is not a listener's URL; did you mean tcp://127.0.0.1:1883?`},
+		{"--mqtt", "mqtt.listeners", "pi.local:1883", `"pi.local:1883" is not a listener's URL; did you mean tcp://pi.local:1883?`},
+		{"--mqtt", "mqtt.listeners", "localhost", `"localhost" is not a listener's URL` + listenerHint},
+		{"--mqtt", "mqtt.listeners", "/mqtt:80", `"/mqtt:80" is not a listener's URL` + listenerHint},
+		{"--mqtt", "mqtt.listeners", "mqtt://127.0.0.1:1883", `"mqtt://127.0.0.1:1883": listeners of kind "mqtt" are not known; did you mean tcp://127.0.0.1:1883?`},
+		{"--mqtt", "mqtt.listeners", "ssl://127.0.0.1:8883", `"ssl://127.0.0.1:8883": there is no TLS for clients yet` + listenerHint},
 		{"--mqtt", "mqtt.listeners", "tcp://127.0.0.1", `"tcp://127.0.0.1": the port is missing` + listenerHint},
 		{"--mqtt", "mqtt.listeners", "tcp://127.0.0.1:99999", `"tcp://127.0.0.1:99999": there is no port "99999", ports are 0 (any free one) to 65535` + listenerHint},
 		{"--mqtt", "mqtt.listeners", "amqp://127.0.0.1:1", `"amqp://127.0.0.1:1": listeners of kind "amqp" are not known` + listenerHint},
@@ -121,6 +126,8 @@ func TestMistakesInAddresses(t *testing.T) {
 		{"--listen", "swarm.listen", "/dns4/pi.local/tcp/1", `"/dns4/pi.local/tcp/1" is not an address to listen at` + listenHint},
 		{"--listen", "swarm.listen", "/ip4/0.0.0.0/udp/7883", `"/ip4/0.0.0.0/udp/7883" is not an address to listen at` + listenHint},
 		{"--bootstrap", "swarm.bootstrap", "/ip4/10.0.0.1/tcp/7883", `"/ip4/10.0.0.1/tcp/7883" does not end in /p2p/ID; ` + bootstrapWant},
+		{"--join", "swarm.join", "", "is empty: leave it out, or give what it should be"},
+		{"--data", "data", "", "want the path of a directory"},
 		{"--bootstrap", "swarm.bootstrap", "", `"" is not a multiaddress; ` + bootstrapWant},
 		{"--admin", "admin.listen", "0.0.0.0:7880", `"0.0.0.0:7880" can be reached from beyond this machine, and the API has no passwords: ` +
 			"want 127.0.0.1:7880 or the path of a Unix socket (from elsewhere, use ssh -L)"},

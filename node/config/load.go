@@ -96,7 +96,9 @@ func (c *Config) loadFile(src Sources, env map[string]string) error {
 	}
 	data := ""
 	if file == "" {
-		data = dataDirectory(src, env)
+		if data = dataDirectory(src, env); data == "" {
+			return nil // which Validate refuses
+		}
 		file = filepath.Join(data, FileName)
 	}
 	text, err := readFile(file)
@@ -122,20 +124,40 @@ func (c *Config) loadFile(src Sources, env map[string]string) error {
 func readFile(file string) ([]byte, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, unreadable(file, err)
 	}
 	if !info.Mode().IsRegular() && info.Mode()&fs.ModeNamedPipe == 0 {
-		return nil, fmt.Errorf("read the configuration: %s is not a file", file)
+		return nil, fmt.Errorf("read the configuration %s: it is not a file", file)
 	}
 	if info.Size() > maxFile {
-		return nil, fmt.Errorf("read the configuration: %s has %d bytes, more than a configuration can need (%d)", file, info.Size(), maxFile)
+		return nil, fmt.Errorf("read the configuration %s: it has %d bytes, more than a configuration can need (%d)", file, info.Size(), maxFile)
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, unreadable(file, err)
 	}
 	return text, nil
 }
+
+// unreadable is a file that cannot be read: the error, worded for the person who named it.
+func unreadable(file string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = quietError{"there is no such file", err}
+	case errors.Is(err, fs.ErrPermission):
+		err = quietError{fmt.Sprintf("no permission for user %d", os.Getuid()), err}
+	}
+	return fmt.Errorf("read the configuration %s: %w", file, err)
+}
+
+// quietError is an error with another text.
+type quietError struct {
+	text string
+	error
+}
+
+func (e quietError) Error() string { return e.text }
+func (e quietError) Unwrap() error { return e.error }
 
 // dataDirectory is the data directory as far as it is known before a file is read.
 func dataDirectory(src Sources, env map[string]string) string {
@@ -205,6 +227,11 @@ func (c *Config) applyFlags(flags []Flag) (problems Problems) {
 			problems = append(problems, Problem{Where: f.Name, Key: f.Key, Text: "unknown key; " + hint})
 			continue
 		}
+		if _, secret := l.value.Interface().(Secret); secret && strings.TrimSpace(strings.Join(f.Values, "")) == "" {
+			// Mostly what a command in "$(...)" did not print. To go on without would make a swarm that nobody meant.
+			problems = append(problems, Problem{Where: f.Name, Key: f.Key, Text: "is empty: leave it out, or give what it should be"})
+			continue
+		}
 		values := f.Values
 		if f.Joined && l.value.Kind() == reflect.Slice {
 			values = SplitList(strings.Join(values, ","))
@@ -252,6 +279,11 @@ func (c *Config) derive() {
 	if _, set := c.origins["swarm.listen"]; !set {
 		c.Swarm.Listen = defaultListen(c.Swarm.Open)
 	}
+}
+
+// Refuse returns the Problems that say that a key's value cannot be, for what only the packages below can tell.
+func (c *Config) Refuse(key, text string) error {
+	return Problems{{Where: c.origins[key], Key: key, Text: text}}
 }
 
 func (c *Config) setOrigin(key, where string) {

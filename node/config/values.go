@@ -39,13 +39,28 @@ func parseListener(s string) (Listener, error) {
 	return l, nil
 }
 
+// listenerHint guesses what was meant by what is no listener's URL: a port, or an address without a scheme.
+func listenerHint(s string) string {
+	if checkPort(s) == nil {
+		s = "127.0.0.1:" + s
+	}
+	if host, port, ok := cutPort(s); ok && checkPort(port) == nil && !strings.ContainsAny(host, "/?#@ ") {
+		return "did you mean tcp://" + s + "?"
+	}
+	return listenerWant
+}
+
 // check says what is wrong with a listener.
 func (l Listener) check() error {
 	u, err := url.Parse(l.URL)
 	if err != nil || u.Scheme == "" || u.Opaque != "" {
-		return fmt.Errorf("%q is not a listener's URL; %s", l.URL, listenerWant)
+		return fmt.Errorf("%q is not a listener's URL; %s", l.URL, listenerHint(l.URL))
 	}
 	switch u.Scheme {
+	case "mqtt":
+		return fmt.Errorf("%q: listeners of kind %q are not known; did you mean tcp://%s?", l.URL, u.Scheme, u.Host)
+	case "ssl", "tls", "mqtts", "wss":
+		return fmt.Errorf("%q: there is no TLS for clients yet; %s", l.URL, listenerWant)
 	case "tcp":
 		if u.Path != "" {
 			return fmt.Errorf("%q: a tcp:// listener has no path; want tcp://HOST:PORT", l.URL)

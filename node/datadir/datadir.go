@@ -168,8 +168,7 @@ func (d *Dir) version() (int, error) {
 	}
 	v, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil || v < 1 {
-		return 0, fmt.Errorf("%s is damaged: want a number from 1 to %d, not %.20q; if the directory is a node's, write %d into it",
-			d.Path(versionFile), Version, text, Version)
+		return 0, fmt.Errorf("%s is damaged: it has %.20q; if the directory is a node's, write %d into it", d.Path(versionFile), text, Version)
 	}
 	return v, nil
 }
@@ -237,6 +236,10 @@ func Admin(path string) (string, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("%w in the data directory %s", ErrNotRunning, path)
 	case err != nil:
+		if errors.Is(err, fs.ErrPermission) {
+			return "", fmt.Errorf("read where the node in the data directory %s answers: no permission for user %d: "+
+				"be the user that the node runs as, or root, or say with --admin where it answers", path, os.Getuid())
+		}
 		return "", explain("read", path, err)
 	}
 	return strings.TrimSpace(string(text)), nil

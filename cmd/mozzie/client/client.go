@@ -143,6 +143,10 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 
 // cause strips what the caller says better itself.
 func cause(err error) error {
+	var unknown *net.DNSError
+	if errors.As(err, &unknown) && unknown.IsNotFound {
+		return errors.New("there is no host of that name")
+	}
 	var op *net.OpError
 	if errors.As(err, &op) {
 		return op.Err

@@ -1,0 +1,352 @@
+package mqttfront_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/node/store"
+)
+
+// TestTurnedAway: who is over a limit on connections is told so in his version of MQTT.
+func TestTurnedAway(t *testing.T) {
+	for name, limit := range map[string]func(*mqttfront.Config){
+		"of the node": func(c *mqttfront.Config) { c.MaxConnections = 1 },
+		"of the host": func(c *mqttfront.Config) { c.MaxConnectionsPerAddress = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, _, addr := start(t, limit)
+			first, _ := connect(t, addr, connectOpts{id: "first"})
+			want := uint64(0)
+			for version, code := range map[byte]byte{3: 3, 4: 3, 5: 0x97} {
+				r := newRaw(t, addr, version)
+				all := connectOpts{version: version, id: "c", will: &willOpts{topic: "w", payload: strings.Repeat("x", 3000)}}.encode()
+				for _, part := range [][]byte{all[:1], all[1:6], all[6:12], all[12:]} {
+					r.send(part)
+				}
+				if ack := r.expect(packets.Connack); ack.ReasonCode != code || version == 5 && !strings.Contains(ack.Properties.ReasonString, "at most 1 connections") {
+					t.Errorf("MQTT %d: CONNACK 0x%02x %q, want 0x%02x", version, ack.ReasonCode, ack.Properties.ReasonString, code)
+				}
+				r.expectEnd()
+				want++
+			}
+			for _, rubbish := range []string{"GET / HTTP/1.1\r\n\r\n", "\x10\xff\xff\xff\xff\xff", "\x10\x0c\x00\x04MQTP\x05", "\x10\x40" + strings.Repeat("\x00\x20", 32)} {
+				r := newRaw(t, addr, 5)
+				r.send([]byte(rubbish))
+				r.expectEnd()
+				want++
+			}
+			ws, err := b.Listen("ws://127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+			nc, err := dialWS(t, ws.String(), "/mqtt", &websocket.DialOptions{Subprotocols: []string{"mqtt"}, HTTPClient: client})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &raw{t: t, nc: nc, br: newReader(nc), version: 5}
+			r.send(connectOpts{version: 5, id: "c"}.encode())
+			if ack := r.expect(packets.Connack); ack.ReasonCode != 0x97 {
+				t.Errorf("WebSocket: CONNACK 0x%02x", ack.ReasonCode)
+			}
+			r.expectEnd()
+			want++
+			if n := b.Stats().RefusedConns.Load(); n != want {
+				t.Errorf("counted %d, want %d", n, want)
+			}
+			if n := b.Stats().Connections.Load(); n != 1 {
+				t.Errorf("%d connections, want 1", n)
+			}
+			first.silent()
+			first.bye()
+			eventually(t, "room again", func() bool { return b.Stats().Connections.Load() == 0 })
+			connect(t, addr, connectOpts{id: "again"})
+		})
+	}
+}
+
+// TestTurnedAwayFlood: a flood of connections over the limit that say nothing occupies a few goroutines for about a
+// second; the others are closed at once. Close does not wait for them.
+func TestTurnedAwayFlood(t *testing.T) {
+	const flood, told = 300, 64
+	b, _, addr := start(t, func(c *mqttfront.Config) { c.MaxConnections = 1 })
+	connect(t, addr, connectOpts{id: "first"})
+	began := time.Now()
+	var all []net.Conn
+	for range flood {
+		all = append(all, dial(t, addr))
+	}
+	eventually(t, "all are counted", func() bool { return b.Stats().RefusedConns.Load() == flood })
+	var ended sync.WaitGroup
+	var quick atomic.Int64
+	for _, nc := range all {
+		ended.Go(func() {
+			nc.SetReadDeadline(time.Now().Add(patience))
+			if _, err := nc.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("a connection that says nothing stays open: %v", err)
+			}
+			if time.Since(began) < 900*time.Millisecond {
+				quick.Add(1)
+			}
+		})
+	}
+	ended.Wait()
+	if n := quick.Load(); n < flood-told && time.Since(began) < 2*time.Second {
+		t.Errorf("%d of %d were closed at once, want all but %d", n, flood, told)
+	}
+	dial(t, addr)
+	eventually(t, "one is being told", func() bool { return b.Stats().RefusedConns.Load() == flood+1 })
+	began = time.Now()
+	b.Close()
+	if took := time.Since(began); took > 900*time.Millisecond {
+		t.Errorf("Close took %v", took)
+	}
+}
+
+// TestLocalRetainedLimits: what is retained below $local has limits, in number and in bytes. A message that there is
+// no room for is refused where its publisher can be told; else it goes to those who are there.
+func TestLocalRetainedLimits(t *testing.T) {
+	b, _, addr := start(t, func(c *mqttfront.Config) { c.MaxRetainedMessages, c.MaxRetainedBytes = 2, 100 })
+	five, _ := connect(t, addr, connectOpts{id: "5"})
+	four, _ := connect(t, addr, connectOpts{id: "4", version: 4})
+	sub, _ := connect(t, addr, connectOpts{id: "sub"})
+	sub.subscribe(filter{"$local/#", 0})
+	const retain, qos1, qos2 = 1, 2, 4
+	expect := func(want ...string) {
+		t.Helper()
+		late, _ := connect(t, addr, connectOpts{id: "late"})
+		late.send(late.subscribePacket(1, nil, filter{"$local/#", 0}))
+		late.expect(packets.Suback)
+		kept := map[string]bool{}
+		for range want {
+			pk := late.expect(packets.Publish)
+			kept[pk.TopicName+" "+string(pk.Payload)] = true
+		}
+		for _, w := range want {
+			if !kept[w] {
+				t.Errorf("retained are %v, want %q", kept, w)
+			}
+		}
+		late.silent()
+		late.bye()
+		if n := b.Stats().LocalRetained.Load(); n != int64(len(want)) {
+			t.Errorf("%d are counted, want %d", n, len(want))
+		}
+	}
+	publish := func(r *raw, flags byte, topic, payload string, want byte) {
+		t.Helper()
+		r.send(r.publishPacket(flags|retain, 7, topic, payload))
+		switch {
+		case flags&qos1 != 0:
+			if a := r.expect(packets.Puback); a.ReasonCode != want {
+				t.Errorf("PUBACK 0x%02x %s, want 0x%02x", a.ReasonCode, a.Properties.ReasonString, want)
+			}
+		case flags&qos2 != 0:
+			if a := r.expect(packets.Pubrec); a.ReasonCode != want {
+				t.Errorf("PUBREC 0x%02x %s, want 0x%02x", a.ReasonCode, a.Properties.ReasonString, want)
+			}
+			if want < 0x80 {
+				r.ack(packets.Pubrel, 7)
+				r.expect(packets.Pubcomp)
+			}
+		}
+	}
+	publish(five, qos1, "$local/a", "1", 0)
+	publish(four, qos2, "$local/b", "1", 0)
+	publish(five, qos1, "$local/c", "1", 0x97)
+	publish(five, qos2, "$local/c", "1", 0x97)
+	publish(five, qos2, "$local/a", "2", 0) // in the place of another
+	for _, p := range []string{"1", "1", "2"} {
+		sub.expectPublish(p) // and nothing on $local/c
+	}
+	sub.silent()
+	expect("$local/a 2", "$local/b 1")
+
+	publish(four, qos1, "$local/c", "3", 0) // cannot be told
+	publish(five, 0, "$local/c", "4", 0)
+	sub.expectPublish("3")
+	sub.expectPublish("4")
+	expect("$local/a 2", "$local/b 1")
+
+	big := strings.Repeat("x", 90)
+	publish(five, qos1, "$local/a", big, 0x97) // the old one stays
+	sub.silent()
+	expect("$local/a 2", "$local/b 1")
+	publish(four, qos1, "$local/a", big, 0) // the old one is out of date
+	sub.expectPublish(big)
+	expect("$local/b 1")
+	if n := b.Stats().LocalRefused.Load(); n != 6 {
+		t.Errorf("%d refused are counted, want 6", n)
+	}
+	publish(five, qos1, "$local/b", "", 0)
+	sub.expectPublish("")
+	if n := b.Stats().LocalBytes.Load(); n != 0 {
+		t.Errorf("%d bytes are counted of nothing", n)
+	}
+}
+
+// TestRefusalsAreCounted does what a limit or the protocol forbids, and looks for the counter.
+func TestRefusalsAreCounted(t *testing.T) {
+	b, _, addr := startWith(t, newLoner(), store.NewSessions(), gate{}, func(c *mqttfront.Config) {
+		c.MaxSessions, c.MaxSubscriptions, c.MaxPacketSize, c.TopicAliasMaximum = 3, 2, 2000, 3
+		c.ReceiveMaximum, c.Topics.Levels, c.MaxPendingBytes = 5, 3, 1024
+	})
+	st := b.Stats()
+	good := connectOpts{version: 5, id: "good", user: "good", password: "secret"}
+	in := func(id string) *raw {
+		o := good
+		o.id = id
+		r, _ := connect(t, addr, o)
+		return r
+	}
+	for _, c := range []struct {
+		name    string
+		counter *atomic.Uint64
+		do      func()
+	}{
+		{"first packet", &st.NoConnect, func() { r := newRaw(t, addr, 5); r.send([]byte{0xc0, 0}); r.expectEnd() }},
+		{"CONNECT too large", &st.TooLarge, func() { r := newRaw(t, addr, 5); r.send([]byte{0x10, 0xff, 0x7f}); r.expectEnd() }},
+		{"password", &st.RefusedLogins, func() {
+			r := newRaw(t, addr, 5)
+			r.send(connectOpts{version: 5, id: "c", user: "bad", password: "x"}.encode())
+			r.expect(packets.Connack)
+			r.expectEnd()
+		}},
+		{"protocol level", &st.RefusedLogins, func() {
+			r := newRaw(t, addr, 5)
+			r.send(packet(0x10, str("MQTT"), []byte{6, 2, 0, 0, 0}, str("c")))
+			r.expect(packets.Connack)
+			r.expectEnd()
+		}},
+		{"sessions", &st.RefusedSessions, func() {
+			o := good
+			o.props = sessionExpiry(60)
+			var kept []*raw
+			for i := range 3 {
+				o.id = fmt.Sprint("kept", i)
+				r, _ := connect(t, addr, o)
+				kept = append(kept, r)
+			}
+			r := newRaw(t, addr, 5)
+			r.send(good.encode())
+			if ack := r.expect(packets.Connack); ack.ReasonCode != 0x97 {
+				t.Errorf("CONNACK 0x%02x", ack.ReasonCode)
+			}
+			r.expectEnd()
+			for _, r := range kept { // ends its session
+				r.send(packet(0xe0, []byte{0}, sized(sessionExpiry(0))))
+				r.expectEnd()
+			}
+			eventually(t, "the sessions have ended", func() bool { return st.Sessions.Load() == 0 })
+		}},
+		{"subscriptions", &st.SubsOverLimit, func() { in("c").subscribe(filter{"a", 0}, filter{"b", 0}, filter{"c", 0}) }},
+		{"filter", &st.SubsInvalid, func() { in("c").subscribe(filter{"a/b/c/d", 0}) }},
+		{"not allowed", &st.SubsDenied, func() { in("c").subscribe(filter{"secret/#", 0}) }},
+		{"a user's", &st.SubsDenied, func() { in("c").subscribe(filter{"@a/#", 0}) }},
+		{"packet too large", &st.TooLarge, func() {
+			r := in("c")
+			r.send(r.publishPacket(0, 0, "a", strings.Repeat("x", 3000)))
+			r.expectDisconnect(0x95)
+		}},
+		{"topic alias", &st.TopicAlias, func() {
+			r := in("c")
+			r.send(r.publishPacket(0, 0, "a", "x", u16(0x23, 4)...))
+			r.expectDisconnect(0x94)
+		}},
+		{"topic levels", &st.TopicInvalid, func() { r := in("c"); r.send(r.publishPacket(0, 0, "a/b/c/d", "x")); r.expectDisconnect(0x90) }},
+		{"receive maximum", &st.ReceiveMaximum, func() {
+			r := in("c")
+			for i := range uint16(7) {
+				r.send(r.publishPacket(4, i+1, "a", "x"))
+			}
+			r.expectDisconnect(0x93)
+		}},
+		{"not allowed to publish", &st.Refused, func() {
+			if code := in("c").publish("secret/x", "x"); code != 0x87 {
+				t.Errorf("PUBACK 0x%02x", code)
+			}
+		}},
+		{"malformed", &st.Malformed, func() { r := in("c"); r.send([]byte{0x82, 1, 0}); r.expectDisconnect(0x81) }},
+		{"protocol error", &st.ProtocolErrors, func() { r := in("c"); r.send(good.encode()); r.expectDisconnect(0x82) }},
+	} {
+		before := c.counter.Load()
+		c.do()
+		eventually(t, c.name+" is counted once", func() bool { return c.counter.Load() == before+1 })
+	}
+}
+
+// TestBadUpgradesAreCounted asks for WebSocket without the subprotocol.
+func TestBadUpgradesAreCounted(t *testing.T) {
+	b, _, _ := start(t, nil)
+	addr, err := b.Listen("ws://127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Get("http://" + addr.String() + "/mqtt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	eventually(t, "counted", func() bool { return b.Stats().BadUpgrades.Load() == 1 })
+}
+
+// badStore is a store whose disk is full.
+type badStore struct{ mqttfront.SessionStore }
+
+func (badStore) Sync(done func(error)) { done(errors.New("the disk is full")) }
+
+// TestStoreErrors: what the session store cannot keep is counted, said in the log, though not each time, and the
+// messages are refused.
+func TestStoreErrors(t *testing.T) {
+	var mu sync.Mutex
+	var text bytes.Buffer
+	log := slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return text.Write(p)
+	}), nil))
+	l := newLoner()
+	b, err := mqttfront.New(mqttfront.DefaultConfig(), l, nil, badStore{store.NewSessions()}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.broker = b
+	defer b.Close()
+	addr, err := b.Listen("tcp://127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := connect(t, addr.String(), connectOpts{id: "c", props: sessionExpiry(60)})
+	for i := range uint16(3) {
+		c.send(c.publishPacket(4, i+1, "a", "x"))
+		if a := c.expect(packets.Pubrec); a.ReasonCode != 0x97 {
+			t.Errorf("PUBREC 0x%02x %s", a.ReasonCode, a.Properties.ReasonString)
+		}
+	}
+	if n := b.Stats().StoreErrors.Load(); n != 3 {
+		t.Errorf("counted %d, want 3", n)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if n := strings.Count(text.String(), "sessions cannot be stored"); n != 1 || !strings.Contains(text.String(), "the disk is full") {
+		t.Errorf("in the log %d times:\n%s", n, text.String())
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

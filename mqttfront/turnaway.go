@@ -1,0 +1,99 @@
+package mqttfront
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// A connection over a limit is told so, which takes a goroutine until its CONNECT is there and the answer is read.
+// What is ours to tune:
+const (
+	// maxTurnedAway is how many are told at a time. More are closed without a word, so that a flood costs no more
+	// than accepting it.
+	maxTurnedAway = 64
+	// turnAwayTime is how long one of them may take for its CONNECT, and again for reading the answer.
+	turnAwayTime = time.Second
+)
+
+// turnAway answers the CONNECT of a connection that there is no room for, and closes it.
+func (b *Broker) turnAway(nc net.Conn, r *Refusal) {
+	defer b.turnedAway(nc)
+	defer nc.Close()
+	nc.SetReadDeadline(time.Now().Add(turnAwayTime))
+	version, ok := connectVersion(nc)
+	if !ok {
+		return
+	}
+	nc.SetWriteDeadline(time.Now().Add(turnAwayTime))
+	if _, err := nc.Write(encodeRefusal(version, r)); err != nil {
+		return
+	}
+	if l, ok := nc.(lingerer); ok {
+		written := make(chan struct{})
+		close(written)
+		l.linger(written, turnAwayTime)
+		return
+	}
+	// Closing with unread input makes some systems throw away what we have written.
+	if half, ok := nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+		return
+	}
+	nc.SetReadDeadline(time.Now().Add(turnAwayTime))
+	var sink [512]byte
+	for range maxConnect / len(sink) {
+		if _, err := nc.Read(sink[:]); err != nil {
+			return
+		}
+	}
+}
+
+// connectVersion reads the start of a CONNECT, up to the protocol level. It returns the version of MQTT in which a
+// refusal can be understood.
+func connectVersion(nc io.Reader) (version byte, ok bool) {
+	var buf [32]byte // 5 bytes of header and 9 of protocol name and level are needed
+	for n := 0; n < len(buf); {
+		more, err := nc.Read(buf[n:])
+		if n += more; n > 0 && buf[0] != typeConnect<<4 { // [MQTT-3.1.0-1]
+			return 0, false
+		}
+		if head, _, short := header(buf[:n]); short == nil {
+			if name, level, _, whole := protocolOf(buf[head:n]); whole {
+				return spoken(name, level)
+			}
+		}
+		if err != nil {
+			return 0, false
+		}
+	}
+	return 0, false
+}
+
+// spoken returns the version of MQTT in which a client understands a CONNACK.
+func spoken(name string, level byte) (version byte, ok bool) {
+	switch {
+	case name == "MQTT" && level >= v5:
+		return v5, true
+	case name == "MQTT", name == "MQIsdp":
+		return v311, true // 3.1 has the same
+	}
+	return 0, false
+}
+
+// encodeRefusal encodes the CONNACK that says no [MQTT-3.2.2-4] of MQTT 3.1.1.
+func encodeRefusal(version byte, r *Refusal) []byte {
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: version}
+	pk.ReasonCode = byte(r.Code)
+	pk.Properties.ReasonString = clip(r.Text)
+	if version < v5 {
+		pk.ReasonCode = v3Connack(r.Code)
+	}
+	var buf bytes.Buffer
+	if pk.ConnackEncode(&buf) != nil {
+		return nil
+	}
+	return buf.Bytes()
+}

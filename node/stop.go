@@ -1,0 +1,93 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+)
+
+// Stop takes leave politely: clients are told and their wills published, then what this node is responsible
+// for is handed to others. At the end of ctx the rest is cut off, and the error says what was. What ends with this
+// node's memory is said in the log.
+func (n *Node) Stop(ctx context.Context) error {
+	n.stopping.Store(true)
+	var cut error
+	if b := n.broker.Load(); b != nil {
+		if err := b.Drain(ctx); err != nil {
+			cut = fmt.Errorf("clients were cut off: %w", inTime(err))
+		}
+	}
+	if s := n.service.Load(); s != nil {
+		err := s.Leave(ctx)
+		if err != nil {
+			cut = errors.Join(cut, fmt.Errorf("not everything was handed over to other nodes: %w", inTime(err)))
+		}
+		n.sayLost(err == nil)
+	}
+	return errors.Join(cut, n.close())
+}
+
+// inTime says what the end of a context means here.
+func inTime(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("the time was up")
+	}
+	return err
+}
+
+// sayLost says in the log which messages end with this node, which keeps them in memory only: those in the queues of
+// its clients' sessions, which stay with their node, and all that there was nobody to hand to. left tells whether
+// the node has taken leave of the other nodes, so that what they need is theirs.
+func (n *Node) sayLost(left bool) {
+	b, s := n.broker.Load(), n.service.Load()
+	if b == nil {
+		return // no client was ever served
+	}
+	alone := true
+	for _, p := range s.Peers() {
+		if p.InReach && !p.Left {
+			alone = false
+		}
+	}
+	queued, sessions := b.Queued()
+	retained, g := int(b.Stats().LocalRetained.Load()), core.Gauges{}
+	if alone || !left {
+		g = s.Gauges()
+		retained += n.retained.Total()
+	}
+	if queued == 0 && g.Custody == 0 && g.Waiting == 0 && retained == 0 {
+		return
+	}
+	text := "messages that were acknowledged are lost with the memory of this node"
+	if !alone && !left {
+		text = "messages that were acknowledged were not handed over: those that no other node has are lost"
+	}
+	n.log.Warn(text, "queued", queued, "sessions", sessions, "custody", g.Custody, "outbox", g.Outbox, "waiting", g.Waiting, "retained", retained)
+}
+
+// close ends everything at once.
+func (n *Node) close() error {
+	n.stopOnce.Do(func() {
+		var errs []error
+		if api := n.admin.Load(); api != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			errs = append(errs, api.Close(ctx))
+			cancel()
+		}
+		if b := n.broker.Load(); b != nil {
+			errs = append(errs, b.Close())
+		}
+		if s := n.service.Load(); s != nil {
+			errs = append(errs, s.Close())
+		}
+		if n.host != nil {
+			errs = append(errs, n.host.Close())
+		}
+		errs = append(errs, n.dir.Close())
+		n.stopErr = errors.Join(errs...)
+	})
+	return n.stopErr
+}
