@@ -129,6 +129,7 @@ func (m *metrics) swarm() []sample {
 		{"retained_messages", "Retained messages kept.", ga, float64(m.n.retained.Total()), nil},
 		{"outbox_messages", "Messages of this node that nobody else keeps yet.", ga, float64(g.Outbox), nil},
 		{"custody_messages", "Messages in custody, the outbox included.", ga, float64(g.Custody), nil},
+		{"custody_bytes", "Bytes of them.", ga, float64(g.CustodyBytes), nil},
 		{"unsettled_messages", "Messages kept until a majority of a set has matched them.", ga, float64(g.Unsettled), nil},
 		{"waiting_messages", "Messages that wait at locations until they can be served.", ga, float64(g.Waiting), nil},
 		{"epochs", "Publishers' epochs remembered for subscribers here.", ga, float64(g.Epochs), nil},
@@ -153,8 +154,17 @@ func (m *metrics) swarm() []sample {
 	for cause, v := range map[string]uint64{
 		"qos0_no_way": st.DroppedQoS0, "qos0_backlog": l.DroppedQoS0.Load(), "away": st.DroppedAway, "unsettled": st.DroppedUnsettled,
 		"waiting": st.DroppedWaiting, "retained_limit": st.DroppedRetained, "no_member": st.NoMember,
+		"custody": st.DroppedCustody,
 	} {
 		all = append(all, sample{"route_dropped_messages_total", "Messages between nodes that a limit cost.", c, float64(v), []string{"cause", cause}})
+	}
+	for limit, v := range map[string]uint64{
+		"filters": st.RegistrationsFull, "locations": st.LocationsFull, "nodes": st.PeersFull, "epochs": st.ForgottenEpochs,
+	} {
+		all = append(all, sample{"limits_reached_total", "Times that there was no room for more of something.", c, float64(v), []string{"of", limit}})
+	}
+	for cause, v := range map[string]uint64{"refused": st.Refused, "unanswered": st.Unanswered} {
+		all = append(all, sample{"operations_failed_total", "Requests to nodes in reach that failed.", c, float64(v), []string{"cause", cause}})
 	}
 	return all
 }

@@ -58,13 +58,13 @@ type Gauges struct {
 	Nodes, InReach, Leases                      int
 	Locations, Serving, Registrations, Routes   int
 	Outbox, Custody, Unsettled, Epochs, Streams int
-	Waiting                                     int
+	Waiting, CustodyBytes                       int
 }
 
 // Gauges returns the sizes of what the node keeps.
 func (n *Node) Gauges() Gauges {
 	g := Gauges{Nodes: 1, Locations: len(n.locations), Routes: len(n.routes), Outbox: n.outCount,
-		Custody: n.cfg.Custody.Len(), Epochs: len(n.epochs), Streams: len(n.streams), Waiting: n.waiting}
+		Custody: n.cfg.Custody.Len(), Epochs: len(n.epochs), Streams: len(n.streams), Waiting: n.waiting, CustodyBytes: n.cfg.Custody.Bytes()}
 	for _, p := range n.ordered {
 		if !p.gone && !p.left {
 			g.Nodes++
