@@ -1,6 +1,10 @@
 package core
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
 
 // WhyStill says what keeps a node from leaving.
 func (n *Node) WhyStill() string {
@@ -53,4 +57,27 @@ func (n *Node) Open() (open int) {
 		open += len(p.ops)
 	}
 	return open
+}
+
+// Keeps calls visit with every message that this node has a duty not to lose.
+func (n *Node) Keeps(visit func(*proto.Message)) {
+	for _, s := range n.mine {
+		for _, e := range s.open {
+			visit(e.m)
+		}
+	}
+	for _, s := range n.streams {
+		for _, e := range s.entries {
+			visit(e.m)
+		}
+	}
+}
+
+// Serves calls visit with every place that this node is the rendezvous of.
+func (n *Node) Serves(visit func(Place, Set)) {
+	for _, l := range n.locations {
+		if l.phase == serving {
+			visit(l.place, l.set)
+		}
+	}
 }

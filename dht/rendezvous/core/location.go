@@ -91,6 +91,9 @@ type ancestor struct {
 	at    dht.Location
 }
 
+// undecided reports whether it is being found out who serves a location: what comes for it waits.
+func (l *location) undecided() bool { return l.phase == founding || l.phase == awaiting }
+
 // isBelow reports whether a location is below a place.
 func (l *location) isBelow(place Place) bool {
 	return slices.ContainsFunc(l.above, func(a ancestor) bool { return a.place == place })
@@ -396,7 +399,7 @@ func (n *Node) takeOver(l *location) {
 
 // settle carries on what waited for the phase to be decided.
 func (n *Node) settle(l *location) {
-	if l.phase == founding || l.phase == awaiting {
+	if l.undecided() {
 		return
 	}
 	if l.place.Depth <= 1 && l.phase >= standby {

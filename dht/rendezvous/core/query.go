@@ -103,7 +103,7 @@ func (n *Node) answerRetained(filter string, places []Place, tries uint32, reply
 			}
 			r.Elsewhere = append(r.Elsewhere, &pb.SetNews{Place: place.pb(), Set: set.pb()})
 			continue
-		case l.phase == founding || l.phase == awaiting:
+		case l.undecided():
 			l.calls = append(l.calls, func() { n.answerRetained(filter, places[i:], tries, reply) })
 			if i > 0 {
 				reply(r)

@@ -40,7 +40,7 @@ func (n *Node) register(place Place, r *pb.Registration, from NodeID, hops uint3
 	switch {
 	case l == nil:
 		n.passRegister(place, n.route(place).hop, r, from, hops)
-	case l.phase == founding || l.phase == awaiting || l.phase == serving && l.change != nil:
+	case l.undecided() || l.phase == serving && l.change != nil:
 		l.calls = append(l.calls, again)
 	case l.phase == serving:
 		n.registerHere(l, r, from)

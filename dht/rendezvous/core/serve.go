@@ -90,6 +90,9 @@ func (n *Node) arriveAnywhere(place Place, at dht.Location, a *arrival) {
 
 // arrive deals with a message according to what this node is to its location.
 func (n *Node) arrive(l *location, a *arrival) {
+	if a.own != nil {
+		a.own.waits = false
+	}
 	switch l.phase {
 	case serving:
 		if !l.pulling {
@@ -131,6 +134,9 @@ func (n *Node) mayWait(already int, a *arrival) bool {
 		if a.own == nil {
 			a.m = a.m.Clone() // it outlives the buffer that it came in
 		}
+	}
+	if a.own != nil {
+		n.linger(a.own)
 	}
 	return true
 }
