@@ -45,7 +45,7 @@ type location struct {
 	phase phase
 
 	asking  map[NodeID]bool // founding: who has not answered
-	founder NodeID          // whose offer the set is; until offered ends, another offer may replace it
+	founder NodeID          // whose offer the set is; until it says that it stands, or offered is over, another may replace it
 	offered time.Duration
 	head    NodeID // the rendezvous, when it was last looked
 	filler  NodeID // filling: who fills it
@@ -217,6 +217,11 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 // founded ends the founding: everybody who could be asked has answered.
 func (n *Node) founded(l *location) {
 	l.phase = standby
+	for _, m := range l.set.Members { // from now on no other offer replaces it
+		if m != n.self && n.inReach(m) {
+			n.send(m, &pb.SetNews{Place: l.place.pb(), Set: l.set.pb()})
+		}
+	}
 	n.review(l)
 	n.settle(l)
 }
