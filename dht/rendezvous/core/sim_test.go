@@ -40,8 +40,9 @@ type sim struct {
 	nodes    []*simNode
 	links    map[[2]int]time.Duration // when the last frame on a link arrives
 	frames   map[string]int
-	longest  map[string]int       // of each kind of frame, in bytes
-	mute     func(frame any) bool // frames that get lost on links that stay up
+	longest  map[string]int           // of each kind of frame, in bytes
+	apart    func(v, w *simNode) bool // nodes that cannot connect
+	mute     func(frame any) bool     // frames that get lost on links that stay up
 	depth    int
 	small    int
 	slow     time.Duration // the longest delay
@@ -308,7 +309,7 @@ func (s *sim) trace(v, w *simNode, arrow string, frame any) {
 
 func (s *sim) connect(v, w *simNode) {
 	s.after(s.delay(), func() {
-		if v == w || v.up[w.i] || !v.alive || !w.alive {
+		if v == w || v.up[w.i] || !v.alive || !w.alive || s.apart != nil && s.apart(v, w) {
 			return
 		}
 		s.note("connect %d %d", v.i, w.i)
