@@ -26,6 +26,9 @@ func (n *Node) WhyStill() string {
 func (n *Node) Kept() string {
 	var s string
 	for _, l := range n.sortedLocations() {
+		if l.waiting.len() > 0 {
+			s += fmt.Sprintf(" %q (%v, pulling %v): %d wait", l.place.Prefix, l.phase, l.pulling, l.waiting.len())
+		}
 		for _, e := range l.order.live() {
 			if e.over() {
 				continue
@@ -45,7 +48,7 @@ func (n *Node) Outbox() string {
 	for _, id := range sortedKeys(n.mine) {
 		for _, seq := range sortedKeys(n.mine[id].open) {
 			e := n.mine[id].open[seq]
-			s += fmt.Sprintf(" %q %x/%d via %q hop %q kept %v sent %v at %v in out %d switching %v", e.m.Properties, id, seq, e.via, e.r.hop, e.kept, e.sent, e.at, e.r.out.len(), e.r.switching)
+			s += fmt.Sprintf(" %q %x/%d via %q hop %q kept %v sent %v at %v in out %d switching %v waits %v", e.m.Properties, id, seq, e.via, e.r.hop, e.kept, e.sent, e.at, e.r.out.len(), e.r.switching, e.waits)
 		}
 	}
 	return s

@@ -156,7 +156,6 @@ func (n *Node) accept1(e *pending) {
 func (n *Node) dispatch(e *pending) {
 	r := e.r
 	l := n.locations[r.at]
-	e.waits = false
 	switch {
 	case r.switching:
 		n.linger(e)
@@ -173,6 +172,7 @@ func (n *Node) dispatch(e *pending) {
 // transmit sends a message to the hop. What must not be lost is in the outbox until somebody else keeps it.
 func (n *Node) transmit(e *pending) {
 	r := e.r
+	e.waits = false
 	if e.kept { // it waited here, and went another way meanwhile
 		return
 	}

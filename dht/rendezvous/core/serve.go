@@ -148,7 +148,7 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 			to = ""
 		}
 		e := a.own
-		if e.via = ""; e.r.hop == n.self {
+		if e.via, e.waits = "", false; e.r.hop == n.self {
 			e.r.hop = to
 		}
 		n.transmit(e)
