@@ -245,6 +245,7 @@ type Node struct {
 	relayed   map[uint64]NodeID   // epochs that were passed on, and where their acknowledgements go
 	queries   map[uint64]*query
 	asked     []*query
+	toAsk     fifo[*query] // that wait for others to end
 	lacking   []lacking
 	lookups   map[dht.Location]*lookup
 	timers    timers
