@@ -245,6 +245,10 @@ func TestRestart(t *testing.T) {
 			s.join(s.addPeer(dead.id.Peer()))
 			s.run(2 * time.Second)
 		}
+		hub := s.pick()
+		for _, v := range s.nodes { // who has come back may have met only such as had, too
+			s.connect(hub, v)
+		}
 		s.run(8 * time.Second)
 		first := len(s.published)
 		late := s.pick()
