@@ -278,6 +278,8 @@ type Node struct {
 	merging time.Duration // until then sets may stand that this node's are about to be joined with
 
 	leaving bool
+	parting bool // nothing is left to be handed over
+	parted  bool // and everybody has heard of it
 	left    bool
 
 	out     []Effect
