@@ -12,7 +12,7 @@
 // subscription: registrant.go (its node), register.go and replicate.go (the rendezvous and the other members),
 // inherit.go (locations below), unsettled.go (what is owed to those that were missed). Retained messages:
 // retained.go, query.go. Who is responsible: peers.go, lease.go, set.go, location.go, lookup.go, change.go,
-// handover.go, leave.go.
+// handover.go, pump.go, leave.go.
 package core
 
 import (

@@ -34,7 +34,7 @@ func TestOrder(t *testing.T) {
 			} else {
 				s.join(s.add())
 			}
-			s.stream(clients, topics, 600)
+			s.stream(clients, topics, 300)
 		}
 		s.run(80 * time.Second) // copies that nobody needs are found within a minute
 		s.check()
