@@ -43,7 +43,7 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		if l.phase >= standby {
 			n.tellSet(p, a, l.place, l.set)
 		}
-		if l.route.switching && p.id != l.route.leaving {
+		if n.heldBack(l.route, p, a) {
 			n.hold(l.route, a)
 			return
 		}
@@ -56,7 +56,7 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		n.malformed("Publish")
 		return
 	}
-	if r := n.routes[place]; r != nil && r.switching && p.id != r.leaving {
+	if r := n.routes[place]; r != nil && n.heldBack(r, p, a) {
 		n.hold(r, a)
 		return
 	}
@@ -70,6 +70,12 @@ func (n *Node) tellSet(p *peer, a *arrival, place Place, set Set) {
 		p.toldSet = n.now
 		n.send(p.id, &pb.SetNews{Place: place.pb(), Set: set.pb()})
 	}
+}
+
+// heldBack reports whether a message has to wait until this node's hop has changed: not one that comes back from the
+// old hop, or that is this node's own and has come back another way.
+func (n *Node) heldBack(r *route, p *peer, a *arrival) bool {
+	return r.switching && p.id != r.leaving && n.mine[a.id.Epoch] == nil
 }
 
 // hold keeps a message back until this node's hop has changed.
@@ -484,6 +490,10 @@ func (n *Node) receiveSync(p *peer, f *pb.Sync) {
 		return
 	}
 	r := n.route(place)
+	if r.token != 0 && r.token == f.GetToken() {
+		n.ack(p.id, f.GetOp()) // this node's own
+		return
+	}
 	if r.switching && p.id != r.leaving {
 		n.behind(r, 0, func() { n.receiveSync(p, f) })
 		return
@@ -507,7 +517,7 @@ func (n *Node) receiveSync(p *peer, f *pb.Sync) {
 		return
 	}
 	n.request(to, func(op uint64) any {
-		return &pb.Sync{Op: op, Place: f.GetPlace(), Hops: f.GetHops() + 1}
+		return &pb.Sync{Op: op, Place: f.GetPlace(), Hops: f.GetHops() + 1, Token: f.GetToken()}
 	}, func(bool) { n.ack(p.id, f.GetOp()) })
 }
 
