@@ -70,6 +70,20 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// TestRelayForMany has one relay connect more nodes to one another than libp2p's limits would let it: 128 circuits.
+func TestRelayForMany(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes some seconds")
+	}
+	relay := openRelay(t, NewSwarmKey())
+	all := []*Host{relay}
+	for range 18 {
+		all = append(all, hidden(t, relay))
+	}
+	t.Cleanup(func() { closeAll(t, all) })
+	eventually(t, "all connected to all", func() bool { return meshed(all) })
+}
+
 // TestJoinThroughRelay joins by the invite of a node that can be reached through a relay only.
 func TestJoinThroughRelay(t *testing.T) {
 	t.Parallel()
