@@ -17,6 +17,7 @@ type burst struct {
 	self     *conn      // whose packets are read, if any
 	touched  []*conn    // to be flushed
 	batch    []Outgoing // to be published
+	detoured bool       // some of batch come back from the swarm, which does not know of them yet
 	receipts []Receipt  // to be told
 	synced   bool       // the store was told something that acknowledgements wait for
 	accepts  []accepted // messages that need nobody to accept them
@@ -51,12 +52,23 @@ func (u *burst) publish() {
 	if len(u.batch) > 0 {
 		u.b.swarm.Publish(u.batch)
 		clear(u.batch)
-		u.batch = u.batch[:0]
+		u.batch, u.detoured = u.batch[:0], false
 	}
 	for _, a := range u.accepts {
 		u.self.Accepted(a.packetID, a.err)
 	}
 	u.accepts = u.accepts[:0]
+}
+
+// detours is Swarm.Detour for the next message of the batch. What came before and is to come back is published first:
+// only of that does the swarm know whether others are behind it [MQTT-4.6.0-5].
+func (u *burst) detours(m *proto.Message) bool {
+	if u.detoured && !m.Retain {
+		u.publish()
+	}
+	detour := u.b.swarm.Detour(m)
+	u.detoured = u.detoured || detour
+	return detour
 }
 
 // pause does what can't wait any longer, before u goes on.

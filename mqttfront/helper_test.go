@@ -24,10 +24,12 @@ type loner struct {
 	interests map[string]mqttfront.Interest
 	filters   topic.Tree[string, mqttfront.Interest] // those with groups
 	retained  topic.Names[*proto.Message]
+	onWay     map[string]int // messages of each topic that are to come back by Deliver
 
 	// for tests
 	promise mqttfront.Promise
-	detours bool                              // retained messages come back by Deliver
+	detours bool                              // retained messages, and what is behind them, come back by Deliver
+	back    chan func()                       // not nil: gets what brings them back, to be called one after another
 	hold    chan struct{}                     // not nil: nothing is accepted before it is closed
 	refuse  error                             // what Accepted is told
 	seen    func(mqttfront.Outgoing)          // sees all that is published
@@ -35,9 +37,16 @@ type loner struct {
 	slow    func(filter string) chan struct{} // done of Register waits for it
 }
 
-func newLoner() *loner { return &loner{interests: map[string]mqttfront.Interest{}, detours: true} }
+func newLoner() *loner {
+	return &loner{interests: map[string]mqttfront.Interest{}, onWay: map[string]int{}, detours: true}
+}
 
-func (l *loner) Detour(m *proto.Message) bool { return l.detours && m.Retain }
+// Detour knows of what was published, and of no more, as the real one does.
+func (l *loner) Detour(m *proto.Message) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.detours && (m.Retain || l.onWay[m.Topic] > 0)
+}
 
 func (l *loner) Wanted(name string) bool {
 	wanted := false
@@ -49,6 +58,11 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 	var ds []mqttfront.Delivery
 	l.mu.Lock()
 	watch := l.watch
+	for _, o := range batch {
+		if !o.ServedHere {
+			l.onWay[o.Msg.Topic]++
+		}
+	}
 	l.mu.Unlock()
 	for _, o := range batch {
 		if l.seen != nil {
@@ -74,7 +88,7 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 			ds = append(ds, d)
 		}
 	}
-	batch = slices.Clone(batch)
+	batch = slices.Clone(batch) // the broker wants it back
 	accept := func() {
 		for _, o := range batch {
 			if o.Origin != nil && o.Msg.QoS > 0 {
@@ -82,8 +96,22 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 			}
 		}
 	}
-	if len(ds) > 0 {
-		l.broker.Deliver(ds)
+	deliver := func() {
+		if len(ds) > 0 {
+			l.broker.Deliver(ds)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, o := range batch {
+			if !o.ServedHere {
+				l.onWay[o.Msg.Topic]--
+			}
+		}
+	}
+	if l.back != nil {
+		l.back <- deliver
+	} else {
+		deliver()
 	}
 	if l.hold == nil {
 		accept()

@@ -43,7 +43,7 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 		c.b.retainLocalOrClear(m)
 		u.serveLocal(m)
 	case kindSwarm:
-		detour := c.b.swarm.Detour(&m.Message)
+		detour := u.detours(&m.Message)
 		if !detour {
 			u.serve(m, c.b.targets(sl))
 		}
@@ -145,6 +145,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 		}
 		c.b.local.clear(m.Topic)
 	}
+	detour := sl.kind == kindSwarm && u.detours(keep)
 	before := u.synced
 	u.synced = kept
 	if sl.kind == kindLocal {
@@ -156,7 +157,6 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 		m.keep = nil
 		return nil
 	}
-	detour := c.b.swarm.Detour(keep)
 	if !detour {
 		u.serve(m, c.b.targets(sl))
 	}
