@@ -22,6 +22,7 @@ type burst struct {
 	synced   bool       // the store was told something that acknowledgements wait for
 	accepts  []accepted // messages that need nobody to accept them
 	redo     []Entry    // of shared subscriptions, for other members
+	asks     []*session // may ask for retained messages again
 
 	plain [2][]byte // the current message, encoded for MQTT 3 and 5 at QoS 0 without anything of one's own
 	have  [2]bool
@@ -142,6 +143,11 @@ func (u *burst) end() {
 		u.self.flush()
 		u.self = nil
 	}
+	for _, s := range u.asks {
+		u.b.wg.Go(s.runAsks) // the swarm may wait for who runs u
+	}
+	clear(u.asks)
+	u.asks = u.asks[:0]
 	st := u.b.stats
 	for q := range u.received {
 		if n := u.received[q]; n > 0 {

@@ -28,13 +28,14 @@ type loner struct {
 
 	// for tests
 	promise mqttfront.Promise
-	detours bool                              // retained messages, and what is behind them, come back by Deliver
-	back    chan func()                       // not nil: gets what brings them back, to be called one after another
-	hold    chan struct{}                     // not nil: nothing is accepted before it is closed
-	refuse  error                             // what Accepted is told
-	seen    func(mqttfront.Outgoing)          // sees all that is published
-	watch   func(topic string)                // sees the topics of all that is published; set with mu held
-	slow    func(filter string) chan struct{} // done of Register waits for it
+	detours bool                                                          // retained messages, and what is behind them, come back by Deliver
+	back    chan func()                                                   // not nil: gets what brings them back, to be called one after another
+	hold    chan struct{}                                                 // not nil: nothing is accepted before it is closed
+	refuse  error                                                         // what Accepted is told
+	seen    func(mqttfront.Outgoing)                                      // sees all that is published
+	watch   func(topic string)                                            // sees the topics of all that is published; set with mu held
+	slow    func(filter string) chan struct{}                             // done of Register waits for it
+	ask     func(filter string, each func([]*proto.Message), done func()) // not nil: answers Retained
 }
 
 func newLoner() *loner {
@@ -160,6 +161,10 @@ func (l *loner) interest(filter string) mqttfront.Interest {
 }
 
 func (l *loner) Retained(filter string, each func([]*proto.Message), done func()) {
+	if l.ask != nil {
+		l.ask(filter, each, done)
+		return
+	}
 	l.retained.Match(filter, func(_ string, m *proto.Message) bool {
 		each([]*proto.Message{m})
 		return true

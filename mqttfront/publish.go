@@ -126,7 +126,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 	if over { // [MQTT-3.3.4-7] [MQTT-3.3.4-9]
 		return refuse(reasonReceiveMaximum, "at most %d messages may be without an acknowledgement", c.b.cfg.ReceiveMaximum)
 	}
-	c.waitForRoom(u)
+	_ = c.waitForRoom(u, typePublish) // it is noted as received, and goes on even where the connection does not
 	w := ackWait{packetID: p.packetID, qos: p.qos, size: len(p.payload), stored: true}
 	if refusal != nil || sl.kind == kindSilent {
 		c.pushAck(w)

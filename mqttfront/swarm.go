@@ -38,7 +38,7 @@ type Swarm interface {
 	// Retained asks for the retained messages that match a filter. each is called with some at a time,
 	// from any goroutine, one call after another; then done, once. Messages come with Retain set, at most
 	// one for each topic. Asked after Register for the same filter, it misses nothing: a retained message
-	// that is not in the answer comes through Broker.Deliver.
+	// that is not in the answer comes through Broker.Deliver. A few questions of one client are open at a time.
 	Retained(filter string, each func([]*proto.Message), done func())
 }
 
