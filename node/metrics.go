@@ -138,7 +138,9 @@ func (m *metrics) swarm() []sample {
 		{"route_frames_received_total", "Frames from other nodes.", c, float64(l.FramesIn.Load()), nil},
 		{"route_frames_sent_total", "Frames to other nodes.", c, float64(l.FramesOut.Load()), nil},
 		{"route_writes_total", "Writes that they went in.", c, float64(l.Writes.Load()), nil},
-		{"route_broken_total", "Route streams that broke.", c, float64(l.Broken.Load()), nil},
+		{"route_broken_total", "Route streams that broke while their node was connected.", c, float64(l.Broken.Load()), nil},
+		{"route_pending_bytes", "Bytes that wait to be written to other nodes.", ga, float64(l.Pending.Load()), nil},
+		{"route_unsendable_frames_total", "Frames to other nodes that were left out because no node would take them.", c, float64(l.Unsendable.Load()), nil},
 		{"malformed_total", "Frames and streams from other nodes that were dropped for what they held.", c, float64(st.Malformed + l.Malformed.Load()), nil},
 		{"published_total", "Messages that this node's clients published to the swarm.", c, float64(st.Published), nil},
 		{"suppressed_total", "QoS 0 messages not sent because nobody was interested.", c, float64(st.Suppressed), nil},
@@ -150,6 +152,9 @@ func (m *metrics) swarm() []sample {
 		{"set_changes_total", "Sets of locations that changed.", c, float64(st.SetChanges), nil},
 		{"hand_overs_total", "Locations handed to another rendezvous.", c, float64(st.HandOvers), nil},
 		{"failovers_total", "Locations taken over from a rendezvous out of reach.", c, float64(st.Failovers), nil},
+	}
+	for cause, v := range map[string]uint64{"peer": l.Full.Load(), "all": l.Crowded.Load()} {
+		all = append(all, sample{"route_full_total", "Route streams given up because too much waited, for their node or for all.", c, float64(v), []string{"cause", cause}})
 	}
 	for cause, v := range map[string]uint64{
 		"qos0_no_way": st.DroppedQoS0, "qos0_backlog": l.DroppedQoS0.Load(), "away": st.DroppedAway, "unsettled": st.DroppedUnsettled,

@@ -211,14 +211,14 @@ func kindOfRest(frame any) Kind {
 
 // AppendFrame appends a frame to b: the length of kind and body as a varint, the kind as a varint, the body.
 // now turns points in time into what is left of them. A frame that no receiver would take, longer than MaxFrame
-// or with a string that is not UTF-8, is left out: b comes back as it was. It panics on a type that is no frame.
+// or with a string that is not UTF-8, is left out: b comes back as it was, its memory included. It panics on a type that is no frame.
 func AppendFrame(b []byte, frame any, now time.Time) []byte {
 	kind := KindOf(frame)
 	if kind == 0 {
 		panic(fmt.Sprintf("proto: %T is no frame", frame))
 	}
 	// The length is not known yet: room for a short one, and the body moves when it gets longer.
-	start := len(b)
+	before, start := b, len(b)
 	b = append(b, 0, byte(kind)) //nolint:gosec // a small number
 	switch f := frame.(type) {
 	case *Publish:
@@ -228,13 +228,13 @@ func AppendFrame(b []byte, frame any, now time.Time) []byte {
 	case gproto.Message:
 		out, err := gproto.MarshalOptions{Deterministic: true}.MarshalAppend(b, f)
 		if err != nil { // invalid UTF-8
-			return b[:start]
+			return before
 		}
 		b = out
 	}
 	n := len(b) - start - 1
 	if n > MaxFrame {
-		return b[:start]
+		return before // not b, which has grown to what is thrown away
 	}
 	if n < 0x80 {
 		b[start] = byte(n) //nolint:gosec // below 0x80

@@ -331,6 +331,8 @@ func TestTooLong(t *testing.T) {
 	} {
 		if b := AppendFrame(bytes.Clone(before), frame, now); string(b) != "before" {
 			t.Errorf("%T: %d bytes appended", frame, len(b)-len(before))
+		} else if cap(b) > 1<<10 {
+			t.Errorf("%T: the buffer has grown to %d bytes", frame, cap(b))
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"go.uber.org/goleak"
 
+	"github.com/mozzie-mqtt/mozzie/dht"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/node/store"
 	"github.com/mozzie-mqtt/mozzie/proto"
@@ -81,10 +82,27 @@ type node struct {
 }
 
 // start runs a Service on a host, which is told of the peers that connect.
-func start(t *testing.T, h host.Host) *node {
+func start(t *testing.T, h host.Host, change ...func(*Config)) *node {
+	t.Helper()
+	n := startUntold(t, h, change...)
+	told := &network.NotifyBundle{
+		ConnectedF: func(_ network.Network, c network.Conn) { n.OnPeer(c.RemotePeer(), true) },
+		DisconnectedF: func(net network.Network, c network.Conn) {
+			if net.Connectedness(c.RemotePeer()) != network.Connected {
+				n.OnPeer(c.RemotePeer(), false)
+			}
+		},
+	}
+	h.Network().Notify(told)
+	t.Cleanup(func() { h.Network().StopNotify(told) })
+	return n
+}
+
+// startUntold runs a Service on a host, which is told of nobody.
+func startUntold(t *testing.T, h host.Host, change ...func(*Config)) *node {
 	t.Helper()
 	n := &node{host: h, accepted: make(chan uint16, 10_000)}
-	n.Service = New(Config{
+	cfg := Config{
 		Host: h, Database: 1, Life: 1, Depth: 1, Small: 100, Limits: core.DefaultLimits(),
 		Custody: store.NewCustody(), Retained: store.NewRetained(), Log: slog.New(slog.DiscardHandler),
 		Addresses: func() (as []string) {
@@ -105,18 +123,12 @@ func start(t *testing.T, h host.Host) *node {
 		Closest: func(context.Context, []byte) ([]peer.ID, error) { return nil, errors.New("nobody looks up here") },
 		Deliver: n.deliver,
 		Accept:  func(_ any, packet uint16) { n.accepted <- packet },
-	})
-	told := &network.NotifyBundle{
-		ConnectedF: func(_ network.Network, c network.Conn) { n.OnPeer(c.RemotePeer(), true) },
-		DisconnectedF: func(net network.Network, c network.Conn) {
-			if net.Connectedness(c.RemotePeer()) != network.Connected {
-				n.OnPeer(c.RemotePeer(), false)
-			}
-		},
 	}
-	h.Network().Notify(told)
+	for _, c := range change {
+		c(&cfg)
+	}
+	n.Service = New(cfg)
 	t.Cleanup(func() {
-		h.Network().StopNotify(told)
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
@@ -124,12 +136,41 @@ func start(t *testing.T, h host.Host) *node {
 	return n
 }
 
+// returns waits until f does.
+func returns(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("not in 30 seconds: %s returns\n%s", what, running())
+	}
+}
+
+// linked returns how many links there are.
+func (n *node) linked() int {
+	n.Service.mu.Lock()
+	defer n.Service.mu.Unlock()
+	return len(n.links)
+}
+
+// linkTo returns the link to a host; nil when there is none.
+func (n *node) linkTo(h host.Host) *link {
+	n.Service.mu.Lock()
+	defer n.Service.mu.Unlock()
+	return n.links[h.ID()]
+}
+
+// up returns how many peers are up.
+func (n *node) up() int { return int(n.Stats().Up.Load()) }
+
 // swarm starts so many nodes and returns when all know all.
-func swarm(t *testing.T, count int) []*node {
+func swarm(t *testing.T, count int, change ...func(*Config)) []*node {
 	t.Helper()
 	var nodes []*node
 	for range count {
-		n := start(t, newHost(t))
+		n := start(t, newHost(t), change...)
 		for _, m := range nodes {
 			connect(t, n.host, m.host)
 		}
@@ -222,6 +263,19 @@ func rendezvousOf(t *testing.T, nodes []*node, topic string) *node {
 	return nodes[i]
 }
 
+// levelOf returns a first level whose topics a node serves, also when these hosts are nodes.
+func levelOf(n *node, others ...host.Host) string {
+	for i := 0; ; i++ {
+		level := fmt.Sprint("t", i)
+		at := dht.Locate(level, 1)
+		if !slices.ContainsFunc(others, func(h host.Host) bool {
+			return at.Closer(dht.PeerPoint(string(h.ID())), dht.PeerPoint(string(n.host.ID())))
+		}) {
+			return level
+		}
+	}
+}
+
 // settled waits until no node has anything to do for another, and checks that nothing is kept.
 func settled(t *testing.T, nodes ...*node) {
 	t.Helper()
@@ -259,14 +313,17 @@ func crosses(t *testing.T, a, b *node, topic, tag string) {
 
 // running returns the stacks of goroutines that have code of this package on them, this test's left out.
 func running() string {
+	return strings.Join(slices.DeleteFunc(stacks("dht/rendezvous.(*"), func(s string) bool { return strings.Contains(s, "_test.go") }), "\n\n")
+}
+
+// stacks returns the stacks of goroutines that have something on them.
+func stacks(something string) (all []string) {
 	b := make([]byte, 1<<20)
 	b = b[:runtime.Stack(b, true)]
-	var stacks []string
 	for s := range bytes.SplitSeq(b, []byte("\n\n")) {
-		text := string(s)
-		if strings.Contains(text, "dht/rendezvous.(*") && !strings.Contains(text, "_test.go") {
-			stacks = append(stacks, text)
+		if text := string(s); strings.Contains(text, something) {
+			all = append(all, text)
 		}
 	}
-	return strings.Join(stacks, "\n\n")
+	return all
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,29 +18,24 @@ import (
 
 // What is ours to tune.
 const (
-	// maxUnkept is how many bytes may wait for a peer before QoS 0 messages to it are dropped.
-	maxUnkept = 8 << 20
-	// maxPending is how many bytes may wait for a peer at all. A peer that lets more gather does not read:
-	// its link is broken, and what must not be lost is sent again on the next.
-	maxPending = 128 << 20
-	// writeTimeout is how long a peer may leave its stream unread.
-	writeTimeout = 20 * time.Second
 	// openTimeout bounds the opening of a stream and the wait for the peer's.
 	openTimeout = 10 * time.Second
 	// reopenFirst and reopenMax bound the wait before a stream that broke is opened again.
 	reopenFirst = 50 * time.Millisecond
 	reopenMax   = 5 * time.Second
-	// keepBuffer is how large a write buffer is kept for the next burst, in bytes.
-	keepBuffer = 256 << 10
 )
 
 // Stats counts what happens on the route streams.
 type Stats struct {
 	FramesIn, FramesOut, BytesIn, BytesOut, Writes atomic.Uint64
 	DroppedQoS0                                    atomic.Uint64 // too much waited for the peer
-	Broken                                         atomic.Uint64 // streams that ended other than by the peer's leaving
+	Broken                                         atomic.Uint64 // streams that ended while the peer was connected
+	Full                                           atomic.Uint64 // of these, because too much waited for the peer
+	Crowded                                        atomic.Uint64 // and because too much waited for all peers
+	Unsendable                                     atomic.Uint64 // frames left out because no peer would take them
 	Malformed                                      atomic.Uint64 // streams ended for what came on them
 	Up                                             atomic.Int64  // peers with a stream in each direction, now
+	Pending                                        atomic.Int64  // bytes that wait for all peers, now
 }
 
 // Stats returns the counters.
@@ -50,6 +44,11 @@ func (s *Service) Stats() *Stats { return &s.stats }
 // link is the pair of streams between this node and a connected peer: one that this node writes, one that it
 // reads. It is up, and the core knows, when both are there and the peer has said Hello. When either breaks,
 // both go, and new ones are opened while the peer stays connected.
+//
+// A link is made when OnPeer tells of the peer, or when a stream comes from one that is connected: libp2p knows
+// earlier than OnPeer's caller. It ends when OnPeer tells that the peer is lost. Where OnPeer has not told of
+// the peer yet, and so may never tell that it is lost, the link ends by itself when it finds it unconnected.
+// (A link that OnPeer told of does not: a peer that is lost and back at once is told of neither time.)
 type link struct {
 	s    *Service
 	id   peer.ID
@@ -57,35 +56,26 @@ type link struct {
 	ctx  context.Context
 
 	// Guarded by Service.mu.
-	out   network.Stream
+	told  bool // of, by OnPeer
+	out   *outbound
 	in    *inbound
 	up    bool
 	node  core.NodeID
 	dirty bool
-
-	mu      sync.Mutex
-	cond    sync.Cond // flushing: the writer has nothing left
-	buf     []byte
-	writing bool
-	full    bool // too much waits: the streams are to be renewed
-	wake    chan struct{}
-	broken  chan struct{} // the streams in use are to be given up
 }
 
 // inbound is a stream that a peer has opened and said Hello on.
 type inbound struct {
-	stream network.Stream
+	stream *routeStream
 	hello  *pb.Hello
 	up     chan struct{} // closed when its frames may come
-	gone   chan struct{} // closed when another has taken its place
 }
 
-// linkLocked returns the link to a connected peer. The caller holds Service.mu.
+// linkLocked returns the link to a connected peer. The caller holds Service.mu, and the Service is not closed.
 func (s *Service) linkLocked(id peer.ID) *link {
 	l := s.links[id]
 	if l == nil {
-		l = &link{s: s, id: id, wake: make(chan struct{}, 1), broken: make(chan struct{}, 1)}
-		l.cond.L = &l.mu
+		l = &link{s: s, id: id}
 		l.ctx, l.stop = context.WithCancel(s.ctx)
 		s.links[id] = l
 		s.wg.Go(l.runLink)
@@ -96,19 +86,22 @@ func (s *Service) linkLocked(id peer.ID) *link {
 // end stops the link for good.
 func (l *link) end() { l.stop() }
 
+func (s *Service) connected(id peer.ID) bool {
+	return s.cfg.Host.Network().Connectedness(id) == network.Connected
+}
+
 // runLink opens the stream to the peer and writes it, again and again while the peer is connected.
 func (l *link) runLink() {
 	wait := reopenFirst
 	for l.ctx.Err() == nil {
 		since := time.Now()
-		err := l.runWriter()
-		if l.ctx.Err() != nil {
+		err := l.useStream()
+		if !l.goesOn() {
 			break
 		}
 		if time.Since(since) > reopenMax {
 			wait = reopenFirst
 		}
-		l.s.stats.Broken.Add(1)
 		l.s.log.Debug("route stream broke; opening it again", "peer", l.id, "in", wait, "error", err)
 		select {
 		case <-time.After(wait):
@@ -124,117 +117,69 @@ func (l *link) runLink() {
 	l.s.finish()
 }
 
-// open opens the stream to the peer and says Hello.
-func (l *link) open() (network.Stream, error) {
-	ctx, cancel := context.WithTimeout(l.ctx, openTimeout)
-	defer cancel()
-	stream, err := l.s.cfg.Host.NewStream(ctx, l.id, proto.RouteProtocol)
-	if err != nil {
-		return nil, err
-	}
-	addresses := l.s.cfg.Addresses()
+// goesOn reports whether the link is needed after its stream broke. Where not, it is a link no more when goesOn
+// returns: whoever tells of the peer from then on makes another.
+func (l *link) goesOn() bool {
 	l.s.mu.Lock()
-	hello := l.s.core.Hello(l.s.cfg.Life, addresses)
-	l.s.mu.Unlock()
-	_ = stream.SetWriteDeadline(time.Now().Add(openTimeout))
-	if _, err := stream.Write(proto.AppendFrame(nil, hello, time.Now())); err != nil {
-		_ = stream.Reset()
-		return nil, err
+	defer l.s.mu.Unlock()
+	switch {
+	case l.ctx.Err() != nil:
+		return false
+	case l.s.connected(l.id):
+		l.s.stats.Broken.Add(1)
+		return true
+	case l.told:
+		return true
 	}
-	return stream, nil
+	delete(l.s.links, l.id)
+	l.end()
+	return false
 }
 
-// runWriter writes what waits for the peer, all of it at once, until the stream breaks.
-func (l *link) runWriter() error {
-	stream, err := l.open()
+// useStream opens the stream to the peer, and has what waits written until the stream breaks.
+func (l *link) useStream() error {
+	stream, err := l.open(l.ctx)
 	if err != nil {
 		return err
 	}
+	defer stream.cut()
+	defer context.AfterFunc(l.ctx, stream.cut)()
+	o := newOutbound(stream, &l.s.stats.Pending)
+	if err := l.begin(o); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- o.runWriter(&l.s.stats) }()
+	go o.runWatch()
 	select {
-	case <-l.broken: // about the streams before
-	default:
+	case err = <-ended:
+	case <-stream.gone:
+		err = errGivenUp
 	}
 	l.s.mu.Lock()
-	l.out = stream
-	l.s.bringUpLocked(l)
-	l.s.finish()
-	l.s.wg.Go(func() { l.runWatch(stream) })
-	err = l.write(stream)
-	_ = stream.Reset()
-	l.s.mu.Lock()
-	if l.out == stream { // else the reader was quicker
+	if l.out == o { // else the reader was quicker
 		l.s.dropLocked(l, err)
 	}
 	l.s.finish()
 	return err
 }
 
-// runWatch gives the streams up when the peer has given up the one that is written: a write alone would notice
-// that only when there is something to be written. It ends with the stream.
-func (l *link) runWatch(stream network.Stream) {
-	var b [1]byte
-	_, _ = stream.Read(b[:]) // the peer never writes on it
+// begin makes a stream the one that is written, with Hello as its first frame.
+func (l *link) begin(o *outbound) error {
+	addresses := l.s.cfg.Addresses()
 	l.s.mu.Lock()
-	if l.out == stream {
-		l.s.dropLocked(l, errors.New("the peer gave the stream up"))
-		l.breakUp()
+	hello := l.s.core.Hello(l.s.cfg.Life, addresses)
+	if o.put(hello, time.Now(), maxUnkept) != queued {
+		l.s.unsendable(l, hello)
+		l.s.mu.Unlock()
+		return errors.New("no node would take this one's Hello")
 	}
+	wake(o.wake)
+	l.out = o
+	l.s.bringUpLocked(l)
 	l.s.finish()
+	return nil
 }
-
-func (l *link) write(stream network.Stream) error {
-	var spare []byte
-	for {
-		select {
-		case <-l.wake:
-		case <-l.broken:
-			return errors.New("the peer's stream ended")
-		case <-l.ctx.Done():
-			return l.ctx.Err()
-		}
-		for {
-			l.mu.Lock()
-			b := l.buf
-			l.buf = spare[:0]
-			l.writing = len(b) > 0
-			if !l.writing {
-				l.cond.Broadcast()
-			}
-			l.mu.Unlock()
-			if spare = nil; cap(b) <= keepBuffer {
-				spare = b
-			}
-			if len(b) == 0 {
-				break
-			}
-			_ = stream.SetWriteDeadline(time.Now().Add(writeTimeout))
-			n, err := stream.Write(b)
-			l.s.stats.BytesOut.Add(uint64(n)) //nolint:gosec // a count
-			l.s.stats.Writes.Add(1)
-			if err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// flush returns when nothing waits for the peer, or its streams are gone.
-func (l *link) flush(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() {
-		l.mu.Lock()
-		l.cond.Broadcast()
-		l.mu.Unlock()
-	})()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for (len(l.buf) > 0 || l.writing) && ctx.Err() == nil && l.ctx.Err() == nil {
-		l.cond.Wait()
-	}
-	return ctx.Err()
-}
-
-// breakUp gives the streams in use up.
-func (l *link) breakUp() { wake(l.broken) }
 
 // bringUpLocked tells the core of a peer when both streams are there.
 func (s *Service) bringUpLocked(l *link) {
@@ -261,75 +206,20 @@ func (s *Service) dropLocked(l *link, why error) {
 		s.log.Debug("peer out of reach", "peer", l.id, "why", why)
 	}
 	if l.out != nil {
-		_ = l.out.Reset()
+		l.out.giveUp()
 		l.out = nil
 	}
 	if l.in != nil {
-		close(l.in.gone)
-		_ = l.in.stream.Reset()
+		l.in.stream.cut()
 		l.in = nil
 	}
-	l.mu.Lock()
-	l.buf, l.full = nil, false
-	l.writing = false
-	l.cond.Broadcast()
-	l.mu.Unlock()
-}
-
-// sendLocked encodes a frame into its peer's buffer.
-func (s *Service) sendLocked(e *core.Effect, now time.Time) {
-	l := s.byNode[e.To]
-	if l == nil || !l.up {
-		return
-	}
-	if s.cfg.Tap != nil {
-		s.cfg.Tap(l.id, e.Frame)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.buf) > maxUnkept && unkept(e.Frame) {
-		s.stats.DroppedQoS0.Add(1)
-		return
-	}
-	if len(l.buf) > maxPending { // nothing more on this stream: what follows must not pass what is left out
-		l.full = true
-		l.breakUp()
-	}
-	if l.full {
-		return
-	}
-	l.buf = proto.AppendFrame(l.buf, e.Frame, now)
-	s.stats.FramesOut.Add(1)
-	if !l.dirty {
-		l.dirty = true
-		s.dirty = append(s.dirty, l)
-	}
-}
-
-// unkept reports whether a frame is a message that nobody keeps.
-func unkept(frame any) bool {
-	switch f := frame.(type) {
-	case *proto.Publish:
-		return f.Epoch == 0
-	case *proto.Deliver:
-		return f.Epoch == 0
-	}
-	return false
-}
-
-// wakeLinksLocked has what was sent since the last call written.
-func (s *Service) wakeLinksLocked() {
-	for i, l := range s.dirty {
-		l.dirty = false
-		wake(l.wake)
-		s.dirty[i] = nil
-	}
-	s.dirty = s.dirty[:0]
 }
 
 // read reads a stream that the peer has opened, until it ends.
-func (l *link) read(stream network.Stream) {
-	in := &inbound{stream: stream, up: make(chan struct{}), gone: make(chan struct{})}
+func (l *link) read(stream *routeStream) {
+	defer stream.cut()
+	defer context.AfterFunc(l.ctx, stream.cut)()
+	in := &inbound{stream: stream, up: make(chan struct{})}
 	r := &reader{stream: stream, stats: &l.s.stats}
 	_ = stream.SetReadDeadline(time.Now().Add(openTimeout))
 	frames, err := r.next()
@@ -337,16 +227,13 @@ func (l *link) read(stream network.Stream) {
 		err = l.greet(in, frames)
 	}
 	if err != nil {
-		l.s.refuse(l.id, stream, err)
+		l.refuse(stream, err)
 		return
 	}
 	_ = stream.SetReadDeadline(time.Time{})
 	select {
 	case <-in.up:
-	case <-in.gone:
-		return
-	case <-l.ctx.Done():
-		_ = stream.Reset()
+	case <-stream.gone:
 		return
 	}
 	frames = frames[1:]
@@ -381,7 +268,6 @@ func (l *link) greet(in *inbound, frames []any) error {
 	}
 	if l.in != nil {
 		s.dropLocked(l, errors.New("the peer opened its stream anew"))
-		l.breakUp()
 	}
 	l.in = in
 	s.bringUpLocked(l)
@@ -410,19 +296,22 @@ func (l *link) ended(in *inbound, err error) {
 		s.stats.Malformed.Add(1)
 		s.log.Warn("ended the stream of a peer that breaks the protocol", "peer", l.id, "error", err)
 	}
-	_ = in.stream.Reset()
 	s.mu.Lock()
 	if l.in == in {
 		s.dropLocked(l, err)
-		l.breakUp()
 	}
 	s.finish()
 }
 
-func (s *Service) refuse(id peer.ID, stream network.Stream, err error) {
-	_ = stream.Reset()
+// refuse notes that a stream ends before the peer has said Hello.
+func (l *link) refuse(stream *routeStream, err error) {
+	select {
+	case <-stream.gone: // this node's doing
+		return
+	default:
+	}
 	if !errors.Is(err, context.Canceled) && !errors.Is(err, io.EOF) {
-		s.stats.Malformed.Add(1)
-		s.log.Debug("refused a route stream", "peer", id, "error", err)
+		l.s.stats.Malformed.Add(1)
+		l.s.log.Debug("refused a route stream", "peer", l.id, "error", err)
 	}
 }

@@ -17,11 +17,19 @@
 //   - runCalls: calls back to the owner. Owner Service, ends in Close, when the queue is empty.
 //   - runDones: takes in what the broker has done with deliveries. Owner Service, ends in Close.
 //   - lookups: one for each location being looked up, at most maxLookups at work. Owner Service, bounded.
-//   - runLink: one for each connected peer: opens the stream to it, again when it breaks. Owner link.
-//   - runWriter (in runLink's), runWatch: for the stream that is written. They end with it.
-//   - link.read: for the stream that is read, in libp2p's goroutine. It ends with it.
+//   - runLink: one for each connected peer: has the stream to it opened, again when it breaks. Owner link, ends when
+//     the peer is lost or in Close.
 //
-// Locks, in this order: Service.mu, Service.deliverMu; Service.mu, link.mu; callMu and doneMu are taken last.
+// These are in libp2p, which does not always let go when it is told to (see routeStream). Nobody waits for them,
+// and what they do when their stream has been given up comes to nothing:
+//
+//   - runOpen, runReset: for a stream that is opened, or given up. They end when libp2p has done it.
+//   - runWriter, runWatch: for the stream that is written. They end with it.
+//   - link.read: for a stream that is read, in libp2p's goroutine. It ends with it, which is with its link at the
+//     latest.
+//
+// Locks, in this order: Service.mu, Service.deliverMu; Service.mu, outbound.mu or routeStream.mu; callMu and doneMu
+// are taken last.
 package rendezvous
 
 import (
@@ -36,7 +44,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/mozzie-mqtt/mozzie/dht"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
@@ -71,6 +78,9 @@ type Config struct {
 	Deliver func([]core.Delivery)
 	// Accept says that the client that a message came from may have its acknowledgement. It must not block.
 	Accept func(origin any, packet uint16)
+	// Pending is how much may wait for all peers, in bytes. Beyond it the streams of the peer that most waits for
+	// are given up, and opened again. 0 is DefaultPending.
+	Pending int
 	// Tap, for tests, sees every frame before it is sent. nil: nobody does.
 	Tap func(to peer.ID, frame any)
 }
@@ -96,7 +106,8 @@ type Service struct {
 	core    *core.Node
 	links   map[peer.ID]*link
 	byNode  map[core.NodeID]*link
-	dirty   []*link // with something to write
+	dirty   []*link             // with something to write
+	warned  map[proto.Kind]bool // kinds of frames of which one was too long
 	effects []core.Effect
 	leaving bool
 	closed  bool
@@ -127,7 +138,10 @@ type Service struct {
 
 // New makes a Service and starts it. Tell it of connected peers by OnPeer.
 func New(cfg Config) *Service {
-	s := &Service{cfg: cfg, log: cfg.Log, links: map[peer.ID]*link{}, byNode: map[core.NodeID]*link{},
+	if cfg.Pending == 0 {
+		cfg.Pending = DefaultPending
+	}
+	s := &Service{cfg: cfg, log: cfg.Log, links: map[peer.ID]*link{}, byNode: map[core.NodeID]*link{}, warned: map[proto.Kind]bool{},
 		callWake: make(chan struct{}, 1), doneWake: make(chan struct{}, 1), left: make(chan struct{}),
 		lookups: make(chan struct{}, maxLookups)}
 	s.self = core.MakeNodeID(cfg.Database, string(cfg.Host.ID()))
@@ -157,113 +171,6 @@ func (s *Service) step(events func(*core.Node)) {
 	s.core.At(bootTime(), time.Now())
 	events(s.core)
 	s.finish()
-}
-
-// finish carries out the effects of the events so far, and lets go of mu.
-func (s *Service) finish() {
-	effects := s.core.Take(s.effects)
-	now := time.Now()
-	rest := 0 // effects that are for outside of the lock, moved to the front
-	for i := range effects {
-		e := &effects[i]
-		switch e.Kind {
-		case core.Send:
-			s.sendLocked(e, now)
-		case core.Quiet:
-			s.quiet.Load().Store(e.Place.Prefix, e.Until-quietMargin)
-		case core.Awake:
-			s.quiet.Store(new(sync.Map))
-		default:
-			effects[rest] = *e
-			rest++
-		}
-	}
-	s.detours.Store(int64(s.core.Detours()))
-	s.wakeLinksLocked()
-	if rest == 0 {
-		clear(effects)
-		s.effects = effects
-		s.mu.Unlock()
-		return
-	}
-	s.effects = nil
-	s.deliverMu.Lock()
-	s.mu.Unlock()
-	s.outside(effects[:rest])
-	s.deliverMu.Unlock()
-	clear(effects)
-	s.mu.Lock()
-	if s.effects == nil {
-		s.effects = effects
-	}
-	s.mu.Unlock()
-}
-
-// outside carries out the effects that are not under the lock; deliverMu keeps their order.
-func (s *Service) outside(effects []core.Effect) {
-	for i := range effects {
-		e := &effects[i]
-		switch e.Kind {
-		case core.Deliver:
-			s.deliveries = append(s.deliveries, e.Delivery)
-		case core.Accept:
-			s.cfg.Accept(e.Delivery.Origin, e.Packet)
-		case core.Call:
-			s.queueCall(e.Call)
-		case core.Dial:
-			s.dial(e)
-		case core.Lookup:
-			s.lookUp(e.Place)
-		case core.Forget:
-			if id := peer.ID(e.To.Peer()); id.Validate() == nil {
-				s.cfg.Forget(id)
-			}
-		case core.Left:
-			close(s.left)
-		}
-	}
-	if len(s.deliveries) > 0 {
-		s.cfg.Deliver(s.deliveries)
-		clear(s.deliveries)
-		s.deliveries = s.deliveries[:0]
-	}
-}
-
-func (s *Service) dial(e *core.Effect) {
-	id, err := peer.IDFromBytes([]byte(e.To.Peer()))
-	if err != nil {
-		return
-	}
-	info := peer.AddrInfo{ID: id}
-	for _, a := range e.Addresses {
-		if m, err := ma.NewMultiaddr(a); err == nil {
-			info.Addrs = append(info.Addrs, m)
-		}
-	}
-	s.cfg.Dial(info)
-}
-
-// lookUp starts the lookup of a place, a few at a time; what it finds goes into the core.
-func (s *Service) lookUp(place core.Place) {
-	s.wg.Go(func() {
-		select {
-		case s.lookups <- struct{}{}:
-			defer func() { <-s.lookups }()
-		case <-s.ctx.Done():
-			return
-		}
-		ctx, cancel := context.WithTimeout(s.ctx, lookupTimeout)
-		defer cancel()
-		found, err := s.cfg.Closest(ctx, dht.LocationKey(place.Prefix, place.Depth))
-		if err != nil {
-			s.log.Debug("lookup of a location", "prefix", place.Prefix, "found", len(found), "error", err)
-		}
-		ids := make([]string, len(found))
-		for i, id := range found {
-			ids[i] = string(id)
-		}
-		s.step(func(n *core.Node) { n.LookedUp(place, ids) })
-	})
 }
 
 // Publish takes over messages of one client, in order.
@@ -417,7 +324,7 @@ func (s *Service) OnPeer(id peer.ID, connected bool) {
 		s.finish()
 		return
 	}
-	s.linkLocked(id)
+	s.linkLocked(id).told = true
 	s.finish()
 }
 
@@ -442,20 +349,21 @@ func (s *Service) Leave(ctx context.Context) error {
 // flush waits until what was sent is on its way.
 func (s *Service) flush(ctx context.Context) error {
 	s.mu.Lock()
-	var all []*link
-	for _, l := range s.links {
-		all = append(all, l)
+	var all []*outbound
+	for _, l := range s.byNode {
+		all = append(all, l.out)
 	}
 	s.mu.Unlock()
-	for _, l := range all {
-		if err := l.flush(ctx); err != nil {
+	for _, o := range all {
+		if err := o.flush(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Close stops at once, without leaving politely. It waits for its goroutines.
+// Close stops at once, without leaving politely. When it returns nothing is delivered, accepted or called back any
+// more. It waits for no peer: goroutines that are in libp2p may end a little later.
 func (s *Service) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -472,6 +380,8 @@ func (s *Service) Close() error {
 	}
 	s.cancel()
 	s.wg.Wait()
+	s.deliverMu.Lock()   // who came before is still carrying effects out
+	s.deliverMu.Unlock() //nolint:staticcheck // SA2001: waiting is all that is wanted
 	return nil
 }
 
@@ -485,16 +395,19 @@ func (s *Service) View(look func(*core.Node)) {
 
 // incoming takes the stream that another node has opened.
 func (s *Service) incoming(stream network.Stream) {
-	id := stream.Conn().RemotePeer()
+	in, id := newRouteStream(stream), stream.Conn().RemotePeer()
 	s.mu.Lock()
-	if s.closed {
+	l := s.links[id]
+	if l == nil && !s.closed && s.connected(id) { // a stream may come before OnPeer tells of the peer, or after it is lost
+		l = s.linkLocked(id)
+	}
+	if l == nil {
 		s.mu.Unlock()
-		_ = stream.Reset()
+		in.cut()
 		return
 	}
-	l := s.linkLocked(id)
 	s.mu.Unlock()
-	l.read(stream)
+	l.read(in)
 }
 
 // Gauges returns the sizes of what the node keeps.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/proto"
@@ -185,6 +188,59 @@ func TestClose(t *testing.T) {
 	n.OnPeer(nodes[1].host.ID(), false)
 	if got := nodes[1].count()["late"]; got > 0 {
 		t.Error("a message crosses after Close")
+	}
+}
+
+// TestLookupsEndWithClose: what the core asked to be looked up before Close is not begun after it.
+func TestLookupsEndWithClose(t *testing.T) {
+	accepting, accept := make(chan struct{}, 100), make(chan struct{})
+	var mu sync.Mutex
+	over, late := false, 0
+	a := startUntold(t, newHost(t), func(c *Config) {
+		c.Small = 0 // a swarm in which locations are looked up
+		c.Accept = func(any, uint16) { accepting <- struct{}{}; <-accept }
+		c.Closest = func(ctx context.Context, _ []byte) ([]peer.ID, error) {
+			mu.Lock()
+			if over {
+				late++
+			}
+			mu.Unlock()
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	})
+	var batch []core.Publication
+	for i := range 50 {
+		m := &proto.Message{Topic: string(rune('A'+i)) + "/x", QoS: 1}
+		batch = append(batch, core.Publication{Message: m, Origin: "client", Packet: 1})
+	}
+	published, closed := make(chan struct{}), make(chan struct{})
+	go func() { defer close(published); a.Publish(batch) }()
+	<-accepting // the effects of that are being carried out
+	go func() {
+		defer close(closed)
+		_ = a.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+	}()
+	eventually(t, "Close waits for no goroutine any more", func() bool {
+		select {
+		case <-closed:
+			return true
+		default:
+		}
+		in := stacks(".(*Service).Close(")
+		return a.ctx.Err() != nil && len(in) == 1 && strings.Contains(in[0], "sync.(*Mutex).Lock") && !strings.Contains(in[0], "(*WaitGroup).Wait(")
+	})
+	close(accept)
+	<-published
+	<-closed
+	eventually(t, "no goroutine of the service is left", func() bool { return len(stacks(".(*Service).lookUp")) == 0 && running() == "" })
+	mu.Lock()
+	defer mu.Unlock()
+	if late > 0 {
+		t.Errorf("%d lookups are begun after Close", late)
 	}
 }
 

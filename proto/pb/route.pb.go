@@ -2983,6 +2983,7 @@ type RetainedQuery struct {
 	Filter        string                 `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	Places        []*Place               `protobuf:"bytes,3,rep,name=places,proto3" json:"places,omitempty"` // whose rendezvous the asked node is taken for
 	Tries         uint32                 `protobuf:"varint,4,opt,name=tries,proto3" json:"tries,omitempty"`  // how often they were asked for; any member answers the second time
+	After         string                 `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`   // at the first place, topics behind this one only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3045,6 +3046,13 @@ func (x *RetainedQuery) GetTries() uint32 {
 	return 0
 }
 
+func (x *RetainedQuery) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 // 29
 type RetainedReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3053,6 +3061,8 @@ type RetainedReply struct {
 	Children      []*Place               `protobuf:"bytes,3,rep,name=children,proto3" json:"children,omitempty"`
 	Elsewhere     []*SetNews             `protobuf:"bytes,4,rep,name=elsewhere,proto3" json:"elsewhere,omitempty"` // places that another node is the rendezvous of
 	Last          bool                   `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	Rest          []*Place               `protobuf:"bytes,6,rep,name=rest,proto3" json:"rest,omitempty"`   // with last: there is more, at these places, to be asked for by another query
+	After         string                 `protobuf:"bytes,7,opt,name=after,proto3" json:"after,omitempty"` // at the first of them, behind this topic
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3120,6 +3130,20 @@ func (x *RetainedReply) GetLast() bool {
 		return x.Last
 	}
 	return false
+}
+
+func (x *RetainedReply) GetRest() []*Place {
+	if x != nil {
+		return x.Rest
+	}
+	return nil
+}
+
+func (x *RetainedReply) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
 }
 
 // 30: a child location is about to hold its first retained message.
@@ -3925,18 +3949,21 @@ const file_route_proto_rawDesc = "" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12<\n" +
 	"\bretained\x18\x03 \x03(\v2 .mozzie.route.v1.RetainedMessageR\bretained\x12&\n" +
-	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\"}\n" +
+	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\"\x93\x01\n" +
 	"\rRetainedQuery\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12.\n" +
 	"\x06places\x18\x03 \x03(\v2\x16.mozzie.route.v1.PlaceR\x06places\x12\x14\n" +
-	"\x05tries\x18\x04 \x01(\rR\x05tries\"\xdd\x01\n" +
+	"\x05tries\x18\x04 \x01(\rR\x05tries\x12\x14\n" +
+	"\x05after\x18\x05 \x01(\tR\x05after\"\x9f\x02\n" +
 	"\rRetainedReply\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12<\n" +
 	"\bretained\x18\x02 \x03(\v2 .mozzie.route.v1.RetainedMessageR\bretained\x122\n" +
 	"\bchildren\x18\x03 \x03(\v2\x16.mozzie.route.v1.PlaceR\bchildren\x126\n" +
 	"\telsewhere\x18\x04 \x03(\v2\x18.mozzie.route.v1.SetNewsR\telsewhere\x12\x12\n" +
-	"\x04last\x18\x05 \x01(\bR\x04last\"\x89\x01\n" +
+	"\x04last\x18\x05 \x01(\bR\x04last\x12*\n" +
+	"\x04rest\x18\x06 \x03(\v2\x16.mozzie.route.v1.PlaceR\x04rest\x12\x14\n" +
+	"\x05after\x18\a \x01(\tR\x05after\"\x89\x01\n" +
 	"\x05Child\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12.\n" +
 	"\x06parent\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x06parent\x12,\n" +
@@ -4102,23 +4129,24 @@ var file_route_proto_depIdxs = []int32{
 	31, // 64: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
 	0,  // 65: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
 	30, // 66: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
-	0,  // 67: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
-	0,  // 68: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
-	0,  // 69: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
-	32, // 70: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
-	1,  // 71: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
-	0,  // 72: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	53, // 73: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
-	0,  // 74: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 75: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	37, // 76: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 77: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 78: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	79, // [79:79] is the sub-list for method output_type
-	79, // [79:79] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	0,  // 67: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
+	0,  // 68: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
+	0,  // 69: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
+	0,  // 70: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
+	32, // 71: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
+	1,  // 72: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
+	0,  // 73: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
+	53, // 74: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	0,  // 75: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 76: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	37, // 77: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	10, // 78: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 79: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	80, // [80:80] is the sub-list for method output_type
+	80, // [80:80] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }

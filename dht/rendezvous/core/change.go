@@ -267,6 +267,9 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 	if i := n.inherited[at]; i != nil {
 		n.inheritFrom(i, set)
 	}
+	if l := n.locations[at]; l != nil && set.equal(l.set) {
+		l.offered = 0
+	}
 	if l := n.locations[at]; l != nil && l.phase == standby && l.founder == p.id && n.now < l.offered &&
 		set.Version == l.set.Version && !set.equal(l.set) {
 		n.adopt(l, set) // what it had offered was a guess

@@ -11,6 +11,63 @@ import (
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
+// look checks what must hold at every moment: each message that was acknowledged and has not come to everybody whom it
+// is due to is in somebody's custody; where nothing breaks, a place has one rendezvous by each version of its set, and
+// the versions that a node knows rise.
+func (s *sim) look() {
+	s.owed = slices.DeleteFunc(s.owed, (*published).everywhere)
+	if len(s.owed) > 0 {
+		kept := map[string]bool{}
+		for _, v := range s.nodes {
+			if v.alive {
+				v.n.Keeps(func(m *proto.Message) { kept[string(m.Properties)] = true })
+			}
+		}
+		for _, p := range s.owed {
+			if p.accepted && p.node.alive && !kept[string(p.m.Properties)] && !s.forgets {
+				s.fail("nobody has custody of %s (%s QoS %d) of node %d", p.id, p.m.Topic, p.m.QoS, p.node.i)
+			}
+		}
+	}
+	if s.disorder || s.forgets {
+		return
+	}
+	type version struct {
+		place   core.Place
+		version uint64
+	}
+	serves := map[version]int{}
+	for _, v := range s.nodes {
+		if !v.alive {
+			continue
+		}
+		v.n.Serves(func(place core.Place, set core.Set) {
+			k := version{place, set.Version}
+			if other, twice := serves[k]; twice && set.Version > 1 && s.merged {
+				s.fail("nodes %d and %d both serve %q by version %d", other, v.i, place.Prefix, set.Version)
+			}
+			serves[k] = v.i
+			if set.Version < v.versions[place] {
+				s.fail("node %d serves %q by version %d after %d", v.i, place.Prefix, set.Version, v.versions[place])
+			}
+			v.versions[place] = set.Version
+		})
+	}
+}
+
+// everywhere reports whether a message has come to everybody whom it is due to, or nobody waits for it.
+func (p *published) everywhere() bool {
+	for _, st := range p.due {
+		if st.over || !st.node.alive || st.node.leaving {
+			continue
+		}
+		if st.group == "" && st.node.from[p] == 0 || st.group != "" && p.took[st.group+"/"+st.filter] == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // check compares what came with what must have.
 func (s *sim) check() {
 	for _, p := range s.published {

@@ -245,6 +245,7 @@ type Node struct {
 	relayed   map[uint64]NodeID   // epochs that were passed on, and where their acknowledgements go
 	queries   map[uint64]*query
 	asked     []*query
+	toAsk     fifo[*query] // that wait for others to end
 	lacking   []lacking
 	lookups   map[dht.Location]*lookup
 	timers    timers
@@ -277,6 +278,8 @@ type Node struct {
 	merging time.Duration // until then sets may stand that this node's are about to be joined with
 
 	leaving bool
+	parting bool // nothing is left to be handed over
+	parted  bool // and everybody has heard of it
 	left    bool
 
 	out     []Effect

@@ -110,7 +110,10 @@ func TestJoinAndLeave(t *testing.T) {
 		s.loss = true
 		s.depth = 1 + int(seed%2)
 		n := 3 + s.rng.IntN(5)
-		if seed%20 == 0 {
+		switch {
+		case seed%100 == 0:
+			n = 50
+		case seed%20 == 0:
 			n = 30
 		}
 		for i := range n {
@@ -221,7 +224,7 @@ func TestRestart(t *testing.T) {
 	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
 		s := newSim(t, seed, 3*time.Millisecond)
 		s.depth = 1 + int(seed%2)
-		s.loss, s.disorder = true, true
+		s.loss, s.disorder, s.forgets = true, true, true
 		n := 2 + s.rng.IntN(3)
 		for i := range n {
 			v := s.add()
@@ -241,6 +244,10 @@ func TestRestart(t *testing.T) {
 			s.run(time.Duration(s.rng.Int64N(int64(10 * time.Second))))
 			s.join(s.addPeer(dead.id.Peer()))
 			s.run(2 * time.Second)
+		}
+		hub := s.pick()
+		for _, v := range s.nodes { // who has come back may have met only such as had, too
+			s.connect(hub, v)
 		}
 		s.run(8 * time.Second)
 		first := len(s.published)
@@ -287,7 +294,7 @@ func TestRendezvousDies(t *testing.T) {
 	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
 		s := newSim(t, seed, 3*time.Millisecond)
 		s.depth = 1 + int(seed%2)
-		s.loss = true
+		s.loss, s.forgets = true, true
 		n := 3 + s.rng.IntN(4)
 		for i := range n {
 			v := s.add()

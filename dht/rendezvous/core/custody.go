@@ -15,6 +15,7 @@ type share struct {
 	hold   time.Duration // how long it is kept for a node that is out of reach
 	plain  bool
 	sent   bool // from here, or its node was asked about it from here
+	ups    int  // sent: peer.ups of then
 	stored bool
 	done   bool
 }
@@ -127,7 +128,7 @@ func (n *Node) deliver(e *entry, s *share) {
 		return
 	}
 	if n.inReach(s.node) {
-		s.sent = true
+		s.sent, s.ups = true, n.peers[s.node].ups
 		e.l.sent[s.node] = true
 		e.s.told[s.node] = e.s.low
 		n.send(s.node, d)
@@ -169,6 +170,8 @@ func (n *Node) redeliver(entries []*entry, node NodeID) {
 			s := &e.shares[i]
 			switch {
 			case s.done || node != "" && s.node != node:
+			case s.sent && s.node != n.self && s.ups == n.peers[s.node].ups && n.peers[s.node].up:
+				// Out of reach for a while, over streams that did not break: it is on its way, or there.
 			case !s.stored || s.node == n.self:
 				n.deliver(e, s)
 			default:
@@ -176,7 +179,9 @@ func (n *Node) redeliver(entries []*entry, node NodeID) {
 					recall[s.node] = new(acks)
 				}
 				recall[s.node].add(e.id)
-				s.sent = s.sent || n.inReach(s.node)
+				if n.inReach(s.node) {
+					s.sent, s.ups = true, n.peers[s.node].ups
+				}
 			}
 		}
 	}

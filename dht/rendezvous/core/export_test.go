@@ -1,6 +1,10 @@
 package core
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
 
 // WhyStill says what keeps a node from leaving.
 func (n *Node) WhyStill() string {
@@ -22,6 +26,9 @@ func (n *Node) WhyStill() string {
 func (n *Node) Kept() string {
 	var s string
 	for _, l := range n.sortedLocations() {
+		if l.waiting.len() > 0 {
+			s += fmt.Sprintf(" %q (%v, pulling %v): %d wait", l.place.Prefix, l.phase, l.pulling, l.waiting.len())
+		}
 		for _, e := range l.order.live() {
 			if e.over() {
 				continue
@@ -41,7 +48,7 @@ func (n *Node) Outbox() string {
 	for _, id := range sortedKeys(n.mine) {
 		for _, seq := range sortedKeys(n.mine[id].open) {
 			e := n.mine[id].open[seq]
-			s += fmt.Sprintf(" %q %x/%d via %q hop %q kept %v sent %v at %v in out %d switching %v", e.m.Properties, id, seq, e.via, e.r.hop, e.kept, e.sent, e.at, e.r.out.len(), e.r.switching)
+			s += fmt.Sprintf(" %q %x/%d via %q hop %q kept %v sent %v at %v in out %d switching %v waits %v", e.m.Properties, id, seq, e.via, e.r.hop, e.kept, e.sent, e.at, e.r.out.len(), e.r.switching, e.waits)
 		}
 	}
 	return s
@@ -53,4 +60,27 @@ func (n *Node) Open() (open int) {
 		open += len(p.ops)
 	}
 	return open
+}
+
+// Keeps calls visit with every message that this node has a duty not to lose.
+func (n *Node) Keeps(visit func(*proto.Message)) {
+	for _, s := range n.mine {
+		for _, e := range s.open {
+			visit(e.m)
+		}
+	}
+	for _, s := range n.streams {
+		for _, e := range s.entries {
+			visit(e.m)
+		}
+	}
+}
+
+// Serves calls visit with every place that this node is the rendezvous of.
+func (n *Node) Serves(visit func(Place, Set)) {
+	for _, l := range n.locations {
+		if l.phase == serving {
+			visit(l.place, l.set)
+		}
+	}
 }

@@ -154,6 +154,13 @@ func (n *Node) relinquish(l *location) {
 		n.request(s, func(op uint64) any { return &pb.Sync{Op: op} }, func(bool) { in.one() })
 	}
 	clear(l.sent)
+	told := map[NodeID]bool{n.self: true}
+	for _, s := range n.streamsOf(l) { // who sends here goes to the other from now on
+		if !told[s.hop] {
+			told[s.hop] = true
+			n.send(s.hop, &pb.SetNews{Place: l.place.pb(), Set: l.set.pb()})
+		}
+	}
 	n.wake(l, in) // who was told of no interest was told under this node's lease
 	in.wait(func() { n.handOver(l) })
 	n.settle(l)

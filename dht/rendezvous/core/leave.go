@@ -59,8 +59,21 @@ func (n *Node) tickLeave() {
 	if !alone && (n.member() || n.owing()) {
 		return
 	}
-	n.left = true
-	n.out = append(n.out, Effect{Kind: Left})
+	if !n.parting { // what others have sent here before they heard where to is still passed on
+		n.parting = true
+		g := &gather{n: n}
+		for _, p := range n.ordered {
+			if p.reach {
+				g.left++
+				n.request(p.id, func(op uint64) any { return &pb.Sync{Op: op} }, func(bool) { g.one() })
+			}
+		}
+		g.wait(func() { n.parted = true })
+	}
+	if n.parted {
+		n.left = true
+		n.out = append(n.out, Effect{Kind: Left})
+	}
 }
 
 // member reports whether this node is still in a set that others count on.

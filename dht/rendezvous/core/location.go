@@ -45,7 +45,7 @@ type location struct {
 	phase phase
 
 	asking  map[NodeID]bool // founding: who has not answered
-	founder NodeID          // whose offer the set is; until offered ends, another offer may replace it
+	founder NodeID          // whose offer the set is; until it says that it stands, or offered is over, another may replace it
 	offered time.Duration
 	head    NodeID // the rendezvous, when it was last looked
 	filler  NodeID // filling: who fills it
@@ -90,6 +90,9 @@ type ancestor struct {
 	place Place
 	at    dht.Location
 }
+
+// undecided reports whether it is being found out who serves a location: what comes for it waits.
+func (l *location) undecided() bool { return l.phase == founding || l.phase == awaiting }
 
 // isBelow reports whether a location is below a place.
 func (l *location) isBelow(place Place) bool {
@@ -214,6 +217,11 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 // founded ends the founding: everybody who could be asked has answered.
 func (n *Node) founded(l *location) {
 	l.phase = standby
+	for _, m := range l.set.Members { // from now on no other offer replaces it
+		if m != n.self && n.inReach(m) {
+			n.send(m, &pb.SetNews{Place: l.place.pb(), Set: l.set.pb()})
+		}
+	}
 	n.review(l)
 	n.settle(l)
 }
@@ -396,7 +404,7 @@ func (n *Node) takeOver(l *location) {
 
 // settle carries on what waited for the phase to be decided.
 func (n *Node) settle(l *location) {
-	if l.phase == founding || l.phase == awaiting {
+	if l.undecided() {
 		return
 	}
 	if l.place.Depth <= 1 && l.phase >= standby {

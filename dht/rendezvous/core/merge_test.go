@@ -56,3 +56,33 @@ func TestBridge(t *testing.T) {
 		s.report(seed)
 	})
 }
+
+// TestNoLink has two nodes that only a third can reach: what one publishes for the other is kept until they are
+// connected, and comes once.
+func TestNoLink(t *testing.T) {
+	s := newSim(t, 5, time.Millisecond)
+	a, b, c := s.add(), s.add(), s.add()
+	s.apart = func(v, w *simNode) bool { return v != a && w != a }
+	s.connect(a, b)
+	s.connect(a, c)
+	s.run(3 * time.Second)
+	for i := range 30 {
+		b.subscribe(fmt.Sprintf("t%d/x", i), 1)
+	}
+	s.run(10 * time.Second)
+	for i := range 30 {
+		c.publish(fmt.Sprintf("t%d/x", i), byte(1+i%2), false, "v")
+	}
+	s.run(5 * time.Second)
+	s.apart = nil
+	s.connect(b, c)
+	s.run(80 * time.Second)
+	for _, p := range s.published {
+		if b.from[p] != 1 {
+			s.fail("%s came %d times", p.m.Topic, b.from[p])
+		}
+	}
+	s.check()
+	s.checkSets()
+	s.report(5)
+}

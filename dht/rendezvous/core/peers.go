@@ -27,6 +27,7 @@ type peer struct {
 	left      bool // politely
 	gone      bool // replaced by the same peer with another database
 	seen      bool // it has been up
+	ups       int  // how often: a frame sent since the last time is not lost while it is up
 	since     time.Duration
 
 	ops     map[uint64]operation // that it has not answered
@@ -145,6 +146,7 @@ func (n *Node) Up(h *pb.Hello) {
 		n.merging = n.now + mergeTime
 	}
 	p.up, p.reach, p.seen, p.since = true, true, true, n.now
+	p.ups++
 	p.lease = lease{granted: p.lease.granted} // it may still count on that one
 	if news {
 		n.spread(id, []*pb.Known{p.known()})

@@ -33,6 +33,7 @@ type pending struct {
 	sent     time.Duration
 	served   bool
 	detour   bool // this node's own subscribers get it from the rendezvous
+	waits    bool // here, until it is known where to
 	accepted bool
 	kept     bool
 }
@@ -154,9 +155,13 @@ func (n *Node) accept1(e *pending) {
 // dispatch sends a message on its way, or lets it wait until it can go.
 func (n *Node) dispatch(e *pending) {
 	r := e.r
+	l := n.locations[r.at]
 	switch {
 	case r.switching:
+		n.linger(e)
 		n.behind(r, e.m.Size(), func() { n.dispatch(e) })
+	case l != nil && l.undecided(): // behind those that wait there
+		n.arrive(l, n.ownArrival(e))
 	case r.hop == n.self:
 		n.arriveAnywhere(r.place, r.at, n.ownArrival(e))
 	default:
@@ -167,17 +172,11 @@ func (n *Node) dispatch(e *pending) {
 // transmit sends a message to the hop. What must not be lost is in the outbox until somebody else keeps it.
 func (n *Node) transmit(e *pending) {
 	r := e.r
+	e.waits = false
 	if e.kept { // it waited here, and went another way meanwhile
 		return
 	}
-	if e.epoch != nil && e.epoch.open[e.seq] == nil {
-		e.epoch.open[e.seq] = e
-		n.outCount++
-		n.outBytes += e.m.Size()
-		n.cfg.Custody.Put(e.id(), e.m)
-		r.out.compact(func(e *pending) bool { return e.kept })
-		r.out.push(e)
-	}
+	n.keep(e)
 	switch {
 	case r.hop == "":
 		if e.epoch == nil {
@@ -204,6 +203,26 @@ func (n *Node) transmit(e *pending) {
 		}
 	}
 	n.send(r.hop, f)
+}
+
+// keep puts a message into the outbox.
+func (n *Node) keep(e *pending) {
+	if e.epoch == nil || e.epoch.open[e.seq] != nil {
+		return
+	}
+	e.epoch.open[e.seq] = e
+	n.outCount++
+	n.outBytes += e.m.Size()
+	n.cfg.Custody.Put(e.id(), e.m)
+	e.r.out.compact(func(e *pending) bool { return e.kept })
+	e.r.out.push(e)
+	n.use(e.r)
+}
+
+// linger keeps a message that cannot go yet.
+func (n *Node) linger(e *pending) {
+	n.keep(e)
+	e.waits = true
 }
 
 func (n *Node) ownArrival(e *pending) *arrival {

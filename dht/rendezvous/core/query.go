@@ -1,6 +1,7 @@
 package core
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -22,16 +23,31 @@ type query struct {
 	over   bool
 }
 
-// queryTime bounds how long a subscription waits for retained messages.
-const queryTime = 5 * time.Second
+// What is ours to tune.
+const (
+	// queryTime bounds how long a search waits for the next answer.
+	queryTime = 5 * time.Second
+	// maxQueries bounds the searches at a time, and queryPage how many bytes of retained messages a node sends for
+	// one question: so much may come at once.
+	maxQueries = 8
+	queryPage  = 4 << 20
+)
 
 // Retained asks for the retained messages that match a filter: each is called with some at a time, then done.
 func (n *Node) Retained(filter string, each func([]*proto.Message), done func()) {
-	prefix, depth := topic.FirstLevel(filter)
-	q := &query{filter: filter, each: each, done: done, tries: map[Place]uint32{}, ops: map[uint64][]Place{}, until: n.now + queryTime}
-	n.asked = append(n.asked, q)
-	n.askRetained(q, []Place{{prefix, depth}})
-	n.endQuery(q)
+	n.toAsk.push(&query{filter: filter, each: each, done: done, tries: map[Place]uint32{}, ops: map[uint64][]Place{}})
+	n.startQueries()
+}
+
+func (n *Node) startQueries() {
+	for n.toAsk.len() > 0 && len(n.asked) < maxQueries {
+		q := n.toAsk.pop()
+		q.until = n.now + queryTime
+		n.asked = append(n.asked, q)
+		prefix, depth := topic.FirstLevel(q.filter)
+		n.askRetained(q, []Place{{prefix, depth}})
+		n.endQuery(q)
+	}
 }
 
 // askRetained asks the rendezvous of some places, node by node.
@@ -58,66 +74,96 @@ func (n *Node) askRetained(q *query, places []Place) {
 		}
 	}
 	for _, to := range sortedKeys(byNode) {
-		ps := byNode[to]
-		tries := uint32(0)
-		f := &pb.RetainedQuery{Filter: q.filter}
-		for _, p := range ps {
-			f.Places = append(f.Places, p.pb())
-			tries = max(tries, q.tries[p]-1)
-		}
-		f.Tries = tries
 		if to == n.self {
 			q.local++
-			n.answerRetained(q.filter, ps, tries, func(r *pb.RetainedReply) { n.retainedReply(q, r, true) })
+			n.answerRetained(question{q.filter, byNode[to], "", q.tried(byNode[to]), math.MaxInt},
+				func(r *pb.RetainedReply) { n.retainedReply(q, r, n.self) })
 			continue
 		}
-		n.need(to)
-		n.request(to, func(op uint64) any {
-			f.Op = op
-			q.ops[op] = ps
-			n.queries[op] = q
-			return f
-		}, func(ok bool) {
-			if !ok && !q.over {
-				delete(q.ops, f.Op)
-				delete(n.queries, f.Op)
-				n.askRetained(q, ps)
-				n.endQuery(q)
-			}
-		})
+		n.askNode(q, to, byNode[to], "")
 	}
+}
+
+// tried is how often places were asked for before.
+func (q *query) tried(places []Place) (tries uint32) {
+	for _, p := range places {
+		tries = max(tries, q.tries[p]-1)
+	}
+	return tries
+}
+
+// askNode asks a node for what is retained at some places, at the first of them behind a topic.
+func (n *Node) askNode(q *query, to NodeID, places []Place, after string) {
+	f := &pb.RetainedQuery{Filter: q.filter, After: after, Tries: q.tried(places)}
+	for _, p := range places {
+		f.Places = append(f.Places, p.pb())
+	}
+	n.need(to)
+	n.request(to, func(op uint64) any {
+		f.Op = op
+		q.ops[op] = places
+		n.queries[op] = q
+		return f
+	}, func(ok bool) {
+		if !ok && !q.over {
+			delete(q.ops, f.Op)
+			delete(n.queries, f.Op)
+			n.askRetained(q, places)
+			n.endQuery(q)
+		}
+	})
+}
+
+// question is what a node asks another, or itself.
+type question struct {
+	filter string
+	places []Place
+	after  string // at the first place, topics behind this one
+	tries  uint32
+	page   int // how many bytes may be answered
 }
 
 // answerRetained answers for the places that this node serves, in as many replies as it takes, when it is
 // decided for each of them whether it does.
-func (n *Node) answerRetained(filter string, places []Place, tries uint32, reply func(*pb.RetainedReply)) {
+func (n *Node) answerRetained(q question, reply func(*pb.RetainedReply)) {
 	r := &pb.RetainedReply{}
 	size := 0
-	for i, place := range places {
+	for i, place := range q.places {
+		after := ""
+		if i == 0 {
+			after = q.after
+		}
 		l := n.locate(place, place.Location())
 		switch {
-		case l == nil || l.phase == filling || l.phase == relinquishing && tries == 0 || l.phase == standby && tries == 0:
+		case l == nil || l.phase == filling || l.phase == relinquishing && q.tries == 0 || l.phase == standby && q.tries == 0:
 			set := n.route(place).set
 			if l != nil && l.set.Version > 0 {
 				set = l.set
 			}
 			r.Elsewhere = append(r.Elsewhere, &pb.SetNews{Place: place.pb(), Set: set.pb()})
 			continue
-		case l.phase == founding || l.phase == awaiting:
-			l.calls = append(l.calls, func() { n.answerRetained(filter, places[i:], tries, reply) })
+		case l.undecided():
+			rest := question{q.filter, q.places[i:], after, q.tries, q.page}
+			l.calls = append(l.calls, func() { n.answerRetained(rest, reply) })
 			if i > 0 {
 				reply(r)
 			}
 			return
 		}
 		for _, c := range l.sortedChildren() {
-			if topic.MayMatchBelow(filter, c.Prefix) {
+			if after == "" && topic.MayMatchBelow(q.filter, c.Prefix) {
 				r.Children = append(r.Children, c.pb())
+				if size += 16 + len(c.Prefix); size > n.cfg.Limits.RetainedReply {
+					reply(r)
+					r, size = &pb.RetainedReply{}, 0
+				}
 			}
 		}
 		var found []*Kept
-		n.cfg.Retained.Match(l.at, filter, func(k *Kept) bool {
-			found = append(found, k)
+		n.cfg.Retained.Match(l.at, q.filter, func(k *Kept) bool {
+			if k.Message.Topic > after {
+				found = append(found, k)
+			}
 			return true
 		})
 		slices.SortFunc(found, func(a, b *Kept) int { return strings.Compare(a.Message.Topic, b.Message.Topic) })
@@ -126,7 +172,16 @@ func (n *Node) answerRetained(filter string, places []Place, tries uint32, reply
 				continue
 			}
 			r.Retained = append(r.Retained, n.keptToPB(k))
-			if size += 64 + k.Message.Size(); size > n.cfg.Limits.RetainedReply {
+			by := 64 + k.Message.Size()
+			if q.page -= by; q.page <= 0 {
+				r.Last, r.After = true, k.Message.Topic
+				for _, p := range q.places[i:] {
+					r.Rest = append(r.Rest, p.pb())
+				}
+				reply(r)
+				return
+			}
+			if size += by; size > n.cfg.Limits.RetainedReply {
 				reply(r)
 				r, size = &pb.RetainedReply{}, 0
 			}
@@ -148,7 +203,7 @@ func (n *Node) receiveRetainedQuery(p *peer, f *pb.RetainedQuery) {
 		}
 	}
 	op := f.GetOp()
-	n.answerRetained(f.GetFilter(), places, f.GetTries(), func(r *pb.RetainedReply) {
+	n.answerRetained(question{f.GetFilter(), places, f.GetAfter(), f.GetTries(), queryPage}, func(r *pb.RetainedReply) {
 		r.Op = op
 		n.send(p.id, r)
 	})
@@ -164,12 +219,22 @@ func (n *Node) receiveRetainedReply(p *peer, f *pb.RetainedReply) {
 		delete(q.ops, f.GetOp())
 		delete(n.queries, f.GetOp())
 	}
-	n.retainedReply(q, f, false)
+	n.retainedReply(q, f, p.id)
 }
 
-func (n *Node) retainedReply(q *query, f *pb.RetainedReply, local bool) {
-	if local && f.GetLast() {
+func (n *Node) retainedReply(q *query, f *pb.RetainedReply, from NodeID) {
+	if from == n.self && f.GetLast() {
 		q.local--
+	}
+	q.until = n.now + queryTime
+	var rest []Place
+	for _, c := range f.GetRest() {
+		if place, ok := placeOf(c); ok {
+			rest = append(rest, place)
+		}
+	}
+	if len(rest) > 0 && from != n.self && !q.over {
+		n.askNode(q, from, rest, f.GetAfter())
 	}
 	var found []*proto.Message
 	for _, k := range f.GetRetained() {
@@ -208,6 +273,7 @@ func (n *Node) endQuery(q *query) {
 	q.over = true
 	n.asked = slices.DeleteFunc(n.asked, func(o *query) bool { return o == q })
 	n.call(q.done)
+	n.startQueries()
 }
 
 func (n *Node) tickQueries() {

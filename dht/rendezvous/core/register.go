@@ -40,7 +40,7 @@ func (n *Node) register(place Place, r *pb.Registration, from NodeID, hops uint3
 	switch {
 	case l == nil:
 		n.passRegister(place, n.route(place).hop, r, from, hops)
-	case l.phase == founding || l.phase == awaiting || l.phase == serving && l.change != nil:
+	case l.undecided() || l.phase == serving && l.change != nil:
 		l.calls = append(l.calls, again)
 	case l.phase == serving:
 		n.registerHere(l, r, from)
@@ -91,7 +91,7 @@ func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 			n.pass(l, r)
 		}
 		if !slices.ContainsFunc(l.registers, func(g *registering) bool { return g.owner == owner }) {
-			n.answerRegister(l, owner, r.GetSeq(), from, !n.majorityInReach(l.set), false)
+			n.answerRegister(l, owner, r.GetSeq(), from, !n.majorityInReach(l.set) || !n.inReach(owner), false)
 			return
 		}
 		// An earlier one is on its way: this one becomes a promise with it.
@@ -209,21 +209,23 @@ func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wa
 func (n *Node) tryPromise(l *location, g *registering) {
 	waits := g.members > 0 || g.concerns.left > 0
 	majority := g.have >= n.majority(l.set)
+	reach := n.inReach(g.owner) // else nothing can be delivered: it is being connected to, or cannot be
 	switch {
 	case g.over || n.locations[l.at] != l:
 		return
 	case !waits && !majority: // known already: a majority cannot be reached
-	case !waits && n.now >= g.until:
+	case !waits && n.now >= g.until && (reach || n.now >= g.deadline):
 	case !majority && n.now >= g.deadline:
 	default:
 		return
 	}
 	g.over = true
 	l.registers = slices.DeleteFunc(l.registers, func(o *registering) bool { return o == g })
-	if !majority {
+	local := !majority || !reach
+	if local {
 		n.stats.PromisesLocal++
 	}
-	n.answerRegister(l, g.owner, g.seq, g.asker, !majority, false)
+	n.answerRegister(l, g.owner, g.seq, g.asker, local, false)
 }
 
 func (n *Node) tickRegisters(l *location) {

@@ -242,7 +242,7 @@ func (n *Node) listAt(place, child Place, hops uint32, done func(ok bool)) {
 	to := n.route(place).hop
 	switch {
 	case l == nil:
-	case l.phase == founding || l.phase == awaiting:
+	case l.undecided():
 		l.calls = append(l.calls, func() { n.listAt(place, child, hops, done) })
 		return
 	case l.phase == serving:

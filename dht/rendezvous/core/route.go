@@ -172,7 +172,7 @@ func (n *Node) resend(r *route) {
 		return
 	}
 	for _, e := range slices.Clone(r.out.live()) {
-		if !e.kept && e.via == "" {
+		if !e.kept && e.via == "" && !e.waits {
 			n.transmit(e)
 		}
 	}

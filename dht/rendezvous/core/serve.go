@@ -90,6 +90,9 @@ func (n *Node) arriveAnywhere(place Place, at dht.Location, a *arrival) {
 
 // arrive deals with a message according to what this node is to its location.
 func (n *Node) arrive(l *location, a *arrival) {
+	if a.own != nil {
+		a.own.waits = false
+	}
 	switch l.phase {
 	case serving:
 		if !l.pulling {
@@ -132,6 +135,9 @@ func (n *Node) mayWait(already int, a *arrival) bool {
 			a.m = a.m.Clone() // it outlives the buffer that it came in
 		}
 	}
+	if a.own != nil {
+		n.linger(a.own)
+	}
 	return true
 }
 
@@ -142,7 +148,7 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 			to = ""
 		}
 		e := a.own
-		if e.via = ""; e.r.hop == n.self {
+		if e.via, e.waits = "", false; e.r.hop == n.self {
 			e.r.hop = to
 		}
 		n.transmit(e)

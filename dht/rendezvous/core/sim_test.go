@@ -24,7 +24,10 @@ import (
 // The simulation runs many nodes' state machines in one goroutine, with a clock and a network of its own:
 // links keep their order, delays are random, nodes join and leave politely. Everything follows from the seed.
 
-const tickEvery = 200 * time.Millisecond
+const (
+	tickEvery = 200 * time.Millisecond
+	lookEvery = 100 * time.Millisecond // how often what must always hold is checked
+)
 
 var epochStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -37,17 +40,21 @@ type sim struct {
 	nodes    []*simNode
 	links    map[[2]int]time.Duration // when the last frame on a link arrives
 	frames   map[string]int
-	longest  map[string]int       // of each kind of frame, in bytes
-	mute     func(frame any) bool // frames that get lost on links that stay up
+	longest  map[string]int           // of each kind of frame, in bytes
+	apart    func(v, w *simNode) bool // nodes that cannot connect
+	mute     func(frame any) bool     // frames that get lost on links that stay up
 	depth    int
 	small    int
 	slow     time.Duration // the longest delay
 	loss     bool          // QoS 0 may be lost: nodes come and go
 	merged   bool          // there is one swarm
+	forgets  bool          // nodes are killed, with what only they had
 	disorder bool          // links break, so that order is not promised
 	uneven   bool          // some links are much slower than others
 
 	published []*published
+	owed      []*published // of these, accepted and not with everybody that they are due to
+	nextLook  time.Duration
 	stands    []*standing
 	errors    []string
 }
@@ -86,6 +93,10 @@ func (s *sim) run(d time.Duration) {
 		e := heap.Pop(&s.events).(event)
 		s.now = e.at
 		e.do()
+		if s.now >= s.nextLook {
+			s.nextLook = s.now + lookEvery
+			s.look()
+		}
 	}
 	s.now = end
 }
@@ -104,6 +115,7 @@ type simNode struct {
 	interests map[string]*standing
 	got       []*published // in the order of their delivery
 	from      map[*published]int
+	versions  map[core.Place]uint64 // by which it served places
 	effects   []core.Effect
 }
 
@@ -143,7 +155,7 @@ func (s *sim) add() *simNode {
 func (s *sim) addPeer(peer string) *simNode {
 	i := len(s.nodes)
 	v := &simNode{s: s, i: i, id: core.MakeNodeID(s.rng.Uint64(), peer), up: map[int]bool{}, wants: map[int]bool{},
-		alive: true, interests: map[string]*standing{}, from: map[*published]int{}}
+		alive: true, interests: map[string]*standing{}, from: map[*published]int{}, versions: map[core.Place]uint64{}}
 	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small,
 		Limits: core.DefaultLimits(), Rand: rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
 		Custody: store.NewCustody(), Retained: store.NewRetained(), Log: simLog()})
@@ -297,7 +309,7 @@ func (s *sim) trace(v, w *simNode, arrow string, frame any) {
 
 func (s *sim) connect(v, w *simNode) {
 	s.after(s.delay(), func() {
-		if v == w || v.up[w.i] || !v.alive || !w.alive {
+		if v == w || v.up[w.i] || !v.alive || !w.alive || s.apart != nil && s.apart(v, w) {
 			return
 		}
 		s.note("connect %d %d", v.i, w.i)
@@ -407,6 +419,9 @@ func (v *simNode) publish(name string, qos byte, retain bool, payload string) *p
 		}
 	}
 	s.published = append(s.published, p)
+	if qos > 0 {
+		s.owed = append(s.owed, p)
+	}
 	detour := v.n.Detour(p.m)
 	if !detour && v.matches(name) {
 		v.take(p)

@@ -1,0 +1,124 @@
+package rendezvous
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+)
+
+// finish carries out the effects of the events so far, and lets go of mu.
+func (s *Service) finish() {
+	effects := s.core.Take(s.effects)
+	now := time.Now()
+	rest := 0 // effects that are for outside of the lock, moved to the front
+	for i := range effects {
+		e := &effects[i]
+		switch e.Kind {
+		case core.Send:
+			s.sendLocked(e, now)
+		case core.Lookup:
+			s.lookUpLocked(e.Place)
+		case core.Quiet:
+			s.quiet.Load().Store(e.Place.Prefix, e.Until-quietMargin)
+		case core.Awake:
+			s.quiet.Store(new(sync.Map))
+		default:
+			effects[rest] = *e
+			rest++
+		}
+	}
+	s.detours.Store(int64(s.core.Detours()))
+	s.wakeLinksLocked()
+	if rest == 0 {
+		clear(effects)
+		s.effects = effects
+		s.mu.Unlock()
+		return
+	}
+	s.effects = nil
+	s.deliverMu.Lock()
+	s.mu.Unlock()
+	s.outside(effects[:rest])
+	s.deliverMu.Unlock()
+	clear(effects)
+	s.mu.Lock()
+	if s.effects == nil {
+		s.effects = effects
+	}
+	s.mu.Unlock()
+}
+
+// outside carries out the effects that are not under the lock; deliverMu keeps their order.
+func (s *Service) outside(effects []core.Effect) {
+	for i := range effects {
+		e := &effects[i]
+		switch e.Kind {
+		case core.Deliver:
+			s.deliveries = append(s.deliveries, e.Delivery)
+		case core.Accept:
+			s.cfg.Accept(e.Delivery.Origin, e.Packet)
+		case core.Call:
+			s.queueCall(e.Call)
+		case core.Dial:
+			s.dial(e)
+		case core.Forget:
+			if id := peer.ID(e.To.Peer()); id.Validate() == nil {
+				s.cfg.Forget(id)
+			}
+		case core.Left:
+			close(s.left)
+		}
+	}
+	if len(s.deliveries) > 0 {
+		s.cfg.Deliver(s.deliveries)
+		clear(s.deliveries)
+		s.deliveries = s.deliveries[:0]
+	}
+}
+
+func (s *Service) dial(e *core.Effect) {
+	id, err := peer.IDFromBytes([]byte(e.To.Peer()))
+	if err != nil {
+		return
+	}
+	info := peer.AddrInfo{ID: id}
+	for _, a := range e.Addresses {
+		if m, err := ma.NewMultiaddr(a); err == nil {
+			info.Addrs = append(info.Addrs, m)
+		}
+	}
+	s.cfg.Dial(info)
+}
+
+// lookUpLocked starts the lookup of a place, a few at a time; what it finds goes into the core. Under mu nothing
+// is started that Close would not wait for.
+func (s *Service) lookUpLocked(place core.Place) {
+	if s.closed {
+		return
+	}
+	s.wg.Go(func() {
+		select {
+		case s.lookups <- struct{}{}:
+			defer func() { <-s.lookups }()
+		case <-s.ctx.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(s.ctx, lookupTimeout)
+		defer cancel()
+		found, err := s.cfg.Closest(ctx, dht.LocationKey(place.Prefix, place.Depth))
+		if err != nil {
+			s.log.Debug("lookup of a location", "prefix", place.Prefix, "found", len(found), "error", err)
+		}
+		ids := make([]string, len(found))
+		for i, id := range found {
+			ids[i] = string(id)
+		}
+		s.step(func(n *core.Node) { n.LookedUp(place, ids) })
+	})
+}
