@@ -71,12 +71,7 @@ func isQUIC(a ma.Multiaddr) bool {
 	return len(p) == 3 && (p[0].Code == ma.P_IP4 || p[0].Code == ma.P_IP6) && p[1].Code == ma.P_UDP && p[2].Code == ma.P_QUIC_V1
 }
 
-func isRelayed(a ma.Multiaddr) bool {
-	_, err := a.ValueForProtocol(ma.P_CIRCUIT)
-	return err == nil
-}
-
-// isLoopback reports whether all addresses are loopback.
+// onlyLoopback reports whether all addresses are loopback.
 func onlyLoopback(addrs []ma.Multiaddr) bool {
 	return !slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool { return !manet.IsIPLoopback(a) })
 }

@@ -128,7 +128,7 @@ func (b *book) met(info peer.AddrInfo) {
 		return
 	}
 	now := time.Now()
-	addrs := info.Addrs[:min(len(info.Addrs), maxAddrs)]
+	addrs := someAddrs(info.Addrs, maxAddrs)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	old, ok := b.peers[info.ID]
@@ -246,7 +246,7 @@ func (h *Host) runBook() {
 }
 
 // addrsOf returns where a connected peer can be dialled: first where it was, then what it says of itself.
-// Loopback addresses say nothing to who is not on the same machine.
+// Loopback addresses say nothing to who is not on the same machine, nor does a relay without its address to others.
 func (h *Host) addrsOf(id peer.ID) []ma.Multiaddr {
 	var out []ma.Multiaddr
 	local := false
@@ -258,9 +258,9 @@ func (h *Host) addrsOf(id peer.ID) []ma.Multiaddr {
 		}
 	}
 	for _, a := range h.host.Peerstore().Addrs(id) {
-		if !slices.ContainsFunc(out, a.Equal) && (local || !manet.IsIPLoopback(a)) {
+		if !slices.ContainsFunc(out, a.Equal) && isPlaced(a) && (local || !manet.IsIPLoopback(a)) {
 			out = append(out, a)
 		}
 	}
-	return out[:min(len(out), maxAddrs)]
+	return someAddrs(out, maxAddrs)
 }

@@ -28,14 +28,13 @@ type Config struct {
 	// Small is the number of nodes up to which everyone keeps a connection to everyone. It also sets how many
 	// connections the node holds before it trims the least useful: somewhat more.
 	Small int
-	// NAT asks the router for a port (UPnP, NAT-PMP), finds out whether the node can be reached from outside
-	// (AutoNAT, and does the same for others), and punches holes. Without effect while all listen addresses
-	// are loopback.
+	// NAT asks the router for a port (UPnP, NAT-PMP), and punches holes. Without effect while all listen
+	// addresses are loopback.
 	NAT bool
-	// Relay lets the node be reached through relays when it can't be directly, and makes it a relay for
-	// other nodes of the swarm when it can.
+	// Relay lets the node be reached through relays where it can't be directly, and makes it a relay for
+	// other nodes of the swarm. While all listen addresses are loopback it is a relay only.
 	Relay bool
-	// Reachability overrides what AutoNAT would find out.
+	// Reachability says more of that than the node can know.
 	Reachability Reachability
 	// KeepAlive is how long a silent TCP link waits before it is asked whether it still lives. A dead one is
 	// noticed 10 s after. Longer saves traffic on metered links: about 150 bytes each time and link. (The
@@ -52,14 +51,14 @@ type Config struct {
 	Metrics prometheus.Registerer
 }
 
-// Reachability is what the node takes for granted about being reached from the Internet.
+// Reachability is what the node takes for granted about being reached by the others of its swarm.
 type Reachability string
 
 // The values of Reachability.
 const (
-	ReachabilityAuto    Reachability = ""        // find out
-	ReachabilityPublic  Reachability = "public"  // can be reached: serves as a relay
-	ReachabilityPrivate Reachability = "private" // can't: looks for relays
+	ReachabilityAuto    Reachability = ""        // perhaps by some: has relays, and is one
+	ReachabilityPublic  Reachability = "public"  // by all: needs no relays
+	ReachabilityPrivate Reachability = "private" // by few: is no relay
 )
 
 // DefaultPort is where nodes listen for one another, TCP and UDP.

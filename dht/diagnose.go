@@ -34,6 +34,7 @@ const (
 	dialNoAnswer = "no answer"
 	dialRefused  = "nobody listens there"
 	dialNoRoute  = "there is no way there"
+	dialCrossed  = "both nodes dialled at the same moment"
 	otherNode    = "another node answers there; ask the one that is meant for its address again"
 	// Both may also mean that no node answers there at all, but a web server, say.
 	keyMismatch = "its swarm key does not match; join with an invite from a node of its swarm"
@@ -44,6 +45,11 @@ const (
 // side had proved its ID. It has no type.
 const securityFailure = "failed to negotiate security protocol"
 
+// crossed is the error where both ends of a TCP connection have dialled (which the kernel allows, where both do so from
+// the port that they listen at): each waits for an answer to its Noise handshake, and reads the beginning of another. Who
+// has come that far has the right swarm key.
+const crossed = "noise: message is too short"
+
 // diagnose finds the telling one among the errors of a dial's addresses. private tells whether this node has
 // a swarm key.
 func diagnose(err error, private bool) diagnosis {
@@ -53,9 +59,12 @@ func diagnose(err error, private bool) diagnosis {
 	}
 	var best diagnosis
 	for _, e := range d.DialErrors {
-		x := diagnoseOne(e.Cause, private)
-		x.addr = e.Address.String()
-		if best.text == "" || x.sure > best.sure {
+		x := diagnosis{text: dialNoAnswer} // what goes wrong at a relay says nothing of the node
+		if !isRelayed(e.Address) {
+			x = diagnoseOne(e.Cause, private)
+			x.addr = e.Address.String()
+		}
+		if best.text == "" || x.sure > best.sure || x.addr != "" && best.addr == "" {
 			best = x
 		}
 	}
@@ -67,6 +76,8 @@ func diagnoseOne(err error, private bool) diagnosis {
 	switch {
 	case errors.As(err, &other):
 		return diagnosis{text: otherNode, sure: certain}
+	case strings.Contains(err.Error(), crossed):
+		return diagnosis{text: dialCrossed}
 	case strings.Contains(err.Error(), securityFailure):
 		return diagnoseSecurity(err, private)
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
 )
 
 // dialer carries schedule out: it has the clock and makes the dials.
@@ -21,7 +22,9 @@ type dialer struct {
 	host  host.Host
 	peers *peerSet
 	book  *book
-	log   *slog.Logger
+	// relaysTo returns circuit addresses for a peer that did not answer at its own.
+	relaysTo func(peer.ID) []ma.Multiaddr
+	log      *slog.Logger
 	// private tells how to read a failure: see diagnose.
 	private bool
 	wake    chan struct{} // of capacity 1: something changed
@@ -33,7 +36,7 @@ type dialer struct {
 
 func newDialer(h *Host) *dialer {
 	return &dialer{
-		host: h.host, peers: h.peers, book: h.book, log: h.log, private: h.cfg.SwarmKey != nil,
+		host: h.host, peers: h.peers, book: h.book, log: h.log, relaysTo: h.relaysTo, private: h.cfg.SwarmKey != nil,
 		wake: make(chan struct{}, 1),
 		plan: newSchedule(h.host.ID(), h.cfg.Small, func(d time.Duration) time.Duration {
 			return rand.N(d) //nolint:gosec // jitter
@@ -64,6 +67,16 @@ func (d *dialer) connected(id peer.ID) {
 	d.mu.Lock()
 	d.plan.connected(time.Now(), id)
 	d.mu.Unlock()
+}
+
+// relayed notes that a peer is connected, through relays alone.
+func (d *dialer) relayed(id peer.ID) {
+	info := d.host.Peerstore().PeerInfo(id)
+	info.Addrs = slices.DeleteFunc(info.Addrs, isRelayed)
+	d.mu.Lock()
+	d.plan.relayed(time.Now(), info)
+	d.mu.Unlock()
+	d.poke()
 }
 
 // lost asks for a peer again, unless it was forgotten meanwhile.
@@ -124,21 +137,28 @@ func (d *dialer) runDialer(ctx context.Context) {
 		d.mu.Lock()
 		due, again := d.plan.next(time.Now(), d.peers.len(), maxDials-d.busy)
 		d.busy += len(due)
-		infos := make([]peer.AddrInfo, 0, len(due))
+		dials := make([]dial, 0, len(due))
 		for _, t := range due {
-			infos = append(infos, t.info)
+			dials = append(dials, dial{t.info, t.tries > 0, t.relayed})
 		}
 		d.mu.Unlock()
-		for _, info := range infos {
-			wg.Go(func() { d.runDial(ctx, info) })
+		for _, it := range dials {
+			wg.Go(func() { d.runDial(ctx, it) })
 		}
 		timer.Reset(again)
 	}
 }
 
+// dial is one try to connect to a peer.
+type dial struct {
+	info   peer.AddrInfo
+	again  bool // the last one failed: by relays too
+	direct bool // there is a connection through a relay: not by relays
+}
+
 // runDial dials one peer, and tells the schedule how it went.
-func (d *dialer) runDial(ctx context.Context, info peer.AddrInfo) {
-	err := d.dial(ctx, info)
+func (d *dialer) runDial(ctx context.Context, it dial) {
+	err, info := d.dial(ctx, it), it.info
 	d.mu.Lock()
 	d.busy--
 	var what diagnosis
@@ -146,13 +166,13 @@ func (d *dialer) runDial(ctx context.Context, info peer.AddrInfo) {
 	if t := d.plan.targets[info.ID]; t != nil {
 		t.busy = false
 		why = t.why
-		if err != nil {
+		if err != nil && !it.direct {
 			what = diagnose(err, d.private)
 			log = t.newsworthy(what)
 		}
 		// A peer that is reached is connected only once it is known to be a node (runPeers). One that is
 		// none, or whose identification is slow, is due again.
-		if !t.up {
+		if !t.up || t.relayed {
 			d.plan.failed(time.Now(), info.ID)
 		}
 	}
@@ -193,16 +213,24 @@ func (d *dialer) report(info peer.AddrInfo, why reason, what diagnosis, log bool
 	}
 }
 
-func (d *dialer) dial(ctx context.Context, info peer.AddrInfo) error {
-	if d.host.Network().Connectedness(info.ID) == network.Connected {
+func (d *dialer) dial(ctx context.Context, it dial) error {
+	if !it.direct && d.host.Network().Connectedness(it.info.ID) == network.Connected {
 		return nil
 	}
 	// The swarm has a back-off of its own, for dials that nobody paces. Ours are paced.
 	if s, ok := d.host.Network().(*swarm.Swarm); ok {
-		s.Backoff().Clear(info.ID)
+		s.Backoff().Clear(it.info.ID)
 	}
-	d.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
+	addrs := it.info.Addrs
+	if it.again && !it.direct {
+		addrs = slices.Concat(addrs, d.relaysTo(it.info.ID))
+	}
+	d.host.Peerstore().AddAddrs(it.info.ID, addrs, peerstore.TempAddrTTL)
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
-	return d.host.Connect(ctx, info)
+	if it.direct {
+		_, err := d.host.Network().DialPeer(network.WithForceDirectDial(ctx, "there is a relayed connection"), it.info.ID)
+		return err
+	}
+	return d.host.Connect(ctx, it.info)
 }

@@ -10,7 +10,8 @@
 // with back-off for as long as they matter. A swarm of up to Config.Small nodes becomes a full mesh, by
 // asking neighbours for theirs (/mozzie/peers/1.0.0, described at exchange.go); a larger one is held
 // together by Kademlia's routing table and a handful of links. A private swarm is kept apart by libp2p's
-// pre-shared key: who lacks it does not get past the first bytes.
+// pre-shared key: who lacks it does not get past the first bytes. Nodes that cannot reach each other are connected
+// through others that both reach (relay.go).
 //
 // # Goroutines
 //
@@ -22,6 +23,8 @@
 //     (runDial) that is bounded by dialTimeout. Ends with the context and waits for them.
 //   - runExchange: asks one neighbour at a time for its neighbours. Ends with the context.
 //   - runBook: writes the peers met before to disk, at intervals and once more at the end.
+//   - runReserver: keeps reservations with relays, each asked for in a goroutine of its own (runReserve) that is
+//     bounded by reserveTimeout. Ends with the context and waits for them.
 //   - runMDNS: announces and looks for nodes on the LAN, again when this machine's addresses change. Ends
 //     with the context.
 //

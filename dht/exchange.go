@@ -134,7 +134,7 @@ func (x *exchange) ask(ctx context.Context, id peer.ID) (news bool, err error) {
 		if info.ID == x.host.ID() || info.ID.Validate() != nil || len(info.Addrs) == 0 || x.peers.has(info.ID) {
 			continue
 		}
-		info.Addrs = info.Addrs[:min(len(info.Addrs), maxAddrs)]
+		info.Addrs = someAddrs(info.Addrs, maxAddrs)
 		news = true
 		x.found(*info)
 	}

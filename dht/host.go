@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	kaddht "github.com/libp2p/go-libp2p-kad-dht"
@@ -30,6 +32,9 @@ type Host struct {
 	book     *book
 	dialer   *dialer
 	exchange *exchange
+	relay    io.Closer // this node as a relay for others
+	reserver *reserver // relays for this node; nil where it needs none
+	circuits atomic.Pointer[[]ma.Multiaddr]
 
 	ctx       context.Context // ends with Close
 	cancel    context.CancelFunc
@@ -68,6 +73,12 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	h.book = openBook(cfg.Dir, h.log)
 	h.dialer = newDialer(h)
 	h.exchange = newExchange(h)
+	if cfg.reserves(listen) {
+		h.reserver = newReserver(h)
+	}
+	if h.relay, err = h.startRelay(); err != nil {
+		return nil, err
+	}
 	sub, err := subscribePeers(h.host)
 	if err != nil {
 		return nil, err
@@ -121,6 +132,9 @@ func (h *Host) run(sub event.Subscription) {
 	h.wg.Go(func() { h.dialer.runDialer(h.ctx) })
 	h.wg.Go(func() { h.exchange.runExchange(h.ctx) })
 	h.wg.Go(h.runBook)
+	if h.reserver != nil {
+		h.wg.Go(func() { h.reserver.runReserver(h.ctx) })
+	}
 	if h.cfg.MDNS {
 		d := &discovery{host: h.host, service: mdnsService(h.cfg.SwarmKey), log: h.log}
 		d.found = func(info peer.AddrInfo) { h.dialer.add(info, heard) }
@@ -148,6 +162,14 @@ func (h *Host) Libp2p() host.Host { return h.host }
 // Connected returns the nodes of the swarm that this one has a connection to, in the order of their IDs.
 func (h *Host) Connected() []peer.ID { return h.peers.list() }
 
+// Reservations returns with how many nodes this one holds a reservation, so that it can be reached through them.
+func (h *Host) Reservations() int {
+	if h.reserver == nil {
+		return 0
+	}
+	return h.reserver.reservations()
+}
+
 // Dial asks for a connection to a peer, and tries until there is one or the peer is forgotten. It returns at
 // once. At most maxTargets peers are tried at a time; where there are more, those that somebody only
 // mentioned give way.
@@ -165,8 +187,15 @@ func (h *Host) Known() []peer.AddrInfo { return h.book.list() }
 // Problems returns the bootstrap peers, and those asked for with Dial, that could not be reached the last time.
 func (h *Host) Problems() []Problem { return h.dialer.problems() }
 
-// Addresses returns the full multiaddresses of this node, ending in /p2p/ID: the one at which others are most
-// likely to reach it first, loopback last.
+// Addrs returns the multiaddresses of this node, at most maxAddrs: the one at which others are most likely to reach
+// it first, those through relays and loopback last.
+func (h *Host) Addrs() []ma.Multiaddr {
+	addrs := slices.Clone(h.host.Addrs())
+	sortAddrs(addrs, routeIP())
+	return someAddrs(addrs, maxAddrs)
+}
+
+// Addresses returns all of them as full multiaddresses, ending in /p2p/ID.
 func (h *Host) Addresses() []string {
 	addrs := slices.Clone(h.host.Addrs())
 	sortAddrs(addrs, routeIP())
@@ -186,6 +215,10 @@ func (h *Host) Invite() Invite {
 		addrs = slices.DeleteFunc(addrs, isLoopback)
 	}
 	inv := Invite{Key: h.cfg.SwarmKey}
+	// The second circuit address leads through another relay, or to the same in another way: one is enough.
+	if i := slices.IndexFunc(addrs, isRelayed); i >= inviteAddrs {
+		addrs[inviteAddrs-1] = addrs[i]
+	}
 	for _, a := range addrs[:min(len(addrs), inviteAddrs)] {
 		inv.Addrs = append(inv.Addrs, a.String()+"/p2p/"+h.ID().String())
 	}
@@ -200,6 +233,9 @@ func (h *Host) Close() error {
 		done := make(chan error, 1)
 		go func() {
 			var errs []error
+			if h.relay != nil {
+				errs = append(errs, h.relay.Close())
+			}
 			if h.kad != nil {
 				errs = append(errs, h.kad.Close())
 			}

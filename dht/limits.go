@@ -11,6 +11,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/libp2p/go-libp2p/x/rate"
 )
@@ -80,16 +82,31 @@ func newResourceManager(small int, metrics bool) (network.ResourceManager, error
 		Memory: memoryBytes / 4,
 	}
 	identities := rcmgr.ResourceLimits{Streams: 2 * conns, StreamsInbound: conns, StreamsOutbound: conns, Memory: memoryBytes / 8}
+	// A circuit is a stream from one node and one to the other at the relay; at its ends it is a stream as well.
+	circuits := rcmgr.ResourceLimits{
+		Streams: 2 * relayCircuits, StreamsInbound: relayCircuits, StreamsOutbound: relayCircuits,
+		Memory: 4 * relayCircuits * relayBuffer,
+	}
+	circuitsOfPeer := rcmgr.ResourceLimits{
+		Streams: 2 * relayCircuitsPerPeer, StreamsInbound: relayCircuitsPerPeer, StreamsOutbound: relayCircuitsPerPeer,
+		Memory: 4 * relayCircuitsPerPeer * relayBuffer,
+	}
 	partial := rcmgr.PartialLimitConfig{
 		System:          all,
 		Transient:       transient,
 		ProtocolDefault: rcmgr.ResourceLimits{Streams: streams, StreamsInbound: streams, StreamsOutbound: streams, Memory: memoryBytes / 2},
 		PeerDefault:     rcmgr.ResourceLimits{Conns: 8, ConnsInbound: 8, ConnsOutbound: 8, FD: 8},
 		// After such a storm everyone identifies everyone: the defaults refuse all but 64.
-		Service:  map[string]rcmgr.ResourceLimits{identify.ServiceName: identities},
-		Protocol: map[protocol.ID]rcmgr.ResourceLimits{identify.ID: identities, identify.IDPush: identities},
+		Service:     map[string]rcmgr.ResourceLimits{identify.ServiceName: identities, relay.ServiceName: circuits},
+		ServicePeer: map[string]rcmgr.ResourceLimits{relay.ServiceName: circuitsOfPeer},
+		Protocol: map[protocol.ID]rcmgr.ResourceLimits{
+			identify.ID: identities, identify.IDPush: identities,
+			circuit.ProtoIDv2Hop: circuits, circuit.ProtoIDv2Stop: circuits,
+		},
 		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{
-			peersProtocol: {Streams: 4, StreamsInbound: 2, StreamsOutbound: 2}, // a node asks one thing at a time
+			circuit.ProtoIDv2Hop:  circuitsOfPeer,
+			circuit.ProtoIDv2Stop: circuitsOfPeer,
+			peersProtocol:         {Streams: 4, StreamsInbound: 2, StreamsOutbound: 2}, // a node asks one thing at a time
 		},
 	}
 	opts := connLimits()

@@ -1,7 +1,6 @@
 package dht
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,12 +11,9 @@ import (
 	kadpb "github.com/libp2p/go-libp2p-kad-dht/pb"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -31,13 +27,11 @@ const (
 	// maxWindow is how much one stream may have under way: 20 MB/s at a round trip of 100 ms. libp2p's
 	// 16 MiB would let a single slow reader cost that much.
 	maxWindow = 2 << 20
-	// quicDelay is how much later than TCP QUIC is tried, and relayDelay how much later than both relays.
-	quicDelay, relayDelay = 250 * time.Millisecond, 500 * time.Millisecond
+	// quicDelay is how much later than TCP QUIC is tried, and relayDelay how much later than both relays: longer
+	// than a handshake takes on a busy Pi, or the relays of a house that has its power back would have it all.
+	quicDelay, relayDelay = 250 * time.Millisecond, 2 * time.Second
 	// ip4Delay is how much later than IPv6 IPv4 is tried (RFC 8305 has 250 ms, for the Internet).
 	ip4Delay = 30 * time.Millisecond
-
-	// relayReservations and relayCircuits bound what a relay carries: nodes that it serves, links of each.
-	relayReservations, relayCircuits = 128, 128
 )
 
 // newLibp2p makes the libp2p host, listening on listen.
@@ -85,64 +79,22 @@ func (h *Host) newLibp2p(listen []ma.Multiaddr) (host.Host, error) {
 	return lh, nil
 }
 
-// reachOptions are about being reached from outside. Loopback needs none of it.
+// reachOptions are about being reached from outside. Loopback needs none of it. AutoNAT, libp2p's way to find out whether
+// a node can be reached from the Internet, is not asked: see relay.go.
 func (h *Host) reachOptions(listen []ma.Multiaddr) []libp2p.Option {
-	var opts []libp2p.Option
+	opts := []libp2p.Option{libp2p.ForceReachabilityPublic()} // its client has nothing to do then
 	outside := !onlyLoopback(listen)
 	if h.cfg.NAT && outside {
-		opts = append(opts, libp2p.NATPortMap(), libp2p.EnableNATService())
-	}
-	switch h.cfg.Reachability {
-	case ReachabilityPublic:
-		opts = append(opts, libp2p.ForceReachabilityPublic())
-	case ReachabilityPrivate:
-		opts = append(opts, libp2p.ForceReachabilityPrivate())
+		opts = append(opts, libp2p.NATPortMap())
 	}
 	if !h.cfg.Relay {
 		return append(opts, libp2p.DisableRelay())
 	}
-	// A circuit without limits is an ordinary connection to whoever uses it: kad-dht and the nodes' own
-	// streams refuse the other kind. The relay serves its swarm; in an open one that is anybody, hence the
-	// bounds on how many.
-	res := relay.DefaultResources()
-	res.Limit = nil
-	res.MaxReservations, res.MaxCircuits = relayReservations, relayCircuits
-	res.MaxReservationsPerIP, res.MaxReservationsPerASN = relayReservations, relayReservations
-	service := []relay.Option{relay.WithResources(res)}
-	if h.cfg.Reachability == ReachabilityPublic {
-		// Public may mean within a company or a VPN: whoever says so knows which addresses are any good.
-		service = append(service, relay.WithReservationAddressFilter(func(ma.Multiaddr) bool { return true }))
-	}
-	opts = append(opts, libp2p.EnableRelay(), libp2p.EnableRelayService(service...))
-	if outside || h.cfg.Reachability == ReachabilityPrivate {
-		opts = append(opts, libp2p.EnableAutoRelayWithPeerSource(h.relayCandidates,
-			autorelay.WithMinCandidates(1), // a swarm may have one node in the open, and that is known at once
-			autorelay.WithBootDelay(time.Second),
-			autorelay.WithNumRelays(2),
-			autorelay.WithMinInterval(5*time.Second), // asking relayCandidates costs nothing
-			autorelay.WithBackoff(time.Minute),
-		))
-	}
+	opts = append(opts, libp2p.EnableRelay(), libp2p.AddrsFactory(h.addrsFactory))
 	if h.cfg.NAT && outside {
 		opts = append(opts, libp2p.EnableHolePunching())
 	}
 	return opts
-}
-
-// relayCandidates offers the nodes that this one is connected to; AutoRelay finds out who is a relay.
-func (h *Host) relayCandidates(_ context.Context, n int) <-chan peer.AddrInfo {
-	ch := make(chan peer.AddrInfo, n)
-	defer close(ch)
-	if h.peers == nil { // libp2p is still being made
-		return ch
-	}
-	for _, id := range h.peers.list() {
-		if len(ch) == n {
-			break
-		}
-		ch <- h.host.Peerstore().PeerInfo(id)
-	}
-	return ch
 }
 
 // newYamux is libp2p's multiplexer with less idle chatter and smaller windows. Any traffic puts the

@@ -71,6 +71,37 @@ const (
 	// maxAddrs bounds the addresses remembered, or passed on, of one peer.
 	maxAddrs = 8
 
+	// reservationTTL is how long a reservation stands at a relay that hears no more of it, although the
+	// connection lives; they are asked for again after half of it.
+	reservationTTL = 2 * time.Hour
+	// maxReservations is at how many relays a node holds one. Each costs some 500 bytes an hour and a word in
+	// the relay's memory; who cannot dial a node tries a few of its own relays, which should be among them.
+	maxReservations = 8
+	// maxCircuits bounds the circuit addresses that a node tells, keptRelayed is how many of them are kept
+	// where addresses are cut to maxAddrs.
+	maxCircuits, keptRelayed = 4, 3
+	// relaysTried is how many relays of its own a node tries in one dial.
+	relaysTried = 3
+	// reserveTimeout bounds the request for a reservation; firstReserveWait is the interval after a failure, which
+	// doubles up to maxReserveWait.
+	reserveTimeout                   = 10 * time.Second
+	firstReserveWait, maxReserveWait = time.Second, 10 * time.Minute
+	// circuitsSettle is how long circuit addresses that come and go are collected before they are told: telling
+	// costs a message to every peer.
+	circuitsSettle = 10 * time.Second
+
+	// relayReservations, relayCircuits and relayCircuitsPerPeer bound what a relay carries: nodes that hold
+	// reservations, links in all (45 nodes that have no other way to each other), links of each. A link costs
+	// some 40 KiB: two streams, two goroutines and two buffers of relayBuffer.
+	relayReservations    = 256
+	relayCircuits        = 1024
+	relayCircuitsPerPeer = 128
+	relayBuffer          = 8 << 10
+
+	// directWait is the interval between tries to reach a peer directly that is connected through a relay. It
+	// doubles up to directMaxWait.
+	directWait, directMaxWait = 5 * time.Second, 15 * time.Minute
+
 	// closeTimeout is how long Close waits for libp2p.
 	closeTimeout = 4 * time.Second
 )

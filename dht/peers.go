@@ -105,6 +105,9 @@ func (h *Host) runPeers(sub event.Subscription) {
 
 // checkPeer looks at how things stand with id, whatever event it was: events may be late.
 func (h *Host) checkPeer(id peer.ID) {
+	if h.reserver != nil {
+		h.reserver.poke()
+	}
 	if h.host.Network().Connectedness(id) != network.Connected {
 		if h.peers.remove(id) {
 			h.dialer.lost(id)
@@ -117,8 +120,14 @@ func (h *Host) checkPeer(id peer.ID) {
 		return
 	}
 	h.book.met(peer.AddrInfo{ID: id, Addrs: h.addrsOf(id)})
-	if h.peers.add(id) {
+	news := h.peers.add(id)
+	if h.direct(id) == nil {
+		h.dialer.relayed(id)
+	} else {
 		h.dialer.connected(id)
+		h.closeRelayed(id)
+	}
+	if news {
 		h.told(id, true)
 	}
 }

@@ -49,16 +49,17 @@ func (r reason) maxWait() time.Duration {
 
 // target is a peer that is to be dialled.
 type target struct {
-	info   peer.AddrInfo
-	why    reason
-	tries  int
-	due    time.Time
-	since  time.Time // last heard of or connected
-	up     bool      // connected: only bootstrap targets stay, to be dialled again
-	busy   bool      // being dialled
-	failed string    // the diagnosis of the last failure
-	logged []string  // those that were logged since it was last connected
-	doubts int       // failures since then that may mean that it will never work
+	info    peer.AddrInfo
+	why     reason
+	tries   int
+	due     time.Time
+	since   time.Time // last heard of or connected
+	up      bool      // connected: of those that are directly, only bootstrap targets stay, to be dialled again
+	relayed bool      // connected through relays alone: tried directly now and then
+	busy    bool      // being dialled
+	failed  string    // the diagnosis of the last failure
+	logged  []string  // those that were logged since it was last connected
+	doubts  int       // failures since then that may mean that it will never work
 }
 
 // schedule decides whom to dial and when. It has no clock and does nothing itself; dialer drives it.
@@ -107,13 +108,13 @@ func (s *schedule) headStart(id peer.ID, why reason) time.Duration {
 
 // mergeAddrs puts the newer addresses first and bounds them.
 func mergeAddrs(newer, older []ma.Multiaddr) []ma.Multiaddr {
-	out := slices.Clone(newer[:min(len(newer), maxAddrs)])
+	out := slices.Clone(newer)
 	for _, a := range older {
-		if len(out) < maxAddrs && !slices.ContainsFunc(out, a.Equal) {
+		if !slices.ContainsFunc(out, a.Equal) {
 			out = append(out, a)
 		}
 	}
-	return out
+	return someAddrs(out, maxAddrs)
 }
 
 // makeRoom drops the target that matters least, if it matters less than why.
@@ -146,8 +147,23 @@ func (s *schedule) connected(now time.Time, id peer.ID) {
 		delete(s.targets, id)
 		return
 	}
-	t.up, t.tries, t.since = true, 0, now
+	t.up, t.relayed, t.tries, t.since = true, false, 0, now
 	t.failed, t.logged, t.doubts = "", nil, 0
+}
+
+// relayed notes that a peer is there, through relays alone: it is tried directly, more and more rarely.
+func (s *schedule) relayed(now time.Time, info peer.AddrInfo) {
+	if t := s.targets[info.ID]; t == nil && !s.add(now, info, met) {
+		return
+	}
+	t := s.targets[info.ID]
+	t.info.Addrs = mergeAddrs(info.Addrs, t.info.Addrs)
+	if t.relayed {
+		return
+	}
+	t.up, t.relayed, t.tries, t.since = true, true, 0, now
+	t.failed, t.logged, t.doubts = "", nil, 0
+	t.due = now.Add(directWait/2 + s.rnd(directWait/2))
 }
 
 // lost notes that a peer that was connected is not any more. Where it can be dialled again is what info says.
@@ -158,7 +174,7 @@ func (s *schedule) lost(now time.Time, info peer.AddrInfo) {
 		}
 	}
 	t := s.targets[info.ID]
-	t.up, t.tries, t.since = false, 0, now
+	t.up, t.relayed, t.tries, t.since = false, false, 0, now
 	t.due = now.Add(firstWait + s.rnd(firstWait))
 	if s.self > info.ID {
 		t.due = t.due.Add(mayBeDialled)
@@ -173,6 +189,11 @@ func (s *schedule) failed(now time.Time, id peer.ID) {
 	}
 	t.busy = false
 	t.tries++
+	if t.relayed {
+		wait := min(directWait<<min(t.tries, 16), directMaxWait)
+		t.due = now.Add(wait/2 + s.rnd(wait/2))
+		return
+	}
 	if t.why == heard && t.tries >= maxHeardTries {
 		delete(s.targets, id)
 		return
@@ -205,7 +226,7 @@ func (s *schedule) next(now time.Time, connected, room int) (dial []*target, aga
 	var due []*target
 	for _, t := range s.targets {
 		switch {
-		case t.up || t.busy || t.why <= met && connected >= want:
+		case t.busy || t.up && !t.relayed || !t.up && t.why <= met && connected >= want:
 		case t.due.After(now):
 			again = min(again, t.due.Sub(now))
 		default:

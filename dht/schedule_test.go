@@ -201,3 +201,41 @@ func TestFailuresAreLoggedOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestScheduleRelayed tries a peer that is connected through a relay directly, ever more rarely, and no more when that
+// has worked.
+func TestScheduleRelayed(t *testing.T) {
+	for _, why := range []reason{heard, bootstrap} {
+		s := newTestSchedule(100)
+		s.add(at, info("x"), why)
+		dialled(s, at.Add(time.Second), 0, 1)
+		s.relayed(at, info("x"))
+		s.failed(at, "x") // the dial returns after the connection is known
+		now, wait := at, time.Duration(0)
+		for range 12 {
+			if got := dialled(s, now, 1000, 1); got != "" {
+				t.Fatalf("dialled %q at once", got)
+			}
+			_, again := s.next(now, 1000, 1)
+			if again < wait || again > directMaxWait {
+				t.Errorf("%v after %v", again, wait)
+			}
+			wait = again
+			now = now.Add(wait)
+			due, _ := s.next(now, 1000, 1)
+			if len(due) != 1 || !due[0].relayed {
+				t.Fatalf("after %v due are %v", wait, due)
+			}
+			s.relayed(now, info("x")) // an event of no news
+			s.failed(now, "x")
+		}
+		s.connected(now, "x")
+		if got := dialled(s, now.Add(time.Hour), 0, 1); got != "" {
+			t.Errorf("dialled %q, which is connected directly", got)
+		}
+		s.lost(now, info("x"))
+		if due, _ := s.next(now.Add(time.Hour), 0, 1); len(due) != 1 || due[0].relayed {
+			t.Errorf("lost, due are %v", due)
+		}
+	}
+}

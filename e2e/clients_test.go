@@ -271,6 +271,12 @@ func connect5(t testing.TB, address string, options ...func(*paho.Connect)) *cli
 	if err != nil {
 		t.Fatal(err)
 	}
+	return connect5Over(t, conn, options...)
+}
+
+// connect5Over connects an MQTT 5 client over a connection to the broker.
+func connect5Over(t testing.TB, conn net.Conn, options ...func(*paho.Connect)) *client5 {
+	t.Helper()
 	c := &client5{inbox: newInbox(), t: t}
 	c.mqtt = paho.NewClient(paho.ClientConfig{Conn: conn, PacketTimeout: patience,
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(r paho.PublishReceived) (bool, error) {
@@ -285,7 +291,7 @@ func connect5(t testing.TB, address string, options ...func(*paho.Connect)) *cli
 	defer cancel()
 	if _, err := c.mqtt.Connect(ctx, cp); err != nil {
 		conn.Close()
-		t.Fatalf("connect to %s: %v", address, err)
+		t.Fatalf("connect to %v: %v", conn.RemoteAddr(), err)
 	}
 	t.Cleanup(func() { _ = c.mqtt.Disconnect(&paho.Disconnect{}) }) // it may be gone
 	return c
@@ -293,15 +299,23 @@ func connect5(t testing.TB, address string, options ...func(*paho.Connect)) *cli
 
 func (c *client5) subscribe(qos byte, filters ...string) {
 	c.t.Helper()
+	c.promised(qos, filters...)
+}
+
+// promised subscribes, and reports whether the SUBACK is a promise for the whole swarm.
+func (c *client5) promised(qos byte, filters ...string) bool {
+	c.t.Helper()
 	s := &paho.Subscribe{}
 	for _, f := range filters {
 		s.Subscriptions = append(s.Subscriptions, paho.SubscribeOptions{Topic: f, QoS: qos})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := c.mqtt.Subscribe(ctx, s); err != nil {
+	ack, err := c.mqtt.Subscribe(ctx, s)
+	if err != nil {
 		c.t.Fatalf("subscribe to %v: %v", filters, err)
 	}
+	return ack.Properties == nil || ack.Properties.User.Get("promise") != "local"
 }
 
 func (c *client5) publish(topic, payload string, qos byte) {

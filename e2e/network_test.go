@@ -23,9 +23,8 @@ import (
 // some are lost: what "tc netem" does on a bridge, but without that kernel module. The switch is the test itself;
 // each namespace has one end of a tap device.
 type network struct {
+	wire
 	t     testing.TB
-	delay time.Duration
-	loss  float64
 	hosts []*host
 	end   chan struct{}
 	wg    sync.WaitGroup
@@ -35,10 +34,18 @@ type network struct {
 	learn map[[6]byte]*host // who has which Ethernet address
 }
 
+// wire is what a network is like.
+type wire struct {
+	prefix string // of the hosts' IPv4 addresses, a /24: "10.77.0."
+	delay  time.Duration
+	loss   float64
+}
+
 // host is a network namespace.
 type host struct {
-	name    string // of the namespace
-	address string // IPv4
+	name    string  // of the namespace
+	address string  // IPv4
+	router  *router // what it is behind, nil for nothing
 	tap     *os.File
 	queue   chan frame // to this host
 }
@@ -56,18 +63,18 @@ const (
 )
 
 // newNetwork makes n namespaces on one network. It skips the test where that is not permitted.
-func newNetwork(t *testing.T, n int, delay time.Duration, loss float64) *network {
+func newNetwork(t *testing.T, n int, is wire) *network {
 	t.Helper()
 	need(t, "ip", "nsenter")
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces are made by root only")
 	}
 	seed := rand.Uint64()
-	t.Logf("frames take %v, %.1f %% are lost, seed %d", delay, 100*loss, seed)
-	w := &network{t: t, delay: delay, loss: loss, end: make(chan struct{}), rng: rand.New(rand.NewPCG(seed, 0)), learn: map[[6]byte]*host{}}
+	t.Logf("frames take %v, %.1f %% are lost, seed %d", is.delay, 100*is.loss, seed)
+	w := &network{wire: is, t: t, end: make(chan struct{}), rng: rand.New(rand.NewPCG(seed, 0)), learn: map[[6]byte]*host{}}
 	t.Cleanup(w.close)
 	for i := range n {
-		h := &host{name: fmt.Sprintf("mozzie-%d-%d", os.Getpid(), i+1), address: fmt.Sprintf("10.77.0.%d", i+1), queue: make(chan frame, switchQueue)}
+		h := &host{name: fmt.Sprintf("mozzie-%d-%d", os.Getpid(), i+1), address: fmt.Sprint(is.prefix, i+1), queue: make(chan frame, switchQueue)}
 		if out, err := exec.Command("ip", "netns", "add", h.name).CombinedOutput(); err != nil {
 			t.Skipf("this machine does not let the test make network namespaces: %v: %s", err, out)
 		}
@@ -141,9 +148,9 @@ func (w *network) runPort(from *host) {
 		}
 		w.mu.Lock()
 		w.learn[[6]byte(data[6:12])] = from
-		to := w.learn[[6]byte(data[:6])]
+		to, out := w.learn[[6]byte(data[:6])], from.router.out(data[:n])
 		for _, h := range w.hosts {
-			if h != from && (to == nil || h == to) && w.rng.Float64() >= w.loss {
+			if out && h != from && (to == nil || h == to) && h.router.in(data[:n]) && w.rng.Float64() >= w.loss {
 				select {
 				case h.queue <- frame{time.Now().Add(w.delay), data[:n]}:
 				default:
@@ -207,13 +214,26 @@ func (h *host) within(o *mqtt.ClientOptions) {
 	})
 }
 
+// connect5 connects an MQTT 5 client to a node from inside the namespace.
+func (h *host) connect5(t testing.TB, n *node) *client5 {
+	t.Helper()
+	var conn net.Conn
+	if err := h.inside(func() (err error) {
+		conn, err = net.DialTimeout("tcp", n.mqtt, patience)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return connect5Over(t, conn)
+}
+
 // TestNetwork has three machines, as far as they can tell, on a network that is slow and loses packets. The nodes
 // find each other by multicast.
 func TestNetwork(t *testing.T) {
 	long(t)
 	for _, private := range []bool{false, true} {
 		t.Run(fmt.Sprintf("private=%v", private), func(t *testing.T) {
-			w := newNetwork(t, 3, 20*time.Millisecond, 0.01)
+			w := newNetwork(t, 3, wire{prefix: "10.77.0.", delay: 20 * time.Millisecond, loss: 0.01})
 			nodes := w.start(t, private)
 			meet(t, nodes...)
 			for i, qos := range []byte{0, 1, 2} {

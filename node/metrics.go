@@ -115,6 +115,16 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 	return all
 }
 
+// relayed counts the peers that are connected through relays alone.
+func (m *metrics) relayed() (n int) {
+	for _, id := range m.n.host.Connected() {
+		if m.n.host.Relayed(id) {
+			n++
+		}
+	}
+	return n
+}
+
 func (m *metrics) swarm() []sample {
 	svc := m.n.service.Load()
 	st, l, g := svc.CoreStats(), svc.Stats(), svc.Gauges()
@@ -122,6 +132,8 @@ func (m *metrics) swarm() []sample {
 	all := []sample{
 		{"nodes", "Nodes known, this one among them.", ga, float64(g.Nodes), nil},
 		{"peers", "Nodes with route streams in both directions.", ga, float64(l.Up.Load()), nil},
+		{"peers_relayed", "Connected nodes that are reached through a relay.", ga, float64(m.relayed()), nil},
+		{"reservations", "Nodes that relay for this one.", ga, float64(m.n.host.Reservations()), nil},
 		{"leases", "Leases held from other nodes.", ga, float64(g.Leases), nil},
 		{"locations", "Locations that this node is a member of the set of.", ga, float64(g.Locations), nil},
 		{"locations_serving", "Of these, where it is the rendezvous.", ga, float64(g.Serving), nil},

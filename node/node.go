@@ -112,6 +112,9 @@ func (n *Node) hostConfig(key *dht.SwarmKey, bootstrap []string) dht.Config {
 	c.Listen, c.SwarmKey = n.cfg.Swarm.Listen, key
 	c.Bootstrap = append(append(c.Bootstrap, n.cfg.Swarm.Bootstrap...), bootstrap...)
 	c.MDNS, c.Small, c.NAT, c.Relay = n.cfg.Swarm.MDNS, n.cfg.Swarm.Small, n.cfg.Swarm.NAT, n.cfg.Swarm.Relay
+	if r := n.cfg.Swarm.Reachability; r != config.ReachabilityAuto {
+		c.Reachability = dht.Reachability(r)
+	}
 	c.UserAgent = "mozzie/" + n.opt.Version
 	c.OnPeer = n.onPeer
 	c.Log = n.log
@@ -165,13 +168,7 @@ func (n *Node) startService() {
 }
 
 // addresses returns this node's multiaddresses without /p2p.
-func (n *Node) addresses() []string {
-	var all []string
-	for _, a := range n.host.Libp2p().Addrs() {
-		all = append(all, a.String())
-	}
-	return all
-}
+func (n *Node) addresses() []string { return peerAddresses(n.host.Addrs()) }
 
 func (n *Node) startBroker() error {
 	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load()}, mqttfront.AllowAll{}, store.NewSessions(), n.log)
@@ -237,7 +234,7 @@ func (n *Node) brokerConfig() mqttfront.Config {
 // asInt is a size as an int, which is short on 32-bit machines: more than they can have is as good as no limit.
 func asInt(b config.Bytes) int { return int(min(int64(b), math.MaxInt)) }
 
-// peerAddresses are a peer's multiaddresses as text.
+// peerAddresses are multiaddresses as text.
 func peerAddresses(addrs []ma.Multiaddr) []string {
 	all := make([]string, 0, len(addrs))
 	for _, a := range addrs {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/mozzie-mqtt/mozzie/dht"
@@ -80,7 +79,7 @@ func (n *Node) Peers() []admin.Peer {
 		if v, err := h.Peerstore().Get(id, "AgentVersion"); err == nil {
 			a.Version, _ = v.(string)
 		}
-		a.Relayed = h.Network().Connectedness(id) == network.Limited
+		a.Relayed = n.host.Relayed(id)
 		all = append(all, a)
 	}
 	return all

@@ -60,16 +60,25 @@ type Swarm struct {
 	Join Secret `yaml:"join"`
 	// Whether to look for nodes of the same swarm on the local network.
 	MDNS bool `yaml:"mdns"`
-	// Whether to ask the router for a port, to find out whether the node can be reached from the Internet,
-	// and to get through to others behind their routers.
+	// Whether to ask the router for a port, and to punch holes through to others behind their routers.
 	NAT bool `yaml:"nat"`
-	// Whether to be reached through other nodes of the swarm where there is no direct way, and to do the same
-	// for them.
+	// Whether to be reached through other nodes of the swarm where there is no direct way, and to be such a node for
+	// others.
 	Relay bool `yaml:"relay"`
+	// Whether other nodes reach this one: auto, public or private. With auto it is prepared for both. With public it
+	// never asks others to relay for it; with private it does not relay for others, who might not reach it.
+	Reachability string `yaml:"reachability"`
 	// Up to how many nodes, 1 to 500, every node keeps contact with every other. Above it, lookups find the
 	// way. Must be the same at every node of a swarm.
 	Small int `yaml:"small"`
 }
+
+// ReachabilityAuto, ReachabilityPublic and ReachabilityPrivate are the values of Swarm.Reachability.
+const (
+	ReachabilityAuto    = "auto"
+	ReachabilityPublic  = "public"
+	ReachabilityPrivate = "private"
+)
 
 // Locations says which part of a topic decides who serves it.
 type Locations struct {
@@ -145,11 +154,12 @@ func Default() Config {
 			{URL: "ws://127.0.0.1:8083"},
 		}, SysInterval: 10 * time.Second},
 		Swarm: Swarm{
-			Listen: defaultListen(false),
-			MDNS:   true,
-			NAT:    true,
-			Relay:  true,
-			Small:  100,
+			Listen:       defaultListen(false),
+			MDNS:         true,
+			NAT:          true,
+			Relay:        true,
+			Reachability: ReachabilityAuto,
+			Small:        100,
 		},
 		Locations: Locations{Depth: 1},
 		Admin:     Admin{Listen: "127.0.0.1:7880"},

@@ -117,6 +117,7 @@ func (v *validator) swarm() {
 			v.addf(fmt.Sprintf("swarm.bootstrap[%d]", i), "%v", err)
 		}
 	}
+	v.oneOf("swarm.reachability", s.Reachability, ReachabilityAuto, ReachabilityPublic, ReachabilityPrivate)
 	v.intRange("swarm.small", s.Small, 1, maxSmall)
 }
 
