@@ -10,7 +10,6 @@ type ackRing struct {
 	pushed uint64 // messages ever
 	open1  int    // QoS 1 messages in the ring
 	open2  int    // QoS 2 exchanges of this connection until PUBCOMP
-	wait   chan struct{}
 }
 
 // ackWait is one such message.
@@ -180,48 +179,7 @@ func (c *conn) releaseLocked() {
 	if r.n == 0 && len(r.ring) > 64 {
 		r.ring, r.head = nil, 0
 	}
-	if r.wait != nil && !c.crowdedLocked() {
-		close(r.wait)
-		r.wait = nil
-	}
-}
-
-// crowdedLocked reports whether the client must wait before it is read from again.
-func (c *conn) crowdedLocked() bool {
-	return c.acks.n >= c.b.cfg.ReceiveMaximum || c.acks.bytes > c.b.cfg.MaxUnacceptedBytes
-}
-
-// waitForRoom keeps the reading goroutine until enough of what the client sent is accepted.
-func (c *conn) waitForRoom(u *burst) {
-	c.mu.Lock()
-	if !c.crowdedLocked() {
-		c.mu.Unlock()
-		return
-	}
-	c.mu.Unlock()
-	u.pause()
-	c.b.stats.Held.Add(1)
-	c.held.Store(true)
-	defer c.held.Store(false)
-	for {
-		c.mu.Lock()
-		if !c.crowdedLocked() || c.closing {
-			c.dirty = true
-			c.mu.Unlock()
-			return
-		}
-		if c.acks.wait == nil {
-			c.acks.wait = make(chan struct{})
-		}
-		wait := c.acks.wait
-		c.mu.Unlock()
-		select {
-		case <-wait:
-			c.seen()
-		case <-c.b.stopped:
-			return
-		}
-	}
+	c.wakeLocked()
 }
 
 // appendAckLocked appends an acknowledgement to what waits for the client.

@@ -17,10 +17,12 @@ type burst struct {
 	self     *conn      // whose packets are read, if any
 	touched  []*conn    // to be flushed
 	batch    []Outgoing // to be published
+	detoured bool       // some of batch come back from the swarm, which does not know of them yet
 	receipts []Receipt  // to be told
 	synced   bool       // the store was told something that acknowledgements wait for
 	accepts  []accepted // messages that need nobody to accept them
 	redo     []Entry    // of shared subscriptions, for other members
+	asks     []*session // may ask for retained messages again
 
 	plain [2][]byte // the current message, encoded for MQTT 3 and 5 at QoS 0 without anything of one's own
 	have  [2]bool
@@ -51,12 +53,23 @@ func (u *burst) publish() {
 	if len(u.batch) > 0 {
 		u.b.swarm.Publish(u.batch)
 		clear(u.batch)
-		u.batch = u.batch[:0]
+		u.batch, u.detoured = u.batch[:0], false
 	}
 	for _, a := range u.accepts {
 		u.self.Accepted(a.packetID, a.err)
 	}
 	u.accepts = u.accepts[:0]
+}
+
+// detours is Swarm.Detour for the next message of the batch. What came before and is to come back is published first:
+// only of that does the swarm know whether others are behind it [MQTT-4.6.0-5].
+func (u *burst) detours(m *proto.Message) bool {
+	if u.detoured && !m.Retain {
+		u.publish()
+	}
+	detour := u.b.swarm.Detour(m)
+	u.detoured = u.detoured || detour
+	return detour
 }
 
 // pause does what can't wait any longer, before u goes on.
@@ -130,6 +143,11 @@ func (u *burst) end() {
 		u.self.flush()
 		u.self = nil
 	}
+	for _, s := range u.asks {
+		u.b.wg.Go(s.runAsks) // the swarm may wait for who runs u
+	}
+	clear(u.asks)
+	u.asks = u.asks[:0]
 	st := u.b.stats
 	for q := range u.received {
 		if n := u.received[q]; n > 0 {

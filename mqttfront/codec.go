@@ -89,15 +89,20 @@ func packetIDAndProps(version byte, allowed propSet, b []byte) ([]byte, error) {
 	return b, nil
 }
 
+var errFilters = refuse(ReasonQuotaExceeded, "at most %d filters may be in one packet", maxFilters)
+
 func checkSubscribe(version byte, b []byte) error {
 	b, err := packetIDAndProps(version, propsOfSubscribe, b)
 	if err != nil {
 		return err
 	}
-	for len(b) > 0 {
+	for n := 1; len(b) > 0; n++ {
 		f, ok := prefixed(b)
 		if !ok || !validString(f) || len(b) < 3+len(f) { // [MQTT-3.8.3-1]
 			return errMalformed
+		}
+		if n > maxFilters {
+			return errFilters
 		}
 		options := b[2+len(f)]
 		b = b[3+len(f):]
@@ -118,10 +123,13 @@ func checkUnsubscribe(version byte, b []byte) error {
 	if err != nil {
 		return err
 	}
-	for len(b) > 0 {
+	for n := 1; len(b) > 0; n++ {
 		f, ok := prefixed(b)
 		if !ok || !validString(f) { // [MQTT-3.10.3-1]
 			return errMalformed
+		}
+		if n > maxFilters {
+			return errFilters
 		}
 		b = b[2+len(f):]
 	}

@@ -54,8 +54,9 @@ type Config struct {
 	MaxQueuedMessages int
 	MaxQueuedBytes    int64
 	// MaxPendingBytes bounds what waits for the socket of one client. Beyond, QoS 0 messages to it are
-	// dropped, the newest first. A client that lets four times as much of what it asked for itself pile up
-	// (ping responses, acknowledgements) is disconnected.
+	// dropped, the newest first. A client that lets as much pile up is not read from at its next SUBSCRIBE or
+	// UNSUBSCRIBE, and one that lets four times as much of what it asked for itself pile up (ping responses,
+	// acknowledgements) is disconnected.
 	MaxPendingBytes int
 
 	// SysInterval is how often $SYS topics are published; 0: never.

@@ -28,7 +28,6 @@ type conn struct {
 
 	lastSeen atomic.Int64 // Unix nanoseconds
 	silenced atomic.Bool  // the keep alive is over, said once
-	held     atomic.Bool  // we do not read for now
 
 	own reading // of the goroutine that reads
 
@@ -40,9 +39,13 @@ type conn struct {
 	closing  bool          // nothing may be appended any more
 	drained  chan struct{} // closed when closing and all is written
 	acks     ackRing
-	answers  []*answer         // SUBACKs and UNSUBACKs in their order
 	aliases  map[string]uint16 // that we set towards the client
 	aliasMax int
+
+	answers     []*answer     // SUBACKs and UNSUBACKs in their order
+	openFilters int           // in the packets that they answer
+	room        chan struct{} // not nil: the reading goroutine waits for it to be closed, see hold
+	waits       byte          // with a packet of this type
 }
 
 // reading is what only the reading goroutine uses.
@@ -91,6 +94,9 @@ func (c *conn) serve() error {
 	for {
 		data, err := c.in.fill(c)
 		if len(data) == 0 && err != nil {
+			if err == io.EOF {
+				c.answerRest()
+			}
 			return err
 		}
 		now := time.Now()
@@ -172,9 +178,15 @@ func (c *conn) handle(u *burst, first byte, body []byte) error {
 		}
 		return c.control([]byte{typePingresp << 4, 0}) // [MQTT-3.12.4-1]
 	case typeSubscribe:
+		if err := c.waitForRoom(u, typeSubscribe); err != nil {
+			return err
+		}
 		u.publish() // so that what was published before is retained before
 		return c.onSubscribe(u, body)
 	case typeUnsubscribe:
+		if err := c.waitForRoom(u, typeSubscribe); err != nil {
+			return err
+		}
 		return c.onUnsubscribe(u, body)
 	case typeDisconnect:
 		u.publish()
@@ -236,9 +248,11 @@ func (c *conn) end(err error) {
 	drained := c.drained
 	if !c.writing && c.out == nil {
 		c.closeDrainedLocked()
+	} else if err == io.EOF { // the client may have closed its half only
+		said = true
 	}
 	c.mu.Unlock()
-	if said && err != errBye && !errors.Is(err, io.EOF) {
+	if said && err != errBye {
 		c.linger(drained)
 	}
 	c.nc.Close()
@@ -324,10 +338,7 @@ func (c *conn) abandonLocked() {
 	if c.drained == nil {
 		c.drained = make(chan struct{})
 	}
-	if c.acks.wait != nil {
-		close(c.acks.wait)
-		c.acks.wait = nil
-	}
+	c.wakeLocked()
 	if l, ok := c.nc.(lingerer); ok {
 		drained := c.drained
 		c.b.wg.Go(func() { l.linger(drained, c.b.cfg.CloseTimeout) })

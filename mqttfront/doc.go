@@ -16,10 +16,14 @@
 //
 // # Who is slowed, and what is dropped
 //
-// A publisher waits for nothing but the acceptance of its own QoS 1 and 2 messages. A subscriber that does not
-// read loses, once Config.MaxPendingBytes wait for its socket, the newest QoS 0 messages; QoS 1 and 2 wait in
-// its session up to Config.MaxQueuedMessages and MaxQueuedBytes, after which the newest are dropped. Every
-// drop is counted in Stats.
+// A client waits for nothing but what the swarm does for it: the acceptance of its own QoS 1 and 2 messages and, where
+// many are open, the promises for its subscriptions. It is not read from until then, nor while its SUBACKs and
+// UNSUBACKs pile up because it does not read them (hold.go). Retained messages are asked for a few filters of a
+// session at a time, and no more while much waits in it already (retained.go).
+//
+// A subscriber that does not read loses, once Config.MaxPendingBytes wait for its socket, the newest QoS 0 messages;
+// QoS 1 and 2 wait in its session up to Config.MaxQueuedMessages and MaxQueuedBytes, after which the newest are
+// dropped. Every drop is counted in Stats.
 //
 // # Goroutines
 //
@@ -30,6 +34,8 @@
 //	            at a time and turnAwayTime each, or closes it
 //	runWriter   one for a connection whose socket did not take all at once; owner conn; ends when the buffer
 //	            is empty or the connection is closed
+//	runAsks     asks for retained messages for a client that has caught up; owner session; ends when no more may be
+//	            asked for now
 //	runFlush    helps to write to many connections at once; owner burst; ends when its share is written
 //	lingering   one for a WebSocket connection that is being ended by us (conn.abandonLocked); owner conn; ends after
 //	            Config.CloseTimeout at the latest
@@ -39,9 +45,9 @@
 //
 // # Locks
 //
-// In this order: Broker.deliverMu, registry.reg, interests.mu, Broker.shareMu, group.mu, retainedAsk.mu,
-// session.mu, conn.mu; localRetained.mu by itself. The swarm and the store are never called with session.mu or conn.mu held, with one
+// In this order: Broker.deliverMu, registry.reg, interests.mu, Broker.shareMu, group.mu, session.mu, conn.mu;
+// localRetained.mu by itself. The swarm and the store are never called with session.mu or conn.mu held, with one
 // exception: SessionLog, which is told under session.mu what happens to a queue, so that it knows the order.
-// Origin.Accepted, Receipt.Done and the done of Register may be called from anywhere, but not with a lock held
-// that Swarm.Publish, Register or Retained take.
+// Origin.Accepted, Receipt.Done and the done of Register and Retained may be called from anywhere, but not with a
+// lock held that Swarm.Publish, Register or Retained take.
 package mqttfront

@@ -24,20 +24,30 @@ type loner struct {
 	interests map[string]mqttfront.Interest
 	filters   topic.Tree[string, mqttfront.Interest] // those with groups
 	retained  topic.Names[*proto.Message]
+	onWay     map[string]int // messages of each topic that are to come back by Deliver
 
 	// for tests
 	promise mqttfront.Promise
-	detours bool                              // retained messages come back by Deliver
-	hold    chan struct{}                     // not nil: nothing is accepted before it is closed
-	refuse  error                             // what Accepted is told
-	seen    func(mqttfront.Outgoing)          // sees all that is published
-	watch   func(topic string)                // sees the topics of all that is published; set with mu held
-	slow    func(filter string) chan struct{} // done of Register waits for it
+	detours bool                                                          // retained messages, and what is behind them, come back by Deliver
+	back    chan func()                                                   // not nil: gets what brings them back, to be called one after another
+	hold    chan struct{}                                                 // not nil: nothing is accepted before it is closed
+	refuse  error                                                         // what Accepted is told
+	seen    func(mqttfront.Outgoing)                                      // sees all that is published
+	watch   func(topic string)                                            // sees the topics of all that is published; set with mu held
+	slow    func(filter string) chan struct{}                             // done of Register waits for it
+	ask     func(filter string, each func([]*proto.Message), done func()) // not nil: answers Retained
 }
 
-func newLoner() *loner { return &loner{interests: map[string]mqttfront.Interest{}, detours: true} }
+func newLoner() *loner {
+	return &loner{interests: map[string]mqttfront.Interest{}, onWay: map[string]int{}, detours: true}
+}
 
-func (l *loner) Detour(m *proto.Message) bool { return l.detours && m.Retain }
+// Detour knows of what was published, and of no more, as the real one does.
+func (l *loner) Detour(m *proto.Message) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.detours && (m.Retain || l.onWay[m.Topic] > 0)
+}
 
 func (l *loner) Wanted(name string) bool {
 	wanted := false
@@ -49,6 +59,11 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 	var ds []mqttfront.Delivery
 	l.mu.Lock()
 	watch := l.watch
+	for _, o := range batch {
+		if !o.ServedHere {
+			l.onWay[o.Msg.Topic]++
+		}
+	}
 	l.mu.Unlock()
 	for _, o := range batch {
 		if l.seen != nil {
@@ -74,7 +89,7 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 			ds = append(ds, d)
 		}
 	}
-	batch = slices.Clone(batch)
+	batch = slices.Clone(batch) // the broker wants it back
 	accept := func() {
 		for _, o := range batch {
 			if o.Origin != nil && o.Msg.QoS > 0 {
@@ -82,8 +97,22 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 			}
 		}
 	}
-	if len(ds) > 0 {
-		l.broker.Deliver(ds)
+	deliver := func() {
+		if len(ds) > 0 {
+			l.broker.Deliver(ds)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, o := range batch {
+			if !o.ServedHere {
+				l.onWay[o.Msg.Topic]--
+			}
+		}
+	}
+	if l.back != nil {
+		l.back <- deliver
+	} else {
+		deliver()
 	}
 	if l.hold == nil {
 		accept()
@@ -132,6 +161,10 @@ func (l *loner) interest(filter string) mqttfront.Interest {
 }
 
 func (l *loner) Retained(filter string, each func([]*proto.Message), done func()) {
+	if l.ask != nil {
+		l.ask(filter, each, done)
+		return
+	}
 	l.retained.Match(filter, func(_ string, m *proto.Message) bool {
 		each([]*proto.Message{m})
 		return true

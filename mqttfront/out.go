@@ -123,6 +123,7 @@ func (c *conn) flush() {
 	} else {
 		f.free()
 	}
+	c.wakeLocked()
 	c.doneLocked()
 	c.mu.Unlock()
 }
@@ -168,6 +169,7 @@ func (c *conn) runWriter() {
 			c.sess.pumpNow()
 			continue
 		}
+		c.wakeLocked() // something was written
 		f := c.out
 		c.out = nil
 		if f == nil {
@@ -196,6 +198,7 @@ func (c *conn) broken(f *buffer) {
 	c.closing = true
 	c.out, c.pump = nil, false
 	c.writing = false
+	c.wakeLocked()
 	if c.drained == nil {
 		c.drained = make(chan struct{})
 	}

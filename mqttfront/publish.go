@@ -43,7 +43,7 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 		c.b.retainLocalOrClear(m)
 		u.serveLocal(m)
 	case kindSwarm:
-		detour := c.b.swarm.Detour(&m.Message)
+		detour := u.detours(&m.Message)
 		if !detour {
 			u.serve(m, c.b.targets(sl))
 		}
@@ -126,7 +126,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 	if over { // [MQTT-3.3.4-7] [MQTT-3.3.4-9]
 		return refuse(reasonReceiveMaximum, "at most %d messages may be without an acknowledgement", c.b.cfg.ReceiveMaximum)
 	}
-	c.waitForRoom(u)
+	_ = c.waitForRoom(u, typePublish) // it is noted as received, and goes on even where the connection does not
 	w := ackWait{packetID: p.packetID, qos: p.qos, size: len(p.payload), stored: true}
 	if refusal != nil || sl.kind == kindSilent {
 		c.pushAck(w)
@@ -145,6 +145,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 		}
 		c.b.local.clear(m.Topic)
 	}
+	detour := sl.kind == kindSwarm && u.detours(keep)
 	before := u.synced
 	u.synced = kept
 	if sl.kind == kindLocal {
@@ -156,7 +157,6 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 		m.keep = nil
 		return nil
 	}
-	detour := c.b.swarm.Detour(keep)
 	if !detour {
 		u.serve(m, c.b.targets(sl))
 	}

@@ -3,12 +3,15 @@ package mqttfront_test
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/node/store"
 )
 
 func TestQoSDowngrade(t *testing.T) { // [MQTT-3.8.4-8]
@@ -31,6 +34,57 @@ func TestQoSDowngrade(t *testing.T) { // [MQTT-3.8.4-8]
 			pub.expect(packets.Pubrec)
 			pub.ack(packets.Pubrel, 3)
 			pub.expect(packets.Pubcomp)
+		}
+	}
+}
+
+// TestOrderBehindRetained: a retained message, which comes back by way of its rendezvous, is not overtaken by those
+// that its publisher sends right behind it, wherever they end up in what is read at once [MQTT-4.6.0-5].
+func TestOrderBehindRetained(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		for _, version := range []byte{4, 5} {
+			for qos := range byte(3) {
+				t.Run(fmt.Sprintf("late=%t version=%d qos=%d", late, version, qos), func(t *testing.T) {
+					l := newLoner()
+					if late {
+						l.back = make(chan func(), 1000)
+						var running sync.WaitGroup
+						running.Go(func() {
+							for deliver := range l.back {
+								time.Sleep(100 * time.Microsecond)
+								deliver()
+							}
+						})
+						t.Cleanup(func() { close(l.back); running.Wait() })
+					}
+					_, _, addr := startWith(t, l, store.NewSessions(), nil, nil)
+					sub, _ := connect(t, addr, connectOpts{id: "sub", version: version})
+					sub.subscribe(filter{"a", qos}, filter{"b", qos})
+					pub, _ := connect(t, addr, connectOpts{id: "pub", version: version})
+					var burst []byte
+					const n = 40
+					for i := range n {
+						flags, name := qos<<1, "a"
+						if i%8 == 3 {
+							flags |= 1
+						}
+						if i%8 == 5 {
+							name = "b" // must not make the broker forget
+						}
+						burst = append(burst, pub.publishPacket(flags, uint16(i+1), name, fmt.Sprint(i))...)
+					}
+					pub.send(burst)
+					last := map[string]int{"a": -1, "b": -1}
+					for range n {
+						pk := sub.expect(packets.Publish)
+						i, _ := strconv.Atoi(string(pk.Payload))
+						if i < last[pk.TopicName] {
+							t.Fatalf("%d came behind %d", i, last[pk.TopicName])
+						}
+						last[pk.TopicName] = i
+					}
+				})
+			}
 		}
 	}
 }

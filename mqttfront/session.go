@@ -30,8 +30,7 @@ type sessionState struct {
 	timer  *time.Timer   // for will or expiry, while offline
 	will   *WillRecord
 	subs   map[string]*subscription // by filter, with $share/NAME/
-	asks   []*retainedAsk
-	log    SessionLog // nil: not kept
+	log    SessionLog               // nil: not kept
 
 	queue   fifo   // what waits to be sent
 	spilled int    // entries behind queue that only the log has
@@ -45,6 +44,11 @@ type sessionState struct {
 	quota   int // how many more the connection may be sent
 	resend  int // places of win before it have been sent on this connection
 	inbound map[uint16]inbound
+
+	asks     []*retainedAsk // as their SUBACKs go out
+	openAsks int            // asked, and not through, of connections before too
+	runsAsks bool           // somebody asks
+	asksWait bool           // more is asked once the client has taken what waits for it
 }
 
 // headEntries is how much of a kept session's queue is in memory; the rest is in its log.
@@ -64,21 +68,25 @@ type subscription struct {
 // offer gives a message to the session: sent at once if the client can take it, queued otherwise.
 func (s *session) offer(u *burst, e Entry) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.offerLocked(u, &e)
+	s.mu.Unlock()
+}
+
+func (s *session) offerLocked(u *burst, e *Entry) {
 	size := int64(e.Msg.Size())
 	cfg := &s.b.cfg
 	if s.ended {
 		s.b.stats.DropEnded.Add(1)
-		u.over(e)
+		u.over(*e)
 		return
 	}
 	if e.QoS == 0 && s.conn.Load() == nil {
-		u.over(e)
+		u.over(*e)
 		return
 	}
 	if s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes {
 		s.b.stats.DropQueue.Add(1)
-		u.over(e)
+		u.over(*e)
 		return
 	}
 	s.count(1, size)
@@ -86,7 +94,7 @@ func (s *session) offer(u *burst, e Entry) {
 	if kept {
 		s.lastPos++
 		e.Pos = s.lastPos
-		s.log.Append(e)
+		s.log.Append(*e)
 		u.synced = true
 	}
 	if kept && (s.spilled > 0 || s.queue.len() >= headEntries) {
@@ -95,11 +103,11 @@ func (s *session) offer(u *burst, e Entry) {
 	}
 	s.behind = max(s.behind, e.Pos)
 	if s.queue.len() == 0 && s.resend == s.win.n {
-		if done := s.sendLocked(u, &e); done {
+		if done := s.sendLocked(u, e); done {
 			return
 		}
 	}
-	s.pushLocked(e)
+	s.pushLocked(*e)
 }
 
 func (s *session) count(n int, bytes int64) {
@@ -132,6 +140,10 @@ func (s *session) popLocked() Entry {
 // overLocked accounts for an entry that is neither in queue nor in window any more.
 func (s *session) overLocked(u *burst, e Entry) {
 	s.count(-1, -int64(e.Msg.Size()))
+	if s.asksWait && !s.behindLocked() {
+		s.asksWait = false
+		u.asks = append(u.asks, s)
+	}
 	if s.log != nil && e.Pos > 0 {
 		s.log.Remove(e.Pos)
 	}

@@ -61,7 +61,7 @@ type Stats struct {
 	PromisesLocal atomic.Uint64 // SUBACKs that hold for this node only, for now
 	WillsSent     atomic.Uint64
 	Takeovers     atomic.Uint64
-	Held          atomic.Uint64 // times that a client was not read from until what it had sent was accepted
+	Held          atomic.Uint64 // times that a client was not read from, see hold.go
 	StoreErrors   atomic.Uint64 // times that the store could not keep what it was told
 }
 

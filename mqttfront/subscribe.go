@@ -13,18 +13,19 @@ import (
 type answer struct {
 	kind     byte
 	packetID uint16
-	codes    []byte
+	codes    []byte // one for each filter
 	text     string
-	asks     []*retainedAsk // may be served once it is written
+	asks     []*retainedAsk // may begin once it is written
 	left     int            // what it waits for
 	local    bool           // a promise is only local
 }
 
-// begin puts an answer in its place among the others; it waits for whoever called, at first.
-func (c *conn) beginAnswer(kind byte, packetID uint16) *answer {
-	a := &answer{kind: kind, packetID: packetID, left: 1}
+// beginAnswer puts an answer to so many filters in its place among the others; it waits for whoever called, at first.
+func (c *conn) beginAnswer(kind byte, packetID uint16, filters int) *answer {
+	a := &answer{kind: kind, packetID: packetID, codes: make([]byte, filters), left: 1}
 	c.mu.Lock()
 	c.answers = append(c.answers, a)
+	c.openFilters += filters
 	c.mu.Unlock()
 	return a
 }
@@ -45,15 +46,17 @@ func (c *conn) settle(a *answer, local bool) {
 	for len(c.answers) > 0 && c.answers[0].left == 0 {
 		first := c.answers[0]
 		c.answers = c.answers[1:]
+		c.openFilters -= len(first.codes)
 		asks = append(asks, first.asks...)
 		c.writeAnswerLocked(first)
 	}
 	if len(c.answers) == 0 {
 		c.answers = nil
 	}
+	c.wakeLocked()
 	c.mu.Unlock()
-	for _, ask := range asks {
-		ask.ready()
+	if len(asks) > 0 {
+		c.sess.readyToAsk(asks)
 	}
 }
 
@@ -81,7 +84,7 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 	if err != nil {
 		return err
 	}
-	a := c.beginAnswer(typeSuback, pk.PacketID)
+	a := c.beginAnswer(typeSuback, pk.PacketID, len(pk.Filters))
 	codes := make([]byte, len(pk.Filters)) // [MQTT-3.8.4-6]: one for each filter, in order
 	var asks []*retainedAsk
 	var texts []string // why, each reason once
@@ -167,7 +170,7 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (ask *retainedAsk, 
 	}, func(p Promise) { c.settle(a, p == PromiseLocal) })
 	// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 	if sub.share == "" && (f.RetainHandling == 0 || f.RetainHandling == 1 && old == nil) {
-		return c.askRetained(sub), nil
+		return s.willAsk(c, sub), nil
 	}
 	return nil, nil
 }
@@ -207,7 +210,7 @@ func (c *conn) onUnsubscribe(u *burst, body []byte) error {
 	if err != nil {
 		return err
 	}
-	a := c.beginAnswer(typeUnsuback, pk.PacketID)
+	a := c.beginAnswer(typeUnsuback, pk.PacketID, len(pk.Filters))
 	codes := make([]byte, len(pk.Filters))
 	for i := range pk.Filters {
 		if !c.b.unsubscribe(c.sess, pk.Filters[i].Filter) {
@@ -234,7 +237,7 @@ func (b *Broker) unsubscribe(s *session, filter string) bool {
 		s.log.Unsubscribe(filter)
 	}
 	stand := s.standingLocked()
-	s.dropAskLocked(sub)
+	s.dropAsksOfLocked(func(a *retainedAsk) bool { return a.sub.filter == filter })
 	if sub.share == "" {
 		b.subs.Delete(sub.inner, s)
 	}

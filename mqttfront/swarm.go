@@ -15,7 +15,9 @@ type Swarm interface {
 	// Detour reports whether m, about to be published, is to be served to this node's own plain
 	// subscribers only when the swarm brings it back through Broker.Deliver. That is so for retained
 	// messages, which their rendezvous puts in order, and for those right behind them. It is asked once
-	// for each message, just before Publish, from the publisher's goroutine. m is good during the call only.
+	// for each message, before Publish, from the publisher's goroutine; for one without Retain when all
+	// messages of that publisher for which it was true have gone through Publish. m is good during the call
+	// only.
 	Detour(m *proto.Message) bool
 
 	// Wanted reports whether QoS 0 messages of a topic have to go through Publish: false when nobody beyond
@@ -36,7 +38,7 @@ type Swarm interface {
 	// Retained asks for the retained messages that match a filter. each is called with some at a time,
 	// from any goroutine, one call after another; then done, once. Messages come with Retain set, at most
 	// one for each topic. Asked after Register for the same filter, it misses nothing: a retained message
-	// that is not in the answer comes through Broker.Deliver.
+	// that is not in the answer comes through Broker.Deliver. A few questions of one client are open at a time.
 	Retained(filter string, each func([]*proto.Message), done func())
 }
 

@@ -36,16 +36,26 @@ func (b *Broker) checkKeepAlive(now time.Time) {
 	var late []*conn
 	b.reg.Lock()
 	for c := range b.conns {
-		if c.silenced.Load() || c.held.Load() || !c.ready() || !c.keepAliveOver(now) {
-			continue
+		if !c.silenced.Load() && c.ready() && c.keepAliveOver(now) {
+			late = append(late, c)
 		}
-		late = append(late, c)
 	}
 	b.reg.Unlock()
 	for _, c := range late {
-		c.silenced.Store(true)
-		b.stats.KeepAlive.Add(1)
-		c.stop(refuse(reasonKeepAlive, "nothing came for 1.5 times %v", c.keepAlive))
+		switch c.heldFor() {
+		case holdNot:
+			if !c.keepAliveOver(now) { // it was held until now
+				continue
+			}
+			c.silenced.Store(true)
+			b.stats.KeepAlive.Add(1)
+			c.stop(refuse(reasonKeepAlive, "nothing came for 1.5 times %v", c.keepAlive))
+		case holdUnread:
+			c.silenced.Store(true)
+			b.stats.Unread.Add(1)
+			c.stop(refuse(ReasonQuotaExceeded, "nothing of what waits for the client was read for 1.5 times %v", c.keepAlive))
+		case holdMessages, holdAnswers: // we do not read
+		}
 	}
 }
 

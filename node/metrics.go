@@ -80,7 +80,7 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		{"local_retained_bytes", "Bytes of them.", g, float64(b.LocalBytes.Load()), nil},
 		{"local_retained_refused_total", "Messages below $local that a limit kept from being retained.", c, float64(b.LocalRefused.Load()), nil},
 		{"refused_messages_total", "Messages from clients that were refused.", c, float64(b.Refused.Load()), nil},
-		{"reads_held_total", "Times that a client was not read from until what it had sent was accepted.", c, float64(b.Held.Load()), nil},
+		{"reads_held_total", "Times that a client was not read from until what it had sent was accepted or answered.", c, float64(b.Held.Load()), nil},
 		{"session_store_errors_total", "Times that the session store could not keep what it was told.", c, float64(b.StoreErrors.Load()), nil},
 		{"promises_local_total", "SUBACKs that held for the nodes in reach only.", c, float64(b.PromisesLocal.Load()), nil},
 		{"wills_total", "Wills published.", c, float64(b.WillsSent.Load()), nil},
