@@ -488,3 +488,47 @@ func TestOneGreeting(t *testing.T) {
 	}
 	eventually(t, "the second is taken", func() bool { return a.Stats().Up.Load() == 1 })
 }
+
+// TestLeasesGoFirst has a lease behind many messages: it is written before them, and they keep their order.
+func TestLeasesGoFirst(t *testing.T) {
+	var all atomic.Int64
+	o := newOutbound(nil, &all)
+	for i := range 3 {
+		o.put(publishFrame(i, 2*chunkSize), time.Now(), maxUnkept)
+	}
+	o.put(&pb.Lease{Ask: 7}, time.Now(), maxUnkept)
+	o.put(publishFrame(3, 10), time.Now(), maxUnkept)
+	var came []string
+	for {
+		b, err := o.take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) == 0 {
+			break
+		}
+		for rest := b; len(rest) > 0; {
+			kind, body, tail, _, err := proto.Next(rest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := proto.Decode(kind, body, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p, is := f.(*proto.Publish); is {
+				came = append(came, fmt.Sprint(p.Seq))
+			} else {
+				came = append(came, "lease")
+			}
+			rest = tail
+		}
+		o.written(b)
+	}
+	if got := fmt.Sprint(came); got != "[lease 1 2 3 4]" {
+		t.Errorf("what was written is %s", got)
+	}
+	if o.waiting() != 0 || all.Load() != 0 {
+		t.Errorf("%d bytes wait for the peer, %d for all", o.waiting(), all.Load())
+	}
+}
