@@ -169,7 +169,7 @@ func (n *Node) expectHandOver(l *location, set Set) {
 	switch l.phase {
 	case filling:
 		before = l.filler
-	case standby:
+	case standby, relinquishing:
 		before = n.rendezvous(l.set)
 	}
 	if l.await != "" || before == "" || before == n.self || !n.inReach(before) || n.rendezvous(set) != n.self {
@@ -228,6 +228,8 @@ func (n *Node) review(l *location) {
 	case l.phase == serving && head != n.self && head != "":
 		n.relinquish(l)
 	case l.phase == serving:
+	case l.phase == relinquishing && head == n.self && n.awaits(l):
+		l.phase = awaiting // who took over hands back already
 	case l.phase == relinquishing && head == n.self:
 		l.phase = serving // who was to take over is out of reach
 		l.since = n.now
