@@ -32,6 +32,10 @@ func (c *conn) connect() error {
 		return err
 	}
 	name, version, tail, ok := protocolOf(body)
+	if c.bridge = version == v31|bridgeBit || version == v311|bridgeBit; c.bridge {
+		version &^= bridgeBit
+		body[2+len(name)] = version // for the codec
+	}
 	switch {
 	case !ok, name != "MQTT" && name != "MQIsdp": // [MQTT-3.1.2-1]
 		return errMalformed

@@ -196,7 +196,7 @@ func (c *conn) subscriptionOf(f *packets.Subscription) (*subscription, *Refusal)
 	}
 	return &subscription{
 		filter: f.Filter, share: share, inner: inner, id: uint32(f.Identifier), qos: f.Qos,
-		noLocal: f.NoLocal, retainAsPublished: f.RetainAsPublished,
+		noLocal: f.NoLocal || c.bridge && share == "", retainAsPublished: f.RetainAsPublished || c.bridge,
 	}, nil
 }
 

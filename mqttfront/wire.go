@@ -32,6 +32,8 @@ const (
 	v31  = 3
 	v311 = 4
 	v5   = 5
+	// bridgeBit is set in the level by MQTT 3 bridges: an agreement among brokers that has its origin in mosquitto.
+	bridgeBit = 0x80
 )
 
 var (
