@@ -91,7 +91,7 @@ func (b *Broker) publishSys(now time.Time) {
 	num("messages/stored", st.QueuedMessages.Load())
 	num("store/messages/count", st.QueuedMessages.Load())
 	num("store/messages/bytes", st.QueuedBytes.Load())
-	num("retained messages/count", int64(b.local.names.Len()))
+	num("retained messages/count", int64(b.swarm.RetainedHere()+b.local.names.Len())) // as mosquitto, $SYS included
 }
 
 // sysTopic publishes and keeps one topic, if it changed.
