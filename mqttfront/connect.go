@@ -54,7 +54,11 @@ func (c *conn) connect() error {
 		return err
 	}
 	if err := c.accept(pk); err != nil {
-		return c.refuseConnect(version, asRefusal(err, ReasonUnspecified))
+		r := asRefusal(err, ReasonUnspecified)
+		if version < v5 && r.Code == reasonTopicInvalid {
+			return r // MQTT 3 has no code for that, and "unavailable" would have the client try again for ever
+		}
+		return c.refuseConnect(version, r)
 	}
 	return c.in.keepUnread(rest)
 }
