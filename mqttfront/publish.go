@@ -17,7 +17,8 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 	if err != nil {
 		return err
 	}
-	u.received[p.qos]++
+	u.received[p.qos].messages++
+	u.received[p.qos].payload += uint64(len(p.payload))
 	var refusal error
 	switch {
 	case sl.kind == kindUsers:

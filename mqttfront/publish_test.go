@@ -89,6 +89,35 @@ func TestOrderBehindRetained(t *testing.T) {
 	}
 }
 
+// TestVolume: messages are counted by QoS, and with them the bytes of their payloads.
+func TestVolume(t *testing.T) {
+	b, _, addr := start(t, nil)
+	var subs []*raw
+	for i, version := range []byte{4, 5} {
+		sub, _ := connect(t, addr, connectOpts{id: fmt.Sprint("sub", i), version: version})
+		sub.subscribe(filter{"a", 2})
+		subs = append(subs, sub)
+	}
+	pub, _ := connect(t, addr, connectOpts{id: "pub"})
+	for qos := range byte(3) {
+		for i := range int(qos) + 1 {
+			pub.send(pub.publishPacket(qos<<1, uint16(qos)<<8|uint16(i+1), "a", strings.Repeat("x", 10)))
+			for _, sub := range subs {
+				sub.expect(packets.Publish)
+			}
+		}
+	}
+	st := b.Stats()
+	eventually(t, "all is counted", func() bool {
+		for q, n := range []uint64{1, 2, 3} {
+			if st.Received[q].Load() != n || st.ReceivedPayload[q].Load() != 10*n || st.Sent[q].Load() != 2*n || st.SentPayload[q].Load() != 20*n {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func TestQoS2Inbound(t *testing.T) {
 	_, _, addr := start(t, nil)
 	o := connectOpts{id: "pub", props: sessionExpiry(60)}
