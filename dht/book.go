@@ -2,6 +2,7 @@ package dht
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ const seenStep = 24 * time.Hour
 type book struct {
 	path string
 	log  *slog.Logger
+	news chan struct{} // of capacity 1: there is something that should not be lost
 
 	mu    sync.Mutex
 	peers map[peer.ID]bookEntry
@@ -60,7 +62,7 @@ const bookVersion = 1
 
 // openBook reads the file, and sets it aside where it can't be read.
 func openBook(dir string, log *slog.Logger) *book {
-	b := &book{path: filepath.Join(dir, bookFile), log: log, peers: make(map[peer.ID]bookEntry)}
+	b := &book{path: filepath.Join(dir, bookFile), log: log, news: make(chan struct{}, 1), peers: make(map[peer.ID]bookEntry)}
 	err := b.load(time.Now())
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return b
@@ -122,6 +124,13 @@ func minTime(a, b time.Time) time.Time {
 	return b
 }
 
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // met notes that a peer is connected.
 func (b *book) met(info peer.AddrInfo) {
 	if len(info.Addrs) == 0 {
@@ -137,6 +146,9 @@ func (b *book) met(info peer.AddrInfo) {
 	}
 	b.peers[info.ID] = bookEntry{addrs: slices.Clone(addrs), seen: now}
 	b.dirty = true
+	if !ok || !slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool { return slices.ContainsFunc(old.addrs, a.Equal) }) {
+		b.hurry()
+	}
 	if len(b.peers) > maxBook {
 		b.dropOldestLocked()
 	}
@@ -170,6 +182,15 @@ func (b *book) forget(id peer.ID) {
 	if _, ok := b.peers[id]; ok {
 		delete(b.peers, id)
 		b.dirty = true
+		b.hurry()
+	}
+}
+
+// hurry has what has changed written soon.
+func (b *book) hurry() {
+	select {
+	case b.news <- struct{}{}:
+	default:
 	}
 }
 
@@ -229,19 +250,27 @@ func (b *book) save() error {
 	return nil
 }
 
-// runBook saves at intervals, and in the end.
-func (h *Host) runBook() {
-	t := time.NewTicker(bookInterval)
-	defer t.Stop()
+// runBook saves at intervals, soon after news, and in the end.
+func (b *book) runBook(ctx context.Context) {
+	var last time.Time
+	due := time.Now().Add(bookInterval)
 	for done := false; !done; {
+		t := time.NewTimer(time.Until(due))
 		select {
 		case <-t.C:
-		case <-h.ctx.Done():
+		case <-b.news:
+			t.Stop()
+			due = minTime(due, maxTime(time.Now().Add(bookSoon), last.Add(bookGap)))
+			continue
+		case <-ctx.Done():
+			t.Stop()
 			done = true
 		}
-		if err := h.book.save(); err != nil {
-			h.log.Warn(err.Error())
+		if err := b.save(); err != nil {
+			b.log.Warn(err.Error())
 		}
+		last = time.Now()
+		due = last.Add(bookInterval)
 	}
 }
 

@@ -1,12 +1,15 @@
 package dht
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -58,6 +61,44 @@ func TestBook(t *testing.T) {
 	if got := openBook(dir, log).list(); fmt.Sprint(got) != fmt.Sprint([]peer.AddrInfo{two}) {
 		t.Errorf("after forgetting: %v", got)
 	}
+}
+
+// TestBookIsWrittenSoon runs in fake time: a new node is on disk within seconds, but not each by itself.
+func TestBookIsWrittenSoon(t *testing.T) {
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	one, two := addrInfo(t, "/ip4/192.0.2.1/tcp/1/p2p/"+idA), addrInfo(t, "/ip4/192.0.2.2/tcp/1/p2p/"+idB)
+	moved := addrInfo(t, "/ip4/192.0.2.3/tcp/1/p2p/"+idA)
+	synctest.Test(t, func(t *testing.T) {
+		b := openBook(dir, log)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { b.runBook(ctx) })
+		for _, step := range []struct {
+			do   func()
+			wait time.Duration
+			want int // on disk
+		}{
+			{func() { b.met(one) }, bookSoon - time.Second, 0},
+			{func() {}, 2 * time.Second, 1},
+			{func() { b.met(two) }, bookGap - 2*time.Second, 1},
+			{func() {}, 2 * time.Second, 2},
+			{func() { b.met(moved) }, bookGap + time.Second, 2},
+			{func() { b.forget(two.ID) }, bookGap + time.Second, 1},
+		} {
+			step.do()
+			time.Sleep(step.wait)
+			synctest.Wait()
+			if got := openBook(dir, log).list(); len(got) != step.want {
+				t.Errorf("%v after the start of the test: %v, want %d", time.Now(), got, step.want)
+			}
+		}
+		if got := openBook(dir, log).list(); fmt.Sprint(got) != fmt.Sprint([]peer.AddrInfo{moved}) {
+			t.Errorf("%v, want %v", got, moved)
+		}
+		cancel()
+		wg.Wait()
+	})
 }
 
 func TestBookIsBounded(t *testing.T) {

@@ -22,7 +22,7 @@
 //   - runDialer: starts dials when they are due, at most maxDials at a time, each in a goroutine of its own
 //     (runDial) that is bounded by dialTimeout. Ends with the context and waits for them.
 //   - runExchange: asks one neighbour at a time for its neighbours. Ends with the context.
-//   - runBook: writes the peers met before to disk, at intervals and once more at the end.
+//   - runBook: writes the peers met before to disk, soon after a new one, at intervals and once more at the end.
 //   - runReserver: keeps reservations with relays, each asked for in a goroutine of its own (runReserve) that is
 //     bounded by reserveTimeout. Ends with the context and waits for them.
 //   - runMDNS: announces and looks for nodes on the LAN, again when this machine's addresses change. Ends

@@ -131,7 +131,7 @@ func (h *Host) run(sub event.Subscription) {
 	h.wg.Go(func() { h.runPeers(sub) })
 	h.wg.Go(func() { h.dialer.runDialer(h.ctx) })
 	h.wg.Go(func() { h.exchange.runExchange(h.ctx) })
-	h.wg.Go(h.runBook)
+	h.wg.Go(func() { h.book.runBook(h.ctx) })
 	if h.reserver != nil {
 		h.wg.Go(func() { h.reserver.runReserver(h.ctx) })
 	}

@@ -64,10 +64,14 @@ const (
 	sparseDegree = 32
 
 	// maxBook bounds the peers remembered, bookAge how long one is that was not met again, bookInterval how
-	// often changes are written (an SD card's life is a feature).
+	// often changes are written (an SD card's life is a feature). A node that was met for the first time, or at
+	// other addresses, is written after bookSoon, in which others follow, but not within bookGap of the last time:
+	// who is killed before that may find nobody at the next start.
 	maxBook      = 1000
 	bookAge      = 30 * 24 * time.Hour
 	bookInterval = 5 * time.Minute
+	bookSoon     = 3 * time.Second
+	bookGap      = 30 * time.Second
 	// maxAddrs bounds the addresses remembered, or passed on, of one peer.
 	maxAddrs = 8
 

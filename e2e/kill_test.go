@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -58,6 +61,30 @@ func TestFrozenRendezvous(t *testing.T) {
 	meet(t, nodes...)
 	tr.flows(50)
 	once(t, tr.end())
+}
+
+// TestKilledFounder kills the node that began a swarm, some seconds after another has joined, and starts it at another
+// port. Only what it has on disk leads it back: the other has no address for it that is any good.
+func TestKilledFounder(t *testing.T) {
+	long(t)
+	nodes := startSwarm(t, 2, setup{private: true})
+	founder := nodes[0]
+	eventually(t, 15*time.Second, func() error {
+		peers, err := os.ReadFile(filepath.Join(founder.data, "peers"))
+		if err == nil && !strings.Contains(string(peers), nodes[1].id) {
+			err = notYet("the founder has not written down whom it has met: %s", peers)
+		}
+		return err
+	})
+	founder.kill()
+	before := "/tcp/" + founder.swarm
+	founder.swarm = freePort(t)
+	for i, arg := range founder.args {
+		founder.args[i] = strings.Replace(arg, before, "/tcp/"+founder.swarm, 1)
+	}
+	founder.start()
+	founder.ready()
+	meet(t, nodes...)
 }
 
 // once checks that no message came twice: clients did not have to connect again, and nodes know what they have had.

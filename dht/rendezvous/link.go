@@ -56,12 +56,13 @@ type link struct {
 	ctx  context.Context
 
 	// Guarded by Service.mu.
-	told  bool // of, by OnPeer
-	out   *outbound
-	in    *inbound
-	up    bool
-	node  core.NodeID
-	dirty bool
+	told     bool         // of, by OnPeer
+	greeting *routeStream // that the peer has opened and not said Hello on yet
+	out      *outbound
+	in       *inbound
+	up       bool
+	node     core.NodeID
+	dirty    bool
 }
 
 // inbound is a stream that a peer has opened and said Hello on.
@@ -220,12 +221,24 @@ func (l *link) read(stream *routeStream) {
 	defer stream.cut()
 	defer context.AfterFunc(l.ctx, stream.cut)()
 	in := &inbound{stream: stream, up: make(chan struct{})}
-	r := &reader{stream: stream, stats: &l.s.stats}
+	r := &reader{stream: stream, stats: &l.s.stats, first: maxHello}
+	l.s.mu.Lock()
+	before := l.greeting
+	l.greeting = stream
+	l.s.mu.Unlock()
+	if before != nil {
+		before.cut() // a peer that opens its stream anew has given it up
+	}
 	_ = stream.SetReadDeadline(time.Now().Add(openTimeout))
 	frames, err := r.next()
 	if err == nil {
 		err = l.greet(in, frames)
 	}
+	l.s.mu.Lock()
+	if l.greeting == stream {
+		l.greeting = nil
+	}
+	l.s.mu.Unlock()
 	if err != nil {
 		l.refuse(stream, err)
 		return

@@ -60,6 +60,7 @@ func TestBadPeer(t *testing.T) {
 		{"nothing in a frame", func(peer.ID) []byte { return []byte{0} }},
 		{"no Hello first", func(peer.ID) []byte { return frame(&pb.Ack{Ops: []uint64{1}}) }},
 		{"a message before Hello", func(id peer.ID) []byte { return append(frame(publishFrame(1, 10)), frame(hello(id, 1))...) }},
+		{"a Hello that is too long", func(peer.ID) []byte { return []byte{0x81, 0x80, 0x80, 0x02, 1} }}, // 4 MiB and one byte: no more has to come
 		{"Hello without a name", func(peer.ID) []byte { return frame(&pb.Hello{Version: 1}) }},
 		{"Hello with a short name", func(peer.ID) []byte { return frame(&pb.Hello{Node: make([]byte, 15)}) }},
 		{"Hello with a long name", func(peer.ID) []byte { return frame(&pb.Hello{Node: make([]byte, 81)}) }},
@@ -462,5 +463,72 @@ func TestCloseWithSilentPeer(t *testing.T) {
 	eventually(t, "no goroutine of the service is left", func() bool { return running() == "" })
 	if m := a.Stats().Malformed.Load(); m > 0 {
 		t.Error("the stream was held until the peer's time for Hello was over")
+	}
+}
+
+// TestOneGreeting opens more streams and says nothing on them: a peer has one at a time before it says Hello.
+func TestOneGreeting(t *testing.T) {
+	a := start(t, newHost(t))
+	mute := newHost(t)
+	mute.SetStreamHandler(proto.RouteProtocol, func(s network.Stream) {
+		_, _ = io.Copy(io.Discard, s)
+		_ = s.Reset()
+	})
+	connect(t, mute, a.host)
+	first := openRoute(t, mute, a.host)
+	if _, err := first.Write([]byte{0x80}); err != nil { // so that it is opened
+		t.Fatal(err)
+	}
+	second := openRoute(t, mute, a.host)
+	if _, err := second.Write(frame(hello(mute.ID(), 1))); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := first.Read(make([]byte, 1)); err == nil || n > 0 {
+		t.Fatalf("the first stream is not ended: %d bytes, %v", n, err)
+	}
+	eventually(t, "the second is taken", func() bool { return a.Stats().Up.Load() == 1 })
+}
+
+// TestLeasesGoFirst has a lease behind many messages: it is written before them, and they keep their order.
+func TestLeasesGoFirst(t *testing.T) {
+	var all atomic.Int64
+	o := newOutbound(nil, &all)
+	for i := range 3 {
+		o.put(publishFrame(i, 2*chunkSize), time.Now(), maxUnkept)
+	}
+	o.put(&pb.Lease{Ask: 7}, time.Now(), maxUnkept)
+	o.put(publishFrame(3, 10), time.Now(), maxUnkept)
+	var came []string
+	for {
+		b, err := o.take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) == 0 {
+			break
+		}
+		for rest := b; len(rest) > 0; {
+			kind, body, tail, _, err := proto.Next(rest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := proto.Decode(kind, body, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p, is := f.(*proto.Publish); is {
+				came = append(came, fmt.Sprint(p.Seq))
+			} else {
+				came = append(came, "lease")
+			}
+			rest = tail
+		}
+		o.written(b)
+	}
+	if got := fmt.Sprint(came); got != "[lease 1 2 3 4]" {
+		t.Errorf("what was written is %s", got)
+	}
+	if o.waiting() != 0 || all.Load() != 0 {
+		t.Errorf("%d bytes wait for the peer, %d for all", o.waiting(), all.Load())
 	}
 }

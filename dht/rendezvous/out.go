@@ -9,6 +9,7 @@ import (
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // What is ours to tune: how much may wait, in bytes. What waits is encoded, and counted until it is written.
@@ -38,6 +39,7 @@ type outbound struct {
 
 	mu      sync.Mutex
 	cond    sync.Cond // nothing waits any more
+	leases  []byte    // go ahead of all else
 	chunks  [][]byte  // in order
 	buf     []byte    // behind them, being filled
 	spare   []byte    // to be filled next
@@ -63,7 +65,8 @@ const (
 	unsendable         // no peer would take it
 )
 
-// put encodes a frame behind what waits. A message that nobody keeps is dropped where more than so many bytes
+// put encodes a frame behind what waits, a lease ahead of it: where seconds' worth of messages wait for a peer on a
+// slow link, it is in reach all the same, and nothing relies on what a lease comes behind. A message that nobody keeps is dropped where more than so many bytes
 // wait.
 func (o *outbound) put(frame any, now time.Time, unkeptBytes int) outcome {
 	o.mu.Lock()
@@ -77,6 +80,12 @@ func (o *outbound) put(frame any, now time.Time, unkeptBytes int) outcome {
 		o.full = true
 		return filled
 	}
+	if _, is := frame.(*pb.Lease); is {
+		before := len(o.leases)
+		o.leases = proto.AppendFrame(o.leases, frame, now)
+		o.count(len(o.leases) - before)
+		return queued
+	}
 	if o.buf == nil {
 		o.buf, o.spare = o.spare, nil
 	}
@@ -86,13 +95,18 @@ func (o *outbound) put(frame any, now time.Time, unkeptBytes int) outcome {
 	if n == 0 {
 		return unsendable
 	}
-	o.pending += n
-	o.all.Add(int64(n))
+	o.count(n)
 	if len(o.buf) >= chunkSize {
 		o.chunks = append(o.chunks, o.buf)
 		o.buf = nil
 	}
 	return queued
+}
+
+// count counts bytes that wait.
+func (o *outbound) count(n int) {
+	o.pending += n
+	o.all.Add(int64(n))
 }
 
 // unkept reports whether a frame is a message that nobody keeps.
@@ -125,6 +139,10 @@ func (o *outbound) take() ([]byte, error) {
 	switch {
 	case o.over:
 		return nil, errGivenUp
+	case len(o.leases) > 0:
+		b := o.leases
+		o.leases = nil
+		return b, nil
 	case len(o.chunks) > 0:
 		b := o.chunks[0]
 		o.chunks[0] = nil
@@ -149,7 +167,7 @@ func (o *outbound) written(b []byte) {
 	}
 	o.pending -= len(b)
 	o.all.Add(-int64(len(b)))
-	if cap(b) <= 2*chunkSize {
+	if cap(b) <= 2*chunkSize && cap(b) > cap(o.spare) {
 		o.spare = b[:0]
 	}
 	if o.pending == 0 {
@@ -164,7 +182,7 @@ func (o *outbound) giveUp() {
 	defer o.mu.Unlock()
 	o.all.Add(-int64(o.pending))
 	o.full, o.over, o.pending = true, true, 0
-	o.chunks, o.buf, o.spare = nil, nil, nil
+	o.leases, o.chunks, o.buf, o.spare = nil, nil, nil, nil
 	o.cond.Broadcast()
 }
 

@@ -16,6 +16,8 @@ const (
 	// frameStep is how much is allocated at first for a long frame: the rest follows as its bytes come, so that
 	// a header alone costs nothing.
 	frameStep = 1 << 20
+	// maxHello bounds the first frame: whoever sends it has not said who it is.
+	maxHello = 4 << 20
 )
 
 // reader reads frames off a stream, as many at a time as one read brings.
@@ -27,6 +29,7 @@ type reader struct {
 	size   int
 	shared bool // a decoded frame shares buf's memory: it is not written to again
 	need   int
+	first  int // what the first frame may need, in bytes; 0: it has come
 	frames []any
 }
 
@@ -56,7 +59,9 @@ func (r *reader) decode() error {
 	for len(rest) > 0 {
 		kind, body, tail, need, err := proto.Next(rest)
 		if errors.Is(err, proto.ErrShort) {
-			r.need = need
+			if r.need = need; r.first != 0 && need > r.first {
+				return proto.ErrTooLong
+			}
 			break
 		}
 		if err != nil {
@@ -66,7 +71,7 @@ func (r *reader) decode() error {
 		if err != nil {
 			return err
 		}
-		rest = tail
+		rest, r.first = tail, 0
 		r.stats.FramesIn.Add(1)
 		if f == nil {
 			continue // of a newer node

@@ -2852,6 +2852,7 @@ type Sync struct {
 	Op            uint64                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"`
 	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
 	Hops          uint32                 `protobuf:"varint,3,opt,name=hops,proto3" json:"hops,omitempty"`
+	Token         uint64                 `protobuf:"fixed64,4,opt,name=token,proto3" json:"token,omitempty"` // random; who sent the Sync knows by it that it has come back
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2903,6 +2904,13 @@ func (x *Sync) GetPlace() *Place {
 func (x *Sync) GetHops() uint32 {
 	if x != nil {
 		return x.Hops
+	}
+	return 0
+}
+
+func (x *Sync) GetToken() uint64 {
+	if x != nil {
+		return x.Token
 	}
 	return 0
 }
@@ -3940,11 +3948,12 @@ const file_route_proto_rawDesc = "" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\"F\n" +
 	"\x04Wake\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12.\n" +
-	"\x06places\x18\x02 \x03(\v2\x16.mozzie.route.v1.PlaceR\x06places\"X\n" +
+	"\x06places\x18\x02 \x03(\v2\x16.mozzie.route.v1.PlaceR\x06places\"n\n" +
 	"\x04Sync\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12\x12\n" +
-	"\x04hops\x18\x03 \x01(\rR\x04hops\"\xac\x01\n" +
+	"\x04hops\x18\x03 \x01(\rR\x04hops\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\x06R\x05token\"\xac\x01\n" +
 	"\x06Retain\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12<\n" +

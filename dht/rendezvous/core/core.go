@@ -7,12 +7,12 @@
 // rendezvous) carries the effects out in their order; the simulation in the tests does the same with a
 // thousand seeds. The same events at the same times give the same effects.
 //
-// The way of a message through the files: publish.go and route.go (the publisher's node), serve.go, custody.go,
-// streams.go and copies.go (the rendezvous and its replicas), receive.go (the subscriber's node). The way of a
+// The way of a message through the files: publish.go and route.go (the publisher's node), arrive.go, match.go, serve.go,
+// quiet.go, custody.go, streams.go and copies.go (the rendezvous and its replicas), receive.go (the subscriber's node). The way of a
 // subscription: registrant.go (its node), register.go and replicate.go (the rendezvous and the other members),
 // inherit.go (locations below), unsettled.go (what is owed to those that were missed). Retained messages:
-// retained.go, query.go. Who is responsible: peers.go, lease.go, set.go, location.go, lookup.go, change.go,
-// handover.go, leave.go.
+// retained.go, query.go. Who is responsible: peers.go, lease.go, set.go, location.go, founding.go, lookup.go, change.go,
+// handover.go, pump.go, leave.go.
 package core
 
 import (

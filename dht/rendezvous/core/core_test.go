@@ -86,12 +86,7 @@ func TestStable(t *testing.T) {
 		s := newSim(t, seed, 2*time.Millisecond)
 		s.depth = 1 + int(seed%3)
 		n := 1 + s.rng.IntN(8)
-		for i := range n {
-			v := s.add()
-			if i > 0 {
-				s.connect(v, s.nodes[s.rng.IntN(i)])
-			}
-		}
+		s.grow(n)
 		s.run(3 * time.Second)
 		s.clients(60)
 		s.run(15 * time.Second)
@@ -116,12 +111,7 @@ func TestJoinAndLeave(t *testing.T) {
 		case seed%20 == 0:
 			n = 30
 		}
-		for i := range n {
-			v := s.add()
-			if i > 0 {
-				s.connect(v, s.nodes[s.rng.IntN(i)])
-			}
-		}
+		s.grow(n)
 		s.run(3 * time.Second)
 		for range 6 {
 			s.clients(30)
@@ -195,12 +185,7 @@ func TestStreamsBreak(t *testing.T) {
 		s.depth = 1 + int(seed%2)
 		s.loss, s.disorder = true, true
 		n := 2 + s.rng.IntN(4)
-		for i := range n {
-			v := s.add()
-			if i > 0 {
-				s.connect(v, s.nodes[s.rng.IntN(i)])
-			}
-		}
+		s.grow(n)
 		s.run(3 * time.Second)
 		s.clients(40)
 		for range 12 {
@@ -226,12 +211,7 @@ func TestRestart(t *testing.T) {
 		s.depth = 1 + int(seed%2)
 		s.loss, s.disorder, s.forgets = true, true, true
 		n := 2 + s.rng.IntN(3)
-		for i := range n {
-			v := s.add()
-			if i > 0 {
-				s.connect(v, s.nodes[s.rng.IntN(i)])
-			}
-		}
+		s.grow(n)
 		s.run(3 * time.Second)
 		s.clients(40)
 		s.run(5 * time.Second)
@@ -296,12 +276,7 @@ func TestRendezvousDies(t *testing.T) {
 		s.depth = 1 + int(seed%2)
 		s.loss, s.forgets = true, true
 		n := 3 + s.rng.IntN(4)
-		for i := range n {
-			v := s.add()
-			if i > 0 {
-				s.connect(v, s.nodes[s.rng.IntN(i)])
-			}
-		}
+		s.grow(n)
 		s.run(3 * time.Second)
 		s.clients(60)
 		s.run(3 * time.Second)

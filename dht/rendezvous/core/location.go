@@ -129,72 +129,6 @@ func (n *Node) locate(place Place, at dht.Location) *location {
 	return l
 }
 
-// foundLooked goes on with a founding when those closest to the location are known.
-func (n *Node) foundLooked(l *location) {
-	if n.locations[l.at] != l || l.phase != founding {
-		return
-	}
-	members := n.candidates(l.at)
-	if !slices.Contains(members, n.self) {
-		n.drop(l)
-		return
-	}
-	n.foundSet(l, members)
-}
-
-// foundSet asks the others of a first set whether another stands.
-func (n *Node) foundSet(l *location, members []NodeID) {
-	l.set = Set{1, members}
-	l.asking = map[NodeID]bool{}
-	for _, m := range members {
-		if p := n.peers[m]; m != n.self && (p.reach || n.now-p.since < promiseTime) {
-			l.asking[m] = true
-		}
-	}
-	for _, m := range members {
-		if l.asking[m] && n.inReach(m) {
-			n.askFounding(l, m)
-		}
-	}
-	if len(l.asking) == 0 {
-		n.founded(l)
-		return
-	}
-	n.timers.set(n.now+promiseTime, func() {
-		if l.phase != founding || n.locations[l.at] != l {
-			return
-		}
-		// Who has not answered by now is out of reach. Who has never been met may not be there at all.
-		l.set.Members = slices.DeleteFunc(slices.Clone(l.set.Members), func(m NodeID) bool {
-			p := n.peers[m]
-			return m != n.self && (p == nil || !p.seen)
-		})
-		n.founded(l)
-	})
-}
-
-// askFounding asks a member of a first set whether it may stand. Those who are about to be connected to are
-// asked when they are.
-func (n *Node) askFounding(l *location, m NodeID) {
-	n.need(m)
-	n.request(m, func(op uint64) any {
-		return &pb.Found{Op: op, Place: l.place.pb(), Set: l.set.pb()}
-	}, func(bool) {
-		if delete(l.asking, m); len(l.asking) == 0 && l.phase == founding {
-			n.founded(l)
-		}
-	})
-}
-
-// askFoundings asks a node that has come into reach about the locations whose founding waits for it.
-func (n *Node) askFoundings(m NodeID) {
-	for _, l := range n.sortedLocations() {
-		if l.phase == founding && l.asking[m] {
-			n.askFounding(l, m)
-		}
-	}
-}
-
 func (n *Node) newLocation(place Place, at dht.Location) *location {
 	if place.Location() != at {
 		return nil
@@ -212,77 +146,6 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 	n.locations[at] = l
 	n.watch(l)
 	return l
-}
-
-// founded ends the founding: everybody who could be asked has answered.
-func (n *Node) founded(l *location) {
-	l.phase = standby
-	for _, m := range l.set.Members { // from now on no other offer replaces it
-		if m != n.self && n.inReach(m) {
-			n.send(m, &pb.SetNews{Place: l.place.pb(), Set: l.set.pb()})
-		}
-	}
-	n.review(l)
-	n.settle(l)
-}
-
-func (n *Node) receiveFound(p *peer, f *pb.Found) {
-	place, ok := placeOf(f.GetPlace())
-	at := place.Location()
-	offered, fits := setOf(f.GetSet(), at)
-	if !ok || !fits || !offered.has(n.self) {
-		n.malformed("Found")
-		return
-	}
-	n.need(p.id)
-	l := n.locations[at]
-	switch {
-	case l == nil && n.route(place).set.Version > 0 && !n.allDead(n.route(place).set):
-		n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: n.route(place).set.pb()})
-		return
-	case l == nil:
-		if l = n.newLocation(place, at); l == nil {
-			n.refuse(p.id, f.GetOp())
-			return
-		}
-		l.phase, l.set = standby, offered
-		l.founder, l.offered = p.id, n.now+2*promiseTime
-		n.learnRoute(place, offered)
-		n.review(l)
-	case offered.beats(l.set, at) && (l.phase == founding || l.phase == standby && n.now < l.offered):
-		l.asking = nil
-		l.phase = standby
-		l.founder, l.offered = p.id, n.now+2*promiseTime
-		n.adopt(l, offered)
-	case l.phase == filling:
-		l.set = offered
-		l.phase = standby
-		n.adopt(l, offered)
-	}
-	n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: l.set.pb()})
-}
-
-func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
-	place, ok := placeOf(f.GetPlace())
-	set, fits := setOf(f.GetSet(), place.Location())
-	if !ok || !fits {
-		n.malformed("FoundAck")
-		return
-	}
-	if l := n.locations[place.Location()]; l != nil && l.phase == founding && !set.equal(l.set) {
-		// What was offered was a guess; this is what stands, or what another guessed better. Who has taken the
-		// offer is told.
-		for _, m := range l.set.Members {
-			if m != n.self && m != p.id && n.inReach(m) {
-				n.send(m, &pb.SetNews{Place: f.GetPlace(), Set: set.pb()})
-			}
-		}
-		l.phase, l.asking = standby, nil
-		n.adopt(l, set)
-	} else {
-		n.learnSet(place, set)
-	}
-	p.answered(f.GetOp(), true)
 }
 
 // learnSet takes over a set that others say stands, where it replaces the one known.
@@ -306,7 +169,7 @@ func (n *Node) expectHandOver(l *location, set Set) {
 	switch l.phase {
 	case filling:
 		before = l.filler
-	case standby:
+	case standby, relinquishing:
 		before = n.rendezvous(l.set)
 	}
 	if l.await != "" || before == "" || before == n.self || !n.inReach(before) || n.rendezvous(set) != n.self {
@@ -365,6 +228,8 @@ func (n *Node) review(l *location) {
 	case l.phase == serving && head != n.self && head != "":
 		n.relinquish(l)
 	case l.phase == serving:
+	case l.phase == relinquishing && head == n.self && n.awaits(l):
+		l.phase = awaiting // who took over hands back already
 	case l.phase == relinquishing && head == n.self:
 		l.phase = serving // who was to take over is out of reach
 		l.since = n.now

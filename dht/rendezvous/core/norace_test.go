@@ -3,4 +3,4 @@
 package core_test
 
 // manySeeds is how many seeds are simulated unless told otherwise.
-const manySeeds = 300
+const manySeeds = 200

@@ -12,12 +12,7 @@ func TestOrder(t *testing.T) {
 		s := newSim(t, seed, 2*time.Millisecond)
 		s.loss, s.uneven = true, true
 		n := 3 + s.rng.IntN(4)
-		for i := range n {
-			v := s.add()
-			if i > 0 {
-				s.connect(v, s.nodes[s.rng.IntN(i)])
-			}
-		}
+		s.grow(n)
 		s.run(3 * time.Second)
 		clients := s.nodes[:2] // they stay
 		topics := []string{"a/x", "b/y", "c", "d"}
@@ -34,7 +29,7 @@ func TestOrder(t *testing.T) {
 			} else {
 				s.join(s.add())
 			}
-			s.stream(clients, topics, 600)
+			s.stream(clients, topics, 300)
 		}
 		s.run(80 * time.Second) // copies that nobody needs are found within a minute
 		s.check()

@@ -23,6 +23,8 @@ type route struct {
 	heldBytes int
 	switching bool   // what was sent to the old hop is being waited for
 	leaving   NodeID // switching: the old hop
+	toward    NodeID // the new one, when the marker was sent
+	token     uint64 // the marker's
 	detours   int    // messages on their way that this node's own subscribers get from the rendezvous
 	quiet     bool   // the hop has said that nobody is interested
 
@@ -114,12 +116,25 @@ func (n *Node) reroute(r *route) {
 	case overtakes:
 		r.switching, r.leaving = true, r.sentTo
 		n.use(r)
-		n.request(r.leaving, func(op uint64) any {
-			return &pb.Sync{Op: op, Place: r.place.pb()}
-		}, func(bool) { n.switched(r) })
+		n.mark(r, hop)
 	default:
 		n.switched(r)
 	}
+}
+
+// mark sends a marker after what is on its way by the old hop. When it has come to where that is, the hop may change,
+// unless where to has changed as well: what is behind the first marker may have been passed on.
+func (n *Node) mark(r *route, toward NodeID) {
+	r.toward, r.token = toward, n.cfg.Rand.Uint64()|1
+	n.request(r.leaving, func(op uint64) any {
+		return &pb.Sync{Op: op, Place: r.place.pb(), Token: r.token}
+	}, func(ok bool) {
+		if hop := n.nextHop(r); ok && hop != r.toward && hop != r.leaving && n.inReach(r.leaving) {
+			n.mark(r, hop)
+			return
+		}
+		n.switched(r)
+	})
 }
 
 // behind has something done when the hop has changed, in its turn.
@@ -132,7 +147,7 @@ func (n *Node) behind(r *route, size int, do func()) {
 
 // switched sends what waits to whoever is the rendezvous now.
 func (n *Node) switched(r *route) {
-	r.switching, r.leaving, r.sentTo = false, "", ""
+	r.switching, r.leaving, r.sentTo, r.token = false, "", "", 0
 	old := r.hop
 	r.hop = n.nextHop(r)
 	if r.hop != old || !n.inReach(old) {

@@ -151,6 +151,16 @@ func (s *sim) add() *simNode {
 	return s.addPeer(fmt.Sprintf("node-%04d-%016x", len(s.nodes), s.rng.Uint64()))
 }
 
+// grow adds nodes, each connected to some that is there.
+func (s *sim) grow(n int) {
+	for range n {
+		v := s.add()
+		if v.i > 0 {
+			s.connect(v, s.nodes[s.rng.IntN(v.i)])
+		}
+	}
+}
+
 // addPeer adds a node with a database of its own to a peer, whose earlier one, if any, is lost.
 func (s *sim) addPeer(peer string) *simNode {
 	i := len(s.nodes)

@@ -1,0 +1,233 @@
+package core
+
+import (
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// arrival is a message that has come to a location, from this node or another.
+type arrival struct {
+	m         *proto.Message
+	id        Identity
+	from      NodeID // who sent it here
+	publisher NodeID // the publisher's node, where this node may know it
+	released  uint64
+	version   uint64 // of the set that its publisher's node knows
+	age       time.Duration
+	since     time.Duration // when it began to wait here; 0: it did not
+	hops      int
+	served    bool
+	echo      bool
+	own       *pending // this node's own
+}
+
+func (n *Node) receivePublish(p *peer, f *proto.Publish) {
+	prefix, depth := dht.Prefix(f.Message.Topic, f.Depth)
+	if depth != f.Depth || depth == 0 {
+		n.malformed("Publish")
+		return
+	}
+	a := &arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
+		version: f.Version, age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo}
+	if f.Hops > 0 {
+		a.publisher = NodeID(f.Origin)
+	}
+	if l := n.locations[f.Location]; l != nil && l.place.Prefix == prefix && l.place.Depth == depth {
+		l.touched = n.now
+		n.watch(l)
+		if l.phase >= standby {
+			n.tellSet(p, a, l.place, l.set)
+		}
+		if n.heldBack(l.route, p, a) {
+			n.hold(l.route, a)
+			return
+		}
+		n.arrive(l, a)
+		return
+	}
+	place := Place{prefix, depth}
+	at := place.Location()
+	if at != f.Location {
+		n.malformed("Publish")
+		return
+	}
+	if r := n.routes[place]; r != nil && n.heldBack(r, p, a) {
+		n.hold(r, a)
+		return
+	}
+	n.arriveAnywhere(place, at, a)
+}
+
+// tellSet tells a publisher's node of the set that it publishes to, where it knows none or an older one: when it
+// loses the rendezvous it goes to the next member.
+func (n *Node) tellSet(p *peer, a *arrival, place Place, set Set) {
+	if a.hops == 0 && a.version < set.Version && n.now-p.toldSet > time.Second/2 {
+		p.toldSet = n.now
+		n.send(p.id, &pb.SetNews{Place: place.pb(), Set: set.pb()})
+	}
+}
+
+// heldBack reports whether a message has to wait until this node's hop has changed: not one that comes back from the
+// old hop, or that is this node's own and has come back another way.
+func (n *Node) heldBack(r *route, p *peer, a *arrival) bool {
+	return r.switching && p.id != r.leaving && n.mine[a.id.Epoch] == nil
+}
+
+// hold keeps a message back until this node's hop has changed.
+func (n *Node) hold(r *route, a *arrival) {
+	if n.mayWait(len(r.held), a) {
+		n.behind(r, a.m.Size(), func() { n.arriveAnywhere(r.place, r.at, a) })
+	}
+}
+
+// arriveAnywhere takes a message to its location, here or elsewhere.
+func (n *Node) arriveAnywhere(place Place, at dht.Location, a *arrival) {
+	if l := n.locate(place, at); l != nil {
+		n.arrive(l, a)
+		return
+	}
+	n.passOn(place, n.route(place).hop, a)
+}
+
+// arrive deals with a message according to what this node is to its location.
+func (n *Node) arrive(l *location, a *arrival) {
+	if a.own != nil {
+		a.own.waits = false
+	}
+	switch l.phase {
+	case serving:
+		if !l.pulling {
+			if above := n.ancestors(l); above.ok {
+				n.serve(l, a, above)
+				return
+			}
+			l.pulling = true
+			n.pulls++
+		}
+		n.wait(l, a)
+	case founding, awaiting:
+		n.wait(l, a)
+	case filling:
+		n.passOn(l.place, l.filler, a)
+	default:
+		n.passOn(l.place, n.rendezvous(l.set), a)
+	}
+}
+
+func (n *Node) wait(l *location, a *arrival) {
+	if n.mayWait(l.waiting.len(), a) {
+		l.waiting.push(a)
+		n.waiting++
+		n.waitBytes += a.m.Size()
+	}
+}
+
+// mayWait readies a message for waiting here, unless too many do. What its publisher's node keeps is sent again.
+func (n *Node) mayWait(already int, a *arrival) bool {
+	lim := &n.cfg.Limits
+	full := func(times int) bool { return already >= times*lim.Waiting || n.waitBytes >= times*lim.WaitingBytes }
+	if full(1) && a.id.Epoch == 0 || full(2) && a.own == nil {
+		n.stats.DroppedWaiting++
+		return false
+	}
+	if a.since == 0 {
+		a.since = n.now
+		if a.own == nil {
+			a.m = a.m.Clone() // it outlives the buffer that it came in
+		}
+	}
+	if a.own != nil {
+		n.linger(a.own)
+	}
+	return true
+}
+
+// passOn sends a message to whoever can deal with it.
+func (n *Node) passOn(place Place, to NodeID, a *arrival) {
+	if a.own != nil {
+		if to == n.self { // its location is not served here, and nobody else is there
+			to = ""
+		}
+		e := a.own
+		if e.via, e.waits = "", false; e.r.hop == n.self {
+			e.r.hop = to
+		}
+		n.transmit(e)
+		return
+	}
+	if to == "" || to == n.self || a.hops >= proto.MaxHops {
+		if a.id.Epoch == 0 {
+			n.stats.DroppedQoS0++
+		}
+		return // its publisher's node keeps it, and sends it again
+	}
+	n.stats.Forwarded++
+	r := n.route(place)
+	f := &proto.Publish{Message: a.m, Location: r.at, Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
+		Released: a.released, Version: a.version, Served: a.served, Echo: a.echo, Hops: a.hops + 1, Age: a.age}
+	if a.since != 0 {
+		f.Age += n.now - a.since
+	}
+	switch {
+	case !a.served:
+	case r.set.has(to): // only members of the set may know
+		f.Origin = string(a.publisher)
+	case a.id.Epoch == 0: // the publisher's own subscribers would get it again
+		n.stats.DroppedQoS0++
+		return
+	}
+	if a.id.Epoch != 0 && n.mine[a.id.Epoch] == nil { // a message of this node's own may have come back
+		if len(n.relayed) >= n.cfg.Limits.UnknownEpochs {
+			clear(n.relayed)
+		}
+		n.relayed[a.id.Epoch] = a.from
+	}
+	if p := n.peers[a.from]; p != nil {
+		n.tellSet(p, a, place, r.set)
+	}
+	r.sentTo, r.sentAt = to, n.now
+	n.need(to)
+	n.send(to, f)
+}
+
+// receiveSync answers when everything that came before it is where it belongs, in order.
+func (n *Node) receiveSync(p *peer, f *pb.Sync) {
+	place, ok := placeOf(f.GetPlace())
+	if !ok {
+		n.ack(p.id, f.GetOp()) // about deliveries: they are with the broker
+		return
+	}
+	r := n.route(place)
+	if r.token != 0 && r.token == f.GetToken() {
+		n.ack(p.id, f.GetOp()) // this node's own
+		return
+	}
+	if r.switching && p.id != r.leaving {
+		n.behind(r, 0, func() { n.receiveSync(p, f) })
+		return
+	}
+	to := r.hop
+	if l := n.locations[r.at]; l != nil {
+		switch l.phase {
+		case founding, awaiting: // where what waits here belongs is not decided
+			l.markers = append(l.markers, func() { n.receiveSync(p, f) })
+			return
+		case serving:
+			to = n.self
+		case filling:
+			to = l.filler
+		default:
+			to = n.rendezvous(l.set)
+		}
+	}
+	if to == n.self || to == "" || to == p.id || f.GetHops() >= proto.MaxHops {
+		n.ack(p.id, f.GetOp())
+		return
+	}
+	n.request(to, func(op uint64) any {
+		return &pb.Sync{Op: op, Place: f.GetPlace(), Hops: f.GetHops() + 1, Token: f.GetToken()}
+	}, func(bool) { n.ack(p.id, f.GetOp()) })
+}
