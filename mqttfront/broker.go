@@ -378,6 +378,6 @@ func (b *Broker) storeDone(err error) {
 	n := b.stats.StoreErrors.Add(1)
 	now, said := time.Now().UnixNano(), b.storeSaid.Load()
 	if (said == 0 || now-said >= int64(storeSayEvery)) && b.storeSaid.CompareAndSwap(said, now) {
-		b.log.Error("sessions cannot be stored: clients' messages that would have to be are refused", "error", err, "errors_so_far", n)
+		b.log.Error("sessions cannot be stored: what clients publish and subscribe to that would have to be is refused", "error", err, "errors_so_far", n)
 	}
 }

@@ -27,8 +27,16 @@ type burst struct {
 	plain [2][]byte // the current message, encoded for MQTT 3 and 5 at QoS 0 without anything of one's own
 	have  [2]bool
 
-	received, sent [3]uint64
+	received, sent [3]volume // by QoS
 	slow           uint64
+}
+
+// volume is how many messages there were, and the bytes of their payloads.
+type volume struct{ messages, payload uint64 }
+
+func (v *volume) add(m *proto.Message) {
+	v.messages++
+	v.payload += uint64(len(m.Payload))
 }
 
 type accepted struct {
@@ -150,17 +158,19 @@ func (u *burst) end() {
 	u.asks = u.asks[:0]
 	st := u.b.stats
 	for q := range u.received {
-		if n := u.received[q]; n > 0 {
-			st.Received[q].Add(n)
+		if v := u.received[q]; v.messages > 0 {
+			st.Received[q].Add(v.messages)
+			st.ReceivedPayload[q].Add(v.payload)
 		}
-		if n := u.sent[q]; n > 0 {
-			st.Sent[q].Add(n)
+		if v := u.sent[q]; v.messages > 0 {
+			st.Sent[q].Add(v.messages)
+			st.SentPayload[q].Add(v.payload)
 		}
 	}
 	if u.slow > 0 {
 		st.DropSlow.Add(u.slow)
 	}
-	u.received, u.sent, u.slow = [3]uint64{}, [3]uint64{}, 0
+	u.received, u.sent, u.slow = [3]volume{}, [3]volume{}, 0
 	for i := range u.plain {
 		if cap(u.plain[i]) > largeBuffer {
 			u.plain[i] = nil
@@ -296,7 +306,7 @@ func (u *burst) send0(c *conn, m *outMessage, ids []uint32, retain bool) {
 	}
 	c.touchLocked(u)
 	c.mu.Unlock()
-	u.sent[0]++
+	u.sent[0].add(&m.Message)
 }
 
 // aliasLocked has a topic alias stand for the topic where the client allows it [MQTT-3.1.2-26] [MQTT-3.1.2-27].

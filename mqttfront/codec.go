@@ -167,7 +167,7 @@ func checkConnect(version byte, b []byte) error {
 	}
 	b, ok := skipText(b) // [MQTT-3.1.3-4]
 	if ok && will {
-		if b, err = skipProperties(version, propsOfWill, b); err != nil {
+		if b, err = willProperties(version, b); err != nil {
 			return err
 		}
 		if b, ok = skipText(b); ok { // [MQTT-3.1.3-11]
@@ -196,6 +196,23 @@ func skipProperties(version byte, allowed propSet, b []byte) ([]byte, error) {
 		return nil, errMalformed
 	}
 	return rest, checkProperties(allowed, p)
+}
+
+// willProperties is skipProperties for those of a will. The codec cannot tell an expiry of 0 from none, so that it is
+// made 1 s, as it is for other messages.
+func willProperties(version byte, b []byte) ([]byte, error) {
+	if version < v5 {
+		return b, nil
+	}
+	p, rest, ok := sizedProperties(b)
+	if !ok {
+		return nil, errMalformed
+	}
+	return rest, eachProperty(propsOfWill, p, func(id byte, value []byte) {
+		if id == propExpiry && binary.BigEndian.Uint32(value) == 0 {
+			binary.BigEndian.PutUint32(value, 1)
+		}
+	})
 }
 
 func skipBinary(b []byte) ([]byte, bool) {

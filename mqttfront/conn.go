@@ -21,6 +21,7 @@ type conn struct {
 	sess        *session
 	who         Identity
 	version     byte
+	bridge      bool // another broker: its subscriptions have No Local and Retain As Published
 	problemInfo bool // reason strings are welcome
 	keepAlive   time.Duration
 	maxPacket   int // the client's Maximum Packet Size

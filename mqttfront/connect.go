@@ -32,6 +32,10 @@ func (c *conn) connect() error {
 		return err
 	}
 	name, version, tail, ok := protocolOf(body)
+	if c.bridge = version == v31|bridgeBit || version == v311|bridgeBit; c.bridge {
+		version &^= bridgeBit
+		body[2+len(name)] = version // for the codec
+	}
 	switch {
 	case !ok, name != "MQTT" && name != "MQIsdp": // [MQTT-3.1.2-1]
 		return errMalformed
@@ -50,7 +54,11 @@ func (c *conn) connect() error {
 		return err
 	}
 	if err := c.accept(pk); err != nil {
-		return c.refuseConnect(version, asRefusal(err, ReasonUnspecified))
+		r := asRefusal(err, ReasonUnspecified)
+		if version < v5 && r.Code == reasonTopicInvalid {
+			return r // MQTT 3 has no code for that, and "unavailable" would have the client try again for ever
+		}
+		return c.refuseConnect(version, r)
 	}
 	return c.in.keepUnread(rest)
 }

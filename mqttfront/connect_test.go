@@ -40,12 +40,14 @@ func TestConnectRefused(t *testing.T) {
 		raw  []byte
 		code int // of the CONNACK; -1: closed without a word
 	}{
-		{"not CONNECT", []byte{0xc0, 0}, -1},                                                              // [MQTT-3.1.0-1]
-		{"five bytes of length", []byte{0x10, 0xff, 0xff, 0xff, 0xff, 0x7f}, -1},                          // [MQTT-1.5.5-1]
-		{"256 MiB", []byte{0x10, 0xff, 0xff, 0xff, 0x7f}, -1},                                             //
-		{"protocol name", packet(0x10, str("MQTP"), []byte{4, 2, 0, 0}, str("c")), -1},                    // [MQTT-3.1.2-1]
-		{"protocol name long", packet(0x10, str(long), []byte{4, 2, 0, 0}, str("c")), -1},                 //
-		{"level 6", packet(0x10, str("MQTT"), []byte{6, 2, 0, 0, 0}, str("c")), 0x84},                     // [MQTT-3.1.2-2]
+		{"not CONNECT", []byte{0xc0, 0}, -1},                                              // [MQTT-3.1.0-1]
+		{"five bytes of length", []byte{0x10, 0xff, 0xff, 0xff, 0xff, 0x7f}, -1},          // [MQTT-1.5.5-1]
+		{"256 MiB", []byte{0x10, 0xff, 0xff, 0xff, 0x7f}, -1},                             //
+		{"protocol name", packet(0x10, str("MQTP"), []byte{4, 2, 0, 0}, str("c")), -1},    // [MQTT-3.1.2-1]
+		{"protocol name long", packet(0x10, str(long), []byte{4, 2, 0, 0}, str("c")), -1}, //
+		{"level 6", packet(0x10, str("MQTT"), []byte{6, 2, 0, 0, 0}, str("c")), 0x84},     // [MQTT-3.1.2-2]
+		{"level 5 with the bit of bridges", packet(0x10, str("MQTT"), []byte{0x85, 2, 0, 0, 0}, str("c")), 1},
+		{"level 6 with the bit of bridges", packet(0x10, str("MQTT"), []byte{0x86, 2, 0, 0, 0}, str("c")), 1},
 		{"level 3 of MQTT", packet(0x10, str("MQTT"), []byte{3, 2, 0, 0}, str("c")), 1},                   //
 		{"reserved flag, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 3, 0, 0}, str("c")), -1},             // [MQTT-3.1.2-3]
 		{"reserved flag", packet(0x10, str("MQTT"), []byte{5, 3, 0, 0, 0}, str("c")), 0x81},               //
@@ -66,6 +68,9 @@ func TestConnectRefused(t *testing.T) {
 		{"topic alias", connectOpts{version: 5, id: "c", props: u16(0x23, 1)}.encode(), 0x82},
 		{"properties cut", packet(0x10, str("MQTT"), []byte{5, 2, 0, 0, 9}, str("c")), 0x81},
 		{"will topic with wildcard", connectOpts{version: 5, id: "c", will: &willOpts{topic: "a/#"}}.encode(), 0x90},
+		{"will topic with wildcard, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{topic: "a/#"}}.encode(), -1},
+		{"will topic empty, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{}}.encode(), -1},
+		{"will for a user, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{topic: "@alice/x"}}.encode(), 5},
 		{"will for a user", connectOpts{version: 5, id: "c", will: &willOpts{topic: "@alice/x"}}.encode(), 0x87},
 		{"rubbish behind", packet(0x10, str("MQTT"), []byte{4, 2, 0, 0}, str("c"), []byte{1}), -1},
 		{"cut", packet(0x10, str("MQTT"), []byte{4, 2, 0}), -1},

@@ -172,6 +172,8 @@ func (l *loner) Retained(filter string, each func([]*proto.Message), done func()
 	done()
 }
 
+func (l *loner) RetainedHere() int { return l.retained.Len() }
+
 // start runs a broker for a test. change, which may be nil, adjusts its configuration.
 func start(t testing.TB, change func(*mqttfront.Config)) (*mqttfront.Broker, *loner, string) {
 	return startWith(t, newLoner(), store.NewSessions(), nil, change)

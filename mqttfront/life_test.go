@@ -249,6 +249,25 @@ func TestSys(t *testing.T) {
 	}
 }
 
+// TestSysRetained: the count of retained messages is that of all that a client could be sent, as mosquitto's.
+func TestSysRetained(t *testing.T) {
+	_, _, addr := start(t, func(c *mqttfront.Config) { c.SysInterval = time.Second })
+	c, _ := connect(t, addr, connectOpts{id: "c"})
+	for i, topic := range []string{"a", "b", "$local/c"} {
+		c.send(c.publishPacket(3, uint16(i+1), topic, "v"))
+		c.expect(packets.Puback)
+	}
+	all := map[string]bool{}
+	c.subscribe(filter{"#", 0}, filter{"$SYS/#", 0}, filter{"$local/#", 0})
+	for {
+		pk := c.expect(packets.Publish)
+		all[pk.TopicName] = true
+		if pk.TopicName == "$SYS/broker/retained messages/count" && string(pk.Payload) == fmt.Sprint(len(all)) {
+			return
+		}
+	}
+}
+
 // receipt counts.
 type receipt struct{ n, refused atomic.Int32 }
 

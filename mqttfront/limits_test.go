@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
 	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
 // TestTurnedAway: who is over a limit on connections is told so in his version of MQTT.
@@ -344,6 +346,59 @@ func TestStoreErrors(t *testing.T) {
 	defer mu.Unlock()
 	if n := strings.Count(text.String(), "sessions cannot be stored"); n != 1 || !strings.Contains(text.String(), "the disk is full") {
 		t.Errorf("in the log %d times:\n%s", n, text.String())
+	}
+}
+
+// fullStore is a store whose disk may be full.
+type fullStore struct {
+	mqttfront.SessionStore
+	full atomic.Bool
+}
+
+func (s *fullStore) Sync(done func(error)) {
+	if s.full.Load() {
+		done(errors.New("the disk is full"))
+		return
+	}
+	s.SessionStore.Sync(done)
+}
+
+// TestSubscriptionsNotKept: a subscription that the store of sessions cannot keep is refused, and does not stand, unless
+// it is for this connection only.
+func TestSubscriptionsNotKept(t *testing.T) {
+	st := &fullStore{SessionStore: store.NewSessions()}
+	b, l, addr := startWith(t, newLoner(), st, nil, nil)
+	l.Publish([]mqttfront.Outgoing{{Msg: &proto.Message{Topic: "old", Payload: []byte("v"), Retain: true}, ServedHere: true}})
+	for version, code := range map[byte]byte{3: 0x80, 4: 0x80, 5: 0x83} {
+		st.full.Store(false)
+		c, _ := connect(t, addr, connectOpts{id: "c", version: version, props: sessionExpiry(60), resume: true})
+		c.subscribe(filter{"old", 1 | 2<<4*(version/5)})
+		if version < 5 {
+			c.expectPublish("v")
+		}
+		st.full.Store(true)
+		c.send(c.subscribePacket(1, nil, filter{"old", 2}, filter{"new", 0}, filter{"#/", 0}, filter{"$share/g/new", 0}))
+		ack := c.expect(packets.Suback)
+		invalid := code
+		if version == 5 {
+			invalid = 0x8f
+		}
+		if !slices.Equal(ack.ReasonCodes, []byte{code, code, invalid, code}) || version == 5 && !strings.Contains(ack.Properties.ReasonString, "cannot be stored") {
+			t.Errorf("SUBACK %x %q", ack.ReasonCodes, ack.Properties.ReasonString)
+		}
+		if !l.interest("new").Zero() || b.Stats().Subscriptions.Load() != 1 {
+			t.Errorf("%d subscriptions stand: %+v", b.Stats().Subscriptions.Load(), l.interest("new"))
+		}
+		c.silent() // no retained message either
+		clean, _ := connect(t, addr, connectOpts{id: "clean", version: version})
+		if codes := clean.subscribe(filter{"new", 1}); codes[0] != 1 {
+			t.Errorf("SUBACK %x", codes)
+		}
+		clean.bye()
+		eventually(t, "it left", func() bool { return b.Stats().Subscriptions.Load() == 1 })
+		c.kill()
+		c, _ = connect(t, addr, connectOpts{id: "c", version: version}) // ends the session
+		c.bye()
 	}
 }
 

@@ -17,7 +17,8 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 	if err != nil {
 		return err
 	}
-	u.received[p.qos]++
+	u.received[p.qos].messages++
+	u.received[p.qos].payload += uint64(len(p.payload))
 	var refusal error
 	switch {
 	case sl.kind == kindUsers:
@@ -100,8 +101,8 @@ func (c *conn) topicOf(p *publish) (*slot, error) {
 func (c *conn) message(u *burst, p *publish, sl *slot) *outMessage {
 	m := &c.own.msg
 	m.Message = proto.Message{Topic: sl.topic, Payload: p.payload, Properties: p.props, QoS: p.qos, Retain: p.retain}
-	if p.hasExpiry {
-		m.Expires = u.now.Add(time.Duration(p.expiry) * time.Second)
+	if p.hasExpiry { // 0 is for those who are there, wherever in the swarm they are: 1 s takes it to them
+		m.Expires = u.now.Add(time.Duration(max(p.expiry, 1)) * time.Second)
 	}
 	m.keep, m.slot, m.from, m.tally = nil, sl, c.sess, nil
 	return m

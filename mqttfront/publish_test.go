@@ -89,6 +89,35 @@ func TestOrderBehindRetained(t *testing.T) {
 	}
 }
 
+// TestVolume: messages are counted by QoS, and with them the bytes of their payloads.
+func TestVolume(t *testing.T) {
+	b, _, addr := start(t, nil)
+	var subs []*raw
+	for i, version := range []byte{4, 5} {
+		sub, _ := connect(t, addr, connectOpts{id: fmt.Sprint("sub", i), version: version})
+		sub.subscribe(filter{"a", 2})
+		subs = append(subs, sub)
+	}
+	pub, _ := connect(t, addr, connectOpts{id: "pub"})
+	for qos := range byte(3) {
+		for i := range int(qos) + 1 {
+			pub.send(pub.publishPacket(qos<<1, uint16(qos)<<8|uint16(i+1), "a", strings.Repeat("x", 10)))
+			for _, sub := range subs {
+				sub.expect(packets.Publish)
+			}
+		}
+	}
+	st := b.Stats()
+	eventually(t, "all is counted", func() bool {
+		for q, n := range []uint64{1, 2, 3} {
+			if st.Received[q].Load() != n || st.ReceivedPayload[q].Load() != 10*n || st.Sent[q].Load() != 2*n || st.SentPayload[q].Load() != 20*n {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func TestQoS2Inbound(t *testing.T) {
 	_, _, addr := start(t, nil)
 	o := connectOpts{id: "pub", props: sessionExpiry(60)}
@@ -354,15 +383,28 @@ func TestMalformed(t *testing.T) {
 		raw  []byte
 		code byte
 	}{
-		{"QoS 3", packet(0x36, str("a"), []byte{0, 1, 0}), 0x81},                         // [MQTT-3.3.1-4]
-		{"too large", big, 0x95},                                                         // [MQTT-3.2.2-15]
-		{"too large, header only", big[:3], 0x95},                                        //
-		{"256 MiB, header only", []byte{0x30, 0xff, 0xff, 0xff, 0x7f}, 0x95},             //
-		{"five bytes of length", []byte{0x30, 0xff, 0xff, 0xff, 0xff, 0x01}, 0x81},       // [MQTT-1.5.5-1]
-		{"topic with wildcard", r.publishPacket(0, 0, "a/+", "v"), 0x90},                 // [MQTT-3.3.2-2]
-		{"topic not UTF-8", r.publishPacket(0, 0, "a\xff", "v"), 0x90},                   // [MQTT-3.3.2-1]
-		{"topic too deep", r.publishPacket(0, 0, strings.Repeat("/", 10), "v"), 0x90},    //
-		{"subscription identifier", r.publishPacket(0, 0, "a", "v", 0x0b, 1), 0x82},      // [MQTT-3.3.4-6]
+		{"QoS 3", packet(0x36, str("a"), []byte{0, 1, 0}), 0x81},                      // [MQTT-3.3.1-4]
+		{"too large", big, 0x95},                                                      // [MQTT-3.2.2-15]
+		{"too large, header only", big[:3], 0x95},                                     //
+		{"256 MiB, header only", []byte{0x30, 0xff, 0xff, 0xff, 0x7f}, 0x95},          //
+		{"five bytes of length", []byte{0x30, 0xff, 0xff, 0xff, 0xff, 0x01}, 0x81},    // [MQTT-1.5.5-1]
+		{"topic with wildcard", r.publishPacket(0, 0, "a/+", "v"), 0x90},              // [MQTT-3.3.2-2]
+		{"topic not UTF-8", r.publishPacket(0, 0, "a\xff", "v"), 0x90},                // [MQTT-3.3.2-1]
+		{"topic too deep", r.publishPacket(0, 0, strings.Repeat("/", 10), "v"), 0x90}, //
+		{"subscription identifier", r.publishPacket(0, 0, "a", "v", 0x0b, 1), 0x82},   // [MQTT-3.3.4-6]
+		{"expiry twice", r.publishPacket(0, 0, "a", "v", append(u32(2, 1), u32(2, 1)...)...), 0x82},
+		{"alias twice", r.publishPacket(0, 0, "a", "v", append(u16(0x23, 1), u16(0x23, 1)...)...), 0x82},
+		{"payload format twice", r.publishPacket(0, 0, "a", "v", 1, 1, 1, 1), 0x82},
+		{"payload format 2", r.publishPacket(0, 0, "a", "v", 1, 2), 0x82},
+		{"content type twice", r.publishPacket(0, 0, "a", "v", 3, 0, 0, 3, 0, 0), 0x82},
+		{"response topic twice", r.publishPacket(0, 0, "a", "v", 8, 0, 1, 'r', 8, 0, 1, 'r'), 0x82},
+		{"correlation data twice", r.publishPacket(0, 0, "a", "v", 9, 0, 0, 9, 0, 0), 0x82},
+		{"response topic with wildcard", r.publishPacket(0, 0, "a", "v", 8, 0, 3, 'r', '/', '#'), 0x82}, // [MQTT-3.3.2-14]
+		{"response topic empty", r.publishPacket(0, 0, "a", "v", 8, 0, 0), 0x82},
+		{"response topic not UTF-8", r.publishPacket(0, 0, "a", "v", 8, 0, 1, 0xff), 0x81}, // [MQTT-3.3.2-13]
+		{"content type not UTF-8", r.publishPacket(0, 0, "a", "v", 3, 0, 1, 0xff), 0x81},   // [MQTT-3.3.2-19]
+		{"unknown property", r.publishPacket(0, 0, "a", "v", 0x7f), 0x81},
+		{"property of another packet", r.publishPacket(0, 0, "a", "v", 0x11, 0, 0, 0, 1), 0x81},
 		{"flags of SUBSCRIBE", packet(0x80, []byte{0, 1, 0}, str("a"), []byte{0}), 0x81}, // [MQTT-3.8.1-1]
 		{"flags of PUBREL", []byte{0x60, 2, 0, 1}, 0x81},                                 // [MQTT-3.6.1-1]
 		{"flags of UNSUBSCRIBE", packet(0xa0, []byte{0, 1, 0}, str("a")), 0x81},          // [MQTT-3.10.1-1]
@@ -445,6 +487,33 @@ func TestMessageExpiry(t *testing.T) { // [MQTT-3.3.2-5] [MQTT-3.3.2-6]
 	if n := b.Stats().DropExpired.Load(); n != 1 {
 		t.Errorf("%d counted as expired", n)
 	}
+}
+
+// TestMessageExpiry0: a message that expires at once is for those who are there.
+func TestMessageExpiry0(t *testing.T) {
+	_, _, addr := start(t, nil)
+	o := connectOpts{id: "away", props: sessionExpiry(60)}
+	away, _ := connect(t, addr, o)
+	away.subscribe(filter{"#", 2})
+	away.bye()
+	sub, _ := connect(t, addr, connectOpts{id: "sub"})
+	sub.subscribe(filter{"#", 2})
+	pub, _ := connect(t, addr, connectOpts{id: "pub", will: &willOpts{topic: "w", payload: "will", qos: 1, props: u32(2, 0)}})
+	for flags := range byte(6) { // with retain and without, the former by way of the swarm
+		pub.send(pub.publishPacket(flags, uint16(flags)+1, "a", fmt.Sprint(flags), u32(2, 0)...))
+		if p := sub.expectPublish(fmt.Sprint(flags)).Properties; p.MessageExpiryInterval > 1 {
+			t.Errorf("%d s are left", p.MessageExpiryInterval)
+		}
+	}
+	pub.kill()
+	if p := sub.expectPublish("will").Properties; p.MessageExpiryInterval != 1 {
+		t.Errorf("%d s are left of the will", p.MessageExpiryInterval)
+	}
+	time.Sleep(1100 * time.Millisecond)
+	o.resume = true
+	away, _ = connect(t, addr, o)
+	away.subscribe(filter{"a", 2}) // and nothing is retained
+	away.silent()
 }
 
 func TestClientMaximumPacketSize(t *testing.T) { // [MQTT-3.1.2-24] [MQTT-3.1.2-25]

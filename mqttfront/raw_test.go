@@ -37,6 +37,7 @@ func newRaw(t testing.TB, addr string, version byte) *raw {
 type connectOpts struct {
 	id        string
 	version   byte // 5 unless told otherwise
+	bridge    bool // with the bit of bridges in the protocol level
 	resume    bool // not a clean start
 	keepAlive uint16
 	props     []byte
@@ -77,7 +78,11 @@ func (o connectOpts) encode() []byte {
 	if !o.resume {
 		flags |= 2
 	}
-	parts := [][]byte{str(name), {o.version}, {0}, {byte(o.keepAlive >> 8), byte(o.keepAlive)}}
+	level := o.version
+	if o.bridge {
+		level |= 0x80
+	}
+	parts := [][]byte{str(name), {level}, {0}, {byte(o.keepAlive >> 8), byte(o.keepAlive)}}
 	if o.version == 5 {
 		parts = append(parts, sized(o.props))
 	}

@@ -185,7 +185,7 @@ func (s *session) sendLocked(u *burst, e *Entry) bool {
 		s.overLocked(u, *e)
 		return true
 	}
-	u.sent[e.QoS]++
+	u.sent[e.QoS].add(e.Msg)
 	if e.QoS == 0 {
 		s.overLocked(u, *e)
 		return true

@@ -15,8 +15,11 @@ type Stats struct {
 	Received      [3]atomic.Uint64 // messages from clients, by QoS
 	Sent          [3]atomic.Uint64 // messages to clients, by QoS, without retransmissions
 	Retransmitted atomic.Uint64
-	BytesReceived atomic.Uint64 // on the sockets
-	BytesSent     atomic.Uint64
+	// Bytes of the payloads of Received and Sent.
+	ReceivedPayload [3]atomic.Uint64
+	SentPayload     [3]atomic.Uint64
+	BytesReceived   atomic.Uint64 // on the sockets
+	BytesSent       atomic.Uint64
 
 	QueuedMessages atomic.Int64 // in sessions, now: waiting or unacknowledged
 	QueuedBytes    atomic.Int64

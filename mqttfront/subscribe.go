@@ -86,10 +86,11 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 	}
 	a := c.beginAnswer(typeSuback, pk.PacketID, len(pk.Filters))
 	codes := make([]byte, len(pk.Filters)) // [MQTT-3.8.4-6]: one for each filter, in order
+	var fresh []*subscription
 	var asks []*retainedAsk
 	var texts []string // why, each reason once
 	for i := range pk.Filters {
-		ask, refusal := c.subscribe(&pk.Filters[i], a)
+		made, ask, refusal := c.subscribe(&pk.Filters[i], a)
 		switch {
 		case refusal == nil:
 			codes[i] = pk.Filters[i].Qos
@@ -101,22 +102,62 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 		default:
 			codes[i] = byte(ReasonUnspecified) // [MQTT-3.9.3-2] of MQTT 3.1.1
 		}
+		if made != nil {
+			fresh = append(fresh, made)
+		}
 		if ask != nil {
 			asks = append(asks, ask)
 		}
 	}
-	if s := c.sess; s.keptNow() {
-		c.waitFor(a)
-		c.b.store.Sync(func(err error) {
-			c.b.storeDone(err)
-			c.settle(a, false)
-		})
-	}
 	c.mu.Lock()
 	a.codes, a.asks, a.text = codes, asks, strings.Join(texts, "; ")
 	c.mu.Unlock()
+	if c.sess.keptNow() {
+		c.waitFor(a)
+		c.b.store.Sync(func(err error) {
+			c.b.storeDone(err)
+			if err != nil {
+				c.notKept(a, fresh)
+				return
+			}
+			c.settle(a, false)
+		})
+	}
 	c.settle(a, false)
 	return nil
+}
+
+// notKept says no, in an answer that it settles, to subscriptions that the store could not keep. The new ones among
+// them are ended; of the others the store has what was there before.
+func (c *conn) notKept(a *answer, fresh []*subscription) {
+	code := ReasonImplementation
+	if c.version < v5 {
+		code = ReasonUnspecified
+	}
+	c.mu.Lock()
+	for i := range a.codes {
+		if a.codes[i] < byte(ReasonUnspecified) {
+			a.codes[i] = byte(code)
+		}
+	}
+	asks := a.asks
+	a.asks, a.text = nil, "the subscription cannot be stored; the log of the node says why"
+	c.mu.Unlock()
+	s := c.sess
+	s.mu.Lock()
+	s.dropAsksOfLocked(func(ask *retainedAsk) bool { return slices.Contains(asks, ask) })
+	s.mu.Unlock()
+	if !c.b.enter() {
+		c.settle(a, false)
+		return
+	}
+	go func() { // the store may wait for who calls this
+		defer c.b.wg.Done()
+		for _, sub := range fresh {
+			c.b.unsubscribe(s, sub.filter, sub)
+		}
+		c.settle(a, false)
+	}()
 }
 
 func (s *session) keptNow() bool {
@@ -125,11 +166,12 @@ func (s *session) keptNow() bool {
 	return s.log != nil
 }
 
-// subscribe makes one subscription. ask, which may be nil, asks for its retained messages.
-func (c *conn) subscribe(f *packets.Subscription, a *answer) (ask *retainedAsk, refusal *Refusal) {
+// subscribe makes one subscription. fresh is nil where it takes the place of another. ask, which may be nil, asks for
+// its retained messages.
+func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscription, ask *retainedAsk, refusal *Refusal) {
 	sub, refusal := c.subscriptionOf(f)
 	if refusal != nil {
-		return nil, refusal
+		return nil, nil, refusal
 	}
 	s := c.sess
 	s.mu.Lock()
@@ -137,11 +179,11 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (ask *retainedAsk, 
 	if old == nil && len(s.subs) >= c.b.cfg.MaxSubscriptions {
 		s.mu.Unlock()
 		c.b.stats.SubsOverLimit.Add(1)
-		return nil, refuse(ReasonQuotaExceeded, "a session has at most %d subscriptions here", c.b.cfg.MaxSubscriptions)
+		return nil, nil, refuse(ReasonQuotaExceeded, "a session has at most %d subscriptions here", c.b.cfg.MaxSubscriptions)
 	}
 	if s.conn.Load() != c {
 		s.mu.Unlock()
-		return nil, refuse(ReasonUnspecified, "another connection has taken the session over")
+		return nil, nil, refuse(ReasonUnspecified, "another connection has taken the session over")
 	}
 	if s.subs == nil {
 		s.subs = make(map[string]*subscription)
@@ -170,9 +212,12 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (ask *retainedAsk, 
 	}, func(p Promise) { c.settle(a, p == PromiseLocal) })
 	// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 	if sub.share == "" && (f.RetainHandling == 0 || f.RetainHandling == 1 && old == nil) {
-		return s.willAsk(c, sub), nil
+		ask = s.willAsk(c, sub)
 	}
-	return nil, nil
+	if old == nil {
+		fresh = sub
+	}
+	return fresh, ask, nil
 }
 
 // subscriptionOf checks a filter, and makes the subscription to it.
@@ -196,7 +241,7 @@ func (c *conn) subscriptionOf(f *packets.Subscription) (*subscription, *Refusal)
 	}
 	return &subscription{
 		filter: f.Filter, share: share, inner: inner, id: uint32(f.Identifier), qos: f.Qos,
-		noLocal: f.NoLocal, retainAsPublished: f.RetainAsPublished,
+		noLocal: f.NoLocal || c.bridge && share == "", retainAsPublished: f.RetainAsPublished || c.bridge,
 	}, nil
 }
 
@@ -213,7 +258,7 @@ func (c *conn) onUnsubscribe(u *burst, body []byte) error {
 	a := c.beginAnswer(typeUnsuback, pk.PacketID, len(pk.Filters))
 	codes := make([]byte, len(pk.Filters))
 	for i := range pk.Filters {
-		if !c.b.unsubscribe(c.sess, pk.Filters[i].Filter) {
+		if !c.b.unsubscribe(c.sess, pk.Filters[i].Filter, nil) {
 			codes[i] = byte(reasonNoSubscription)
 		}
 	}
@@ -224,11 +269,11 @@ func (c *conn) onUnsubscribe(u *burst, body []byte) error {
 	return nil
 }
 
-// unsubscribe ends a subscription, and reports whether there was one.
-func (b *Broker) unsubscribe(s *session, filter string) bool {
+// unsubscribe ends the subscription to a filter, and reports whether there was one; with only, no other than that.
+func (b *Broker) unsubscribe(s *session, filter string, only *subscription) bool {
 	s.mu.Lock()
 	sub := s.subs[filter]
-	if sub == nil {
+	if sub == nil || only != nil && sub != only {
 		s.mu.Unlock()
 		return false
 	}

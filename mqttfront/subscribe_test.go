@@ -194,6 +194,50 @@ func TestNoLocal(t *testing.T) { // [MQTT-3.8.3-3]
 	}
 }
 
+// TestBridge: a broker of MQTT 3 that says that it is one does not get its own messages back, and gets the others with
+// the retain flag that they were published with. Its shared subscriptions are as everybody's.
+func TestBridge(t *testing.T) {
+	b, _, addr := start(t, nil)
+	pub, _ := connect(t, addr, connectOpts{id: "pub"})
+	id := uint16(0)
+	for _, version := range []byte{3, 4} {
+		name := fmt.Sprint("a", version)
+		o := connectOpts{id: name, version: version, bridge: true, resume: true}
+		c, _ := connect(t, addr, o)
+		c.subscribe(filter{name, 1}, filter{"$share/g/shared", 1})
+		for range 2 {
+			for flags := range byte(6) {
+				c.send(c.publishPacket(flags, 1, name, "mine"))
+				switch flags >> 1 {
+				case 1:
+					c.expect(packets.Puback)
+				case 2:
+					c.ack(packets.Pubrel, c.expect(packets.Pubrec).PacketID)
+					c.expect(packets.Pubcomp)
+				}
+				id++
+				pub.send(pub.publishPacket(flags, id, name, "theirs"))
+				pk := c.expectPublish("theirs")
+				if pk.FixedHeader.Retain != (flags&1 == 1) {
+					t.Errorf("flags %d came as %+v", flags, pk.FixedHeader)
+				}
+				if pk.PacketID > 0 {
+					c.ack(packets.Puback, pk.PacketID)
+				}
+			}
+			c.send(c.publishPacket(0, 0, "shared", "mine"))
+			c.expectPublish("mine")
+			c.kill()
+			eventually(t, "away", func() bool { return b.Stats().Offline.Load() == int64(version)-2 })
+			o.bridge = false // the subscription stays as it was made
+			c, _ = connect(t, addr, o)
+		}
+		c.unsubscribe("$share/g/shared")
+		c.kill()
+		eventually(t, "away", func() bool { return b.Stats().Offline.Load() == int64(version)-2 })
+	}
+}
+
 func TestRetained(t *testing.T) { // [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-8]
 	_, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})

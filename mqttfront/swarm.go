@@ -40,6 +40,9 @@ type Swarm interface {
 	// one for each topic. Asked after Register for the same filter, it misses nothing: a retained message
 	// that is not in the answer comes through Broker.Deliver. A few questions of one client are open at a time.
 	Retained(filter string, each func([]*proto.Message), done func())
+
+	// RetainedHere is the number of retained messages of the swarm that this node keeps, for statistics.
+	RetainedHere() int
 }
 
 // Outgoing is a message from a client of this node on its way to the swarm.

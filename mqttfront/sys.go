@@ -2,6 +2,7 @@ package mqttfront
 
 import (
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
@@ -62,10 +63,8 @@ func (b *Broker) checkKeepAlive(now time.Time) {
 // publishSys publishes the statistics under the names that mosquitto gives them.
 func (b *Broker) publishSys(now time.Time) {
 	st := b.stats
-	sum := func(n *[3]uint64) uint64 { return n[0] + n[1] + n[2] }
-	var received, sent [3]uint64
-	for q := range received {
-		received[q], sent[q] = st.Received[q].Load(), st.Sent[q].Load()
+	sum := func(n *[3]atomic.Uint64) int64 {
+		return int64(n[0].Load() + n[1].Load() + n[2].Load()) //nolint:gosec // a count
 	}
 	connected := st.Sessions.Load() - st.Offline.Load()
 	u := b.begin(now)
@@ -80,10 +79,12 @@ func (b *Broker) publishSys(now time.Time) {
 	num("clients/disconnected", st.Offline.Load())
 	num("clients/inactive", st.Offline.Load())
 	num("clients/total", st.Sessions.Load())
-	num("messages/received", int64(sum(&received)))
-	num("messages/sent", int64(sum(&sent)))
-	num("publish/messages/received", int64(sum(&received)))
-	num("publish/messages/sent", int64(sum(&sent)))
+	num("messages/received", sum(&st.Received))
+	num("messages/sent", sum(&st.Sent))
+	num("publish/messages/received", sum(&st.Received))
+	num("publish/messages/sent", sum(&st.Sent))
+	num("publish/bytes/received", sum(&st.ReceivedPayload))
+	num("publish/bytes/sent", sum(&st.SentPayload))
 	num("publish/messages/dropped", int64(st.Dropped()))
 	num("bytes/received", int64(st.BytesReceived.Load()))
 	num("bytes/sent", int64(st.BytesSent.Load()))
@@ -91,7 +92,7 @@ func (b *Broker) publishSys(now time.Time) {
 	num("messages/stored", st.QueuedMessages.Load())
 	num("store/messages/count", st.QueuedMessages.Load())
 	num("store/messages/bytes", st.QueuedBytes.Load())
-	num("retained messages/count", int64(b.local.names.Len()))
+	num("retained messages/count", int64(b.swarm.RetainedHere()+b.local.names.Len())) // as mosquitto, $SYS included
 }
 
 // sysTopic publishes and keeps one topic, if it changed.

@@ -75,7 +75,7 @@ func connectVersion(nc io.Reader) (version byte, ok bool) {
 // spoken returns the version of MQTT in which a client understands a CONNACK.
 func spoken(name string, level byte) (version byte, ok bool) {
 	switch {
-	case name == "MQTT" && level >= v5:
+	case name == "MQTT" && level >= v5 && level&bridgeBit == 0:
 		return v5, true
 	case name == "MQTT", name == "MQIsdp":
 		return v311, true // 3.1 has the same

@@ -1,6 +1,7 @@
 package mqttfront
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -32,6 +33,8 @@ const (
 	v31  = 3
 	v311 = 4
 	v5   = 5
+	// bridgeBit is set in the level by MQTT 3 bridges: an agreement among brokers that has its origin in mosquitto.
+	bridgeBit = 0x80
 )
 
 var (
@@ -106,11 +109,15 @@ type publish struct {
 	hasAlias  bool
 }
 
-// Properties that belong to one hop.
+// Properties of PUBLISH: those that belong to one hop, and some of those that travel on.
 const (
 	propExpiry         = 0x02
 	propSubscriptionID = 0x0b
 	propTopicAlias     = 0x23
+
+	propPayloadFormat = 0x01
+	propResponseTopic = 0x08
+	propUserProperty  = 0x26
 )
 
 // decodePublish decodes the body of a PUBLISH whose first byte is first. scratch is for properties that are
@@ -156,6 +163,7 @@ func (p *publish) properties(b, scratch []byte) ([]byte, error) {
 	all, from := b, 0 // all[from:at] is a run that travels on
 	at := 0
 	pieces := 0
+	var seen propSet
 	cutOut := func(n int) {
 		if at > from {
 			scratch = append(scratch, all[from:at]...)
@@ -166,15 +174,22 @@ func (p *publish) properties(b, scratch []byte) ([]byte, error) {
 	}
 	for at < len(all) {
 		b = all[at:]
-		switch b[0] {
+		id := b[0]
+		if id < 64 && id != propUserProperty {
+			if seen&(1<<id) != 0 {
+				return scratch, refuse(reasonProtocolError, "property 0x%02x twice", id)
+			}
+			seen |= 1 << id
+		}
+		switch id {
 		case propExpiry:
-			if len(b) < 5 || p.hasExpiry {
+			if len(b) < 5 {
 				return scratch, errMalformed
 			}
 			p.expiry, p.hasExpiry = binary.BigEndian.Uint32(b[1:]), true
 			cutOut(5)
 		case propTopicAlias:
-			if len(b) < 3 || p.hasAlias {
+			if len(b) < 3 {
 				return scratch, errMalformed
 			}
 			p.alias, p.hasAlias = binary.BigEndian.Uint16(b[1:]), true
@@ -184,8 +199,13 @@ func (p *publish) properties(b, scratch []byte) ([]byte, error) {
 			return scratch, refuse(reasonProtocolError, "subscription identifier in a PUBLISH from a client")
 		default:
 			n := skipProperty(b)
-			if n == 0 {
+			switch {
+			case n == 0:
 				return scratch, errMalformed
+			case id == propPayloadFormat && b[1] > 1:
+				return scratch, refuse(reasonProtocolError, "payload format indicator %d", b[1])
+			case id == propResponseTopic && (n == 3 || bytes.ContainsAny(b[3:n], "+#")): // [MQTT-3.3.2-14]
+				return scratch, refuse(reasonProtocolError, "the response topic %.60q is no topic name", b[3:n])
 			}
 			at += n
 		}

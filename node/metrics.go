@@ -89,7 +89,9 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 	for i := range qos {
 		all = append(all,
 			sample{"received_messages_total", "Messages from MQTT clients.", c, float64(b.Received[i].Load()), []string{"qos", qos[i]}},
-			sample{"sent_messages_total", "Messages to MQTT clients.", c, float64(b.Sent[i].Load()), []string{"qos", qos[i]}})
+			sample{"sent_messages_total", "Messages to MQTT clients.", c, float64(b.Sent[i].Load()), []string{"qos", qos[i]}},
+			sample{"received_payload_bytes_total", "Bytes of the payloads of messages from MQTT clients.", c, float64(b.ReceivedPayload[i].Load()), []string{"qos", qos[i]}},
+			sample{"sent_payload_bytes_total", "Bytes of the payloads of messages to MQTT clients.", c, float64(b.SentPayload[i].Load()), []string{"qos", qos[i]}})
 	}
 	for cause, v := range map[string]uint64{
 		"slow": b.DropSlow.Load(), "queue": b.DropQueue.Load(), "expired": b.DropExpired.Load(), "too_large": b.DropTooLarge.Load(),

@@ -171,7 +171,7 @@ func (n *Node) startService() {
 func (n *Node) addresses() []string { return peerAddresses(n.host.Addrs()) }
 
 func (n *Node) startBroker() error {
-	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load()}, mqttfront.AllowAll{}, store.NewSessions(), n.log)
+	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load(), n.retained}, mqttfront.AllowAll{}, store.NewSessions(), n.log)
 	if err != nil {
 		return err
 	}

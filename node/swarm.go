@@ -4,11 +4,15 @@ import (
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/node/store"
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
 // swarm is the swarm as the broker sees it.
-type swarm struct{ s *rendezvous.Service }
+type swarm struct {
+	s        *rendezvous.Service
+	retained *store.Retained
+}
 
 var _ mqttfront.Swarm = (*swarm)(nil)
 
@@ -56,6 +60,9 @@ func (w *swarm) Register(filter string, interest mqttfront.Interest, done func(m
 func (w *swarm) Retained(filter string, each func([]*proto.Message), done func()) {
 	w.s.Retained(filter, each, done)
 }
+
+// RetainedHere implements mqttfront.Swarm.
+func (w *swarm) RetainedHere() int { return w.retained.Total() }
 
 // accept passes on that a client's message is kept.
 func accept(origin any, packet uint16) {

@@ -40,8 +40,8 @@ const clientHelp = `
 The flags are those of mosquitto's clients (the letters behind a single dash mean the same), but MQTT 5 is
 spoken unless -V says otherwise.
 
-Exit code: 0; the broker's code when it refuses the connection, a subscription or a message (MQTT 5: 128 and
-above); 1 for other failures; 2 for a command line that makes no sense; `
+Exit code: 0; the broker's code when it refuses the connection, a subscription or a message, or ends the
+connection (MQTT 5: 128 and above); 1 for other failures; 2 for a command line that makes no sense; `
 
 func (f *clientFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()

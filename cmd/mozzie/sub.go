@@ -20,6 +20,9 @@ import (
 // exitTimeout is mosquitto_sub's exit code where -W ran out.
 const exitTimeout = 27
 
+// takenOver is MQTT 5's reason code where another connection uses the same client ID.
+const takenOver = 0x8e
+
 // reconnectEvery is how long sub waits before it connects again.
 const reconnectEvery = time.Second
 
@@ -46,7 +49,7 @@ func newSub() *cobra.Command {
 		Use:   "sub -t FILTER...",
 		Short: "Subscribe and print messages",
 		Long: `Subscribe at a broker, which need not be mozzie's, and print what comes, until Ctrl-C. When the connection is
-lost after the first subscription, it is made again.
+lost after the first subscription, it is made again, unless another client has taken over with the same ID.
 ` + clientHelp + "27 when -W ran out.",
 		Example: `  mozzie sub -t 'doors/#' -v
   mozzie sub -t doors/1 -C 1 -W 5          one message, or exit code 27 after 5 s
@@ -144,6 +147,9 @@ func (f *subFlags) subscribeAndWait(ctx context.Context, o client.Options, prope
 			err = f.wait(ctx, c)
 			if err == nil {
 				return nil
+			}
+			if errors.As(err, &refused) && refused.Code == takenOver { // two that come back would do that for ever
+				return fmt.Errorf("%w; each client needs an ID of its own (-i)", err)
 			}
 		case first, errors.As(err, &refused):
 			return orContext(ctx, err)
