@@ -272,6 +272,7 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 	}
 	if l := n.locations[at]; l != nil && l.phase == standby && l.founder == p.id && n.now < l.offered &&
 		set.Version == l.set.Version && !set.equal(l.set) {
+		l.offered = 0
 		n.adopt(l, set) // what it had offered was a guess
 		return
 	}
