@@ -276,5 +276,8 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 		n.adopt(l, set) // what it had offered was a guess
 		return
 	}
+	if known := n.route(place).set; known.beats(set, at) && known.Version > 0 {
+		n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: known.pb()})
+	}
 	n.learnSet(place, set)
 }

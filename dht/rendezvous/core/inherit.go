@@ -48,7 +48,7 @@ func (n *Node) ancestors(l *location) ancestry {
 		if here := n.locate(up.place, up.at); here != nil {
 			a.tables = append(a.tables, &here.table)
 			a.ok = a.ok && here.phase >= standby
-			a.sure = a.sure && here.phase >= standby && n.whole(here.set)
+			a.sure = a.sure && here.phase >= standby && here.blank == nil && n.whole(here.set)
 			continue
 		}
 		i := n.inherited[up.at]

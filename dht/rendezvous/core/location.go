@@ -47,8 +47,9 @@ type location struct {
 	asking  map[NodeID]bool // founding: who has not answered
 	founder NodeID          // whose offer the set is; until it says that it stands, or offered is over, another may replace it
 	offered time.Duration
-	head    NodeID // the rendezvous, when it was last looked
-	filler  NodeID // filling: who fills it
+	blank   map[NodeID]bool // not nil: this node is a member that has missed what came before; who has told it
+	head    NodeID          // the rendezvous, when it was last looked
+	filler  NodeID          // filling: who fills it
 	route   *route
 	await   NodeID        // awaiting: who hands over
 	expect  time.Duration // awaiting: for how long it is believed that it will; 0: it has said so
@@ -367,6 +368,9 @@ func (n *Node) tickLocation(l *location, full bool) {
 	if !full {
 		return
 	}
+	if l.blank != nil {
+		n.catchUp(l)
+	}
 	n.lapse(l)
 	n.sweep(l)
 	for _, m := range l.set.Members {
@@ -393,6 +397,20 @@ func (n *Node) askRendezvous(l *location) {
 	if to := n.rendezvous(l.set); to != "" && to != n.self {
 		n.send(to, n.digest(l, false))
 		n.offerCopies(l)
+	}
+}
+
+// catchUp asks the members in reach for what a member lacks that has come to a set without being given its state. Until
+// a majority, itself included, has been compared with, it does not know enough.
+func (n *Node) catchUp(l *location) {
+	if len(l.blank)+1 >= n.majority(l.set) {
+		l.blank = nil
+		return
+	}
+	for _, m := range l.set.Members {
+		if m != n.self && n.inReach(m) && !l.blank[m] {
+			n.send(m, n.digest(l, false))
+		}
 	}
 }
 
