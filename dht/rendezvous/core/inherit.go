@@ -19,6 +19,7 @@ type inherited struct {
 	sources map[NodeID]bool // members that push to this node
 	asked   time.Duration
 	again   time.Duration // when the members are asked again, whether they push or not
+	retry   time.Duration // when those that do not push are asked again
 	used    time.Duration
 }
 
@@ -264,7 +265,8 @@ func (n *Node) tickInherited() {
 			i.again = n.now + digestEvery
 			n.askAgain(i)
 		}
-		if r := n.route(place); r.set.Version == 0 || !n.ready(i) {
+		if r := n.route(place); n.now >= i.retry && (r.set.Version == 0 || !n.ready(i)) {
+			i.retry = n.now + time.Second
 			n.inheritFrom(i, r.set)
 		}
 		for _, o := range sortedKeys(i.owners) {

@@ -82,6 +82,7 @@ type location struct {
 	retry      time.Duration // no change is tried before
 	nextDigest time.Duration // the other members are not asked before what they have
 	swept      time.Duration // when what is retained was last gone through
+	made       time.Duration
 	touched    time.Duration
 	busy       bool // it is looked after at every tick
 }
@@ -138,7 +139,7 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 		n.stats.LocationsFull++
 		return nil
 	}
-	l := &location{table: newTable(), place: place, at: at, route: n.route(place), touched: n.now,
+	l := &location{table: newTable(), place: place, at: at, route: n.route(place), made: n.now, touched: n.now,
 		children: map[Place]time.Duration{}, feeding: map[NodeID]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
 		inheritors: map[NodeID]bool{}, synced: map[NodeID]bool{}}
 	for _, up := range place.above() {
@@ -184,8 +185,8 @@ func (n *Node) expectHandOver(l *location, set Set) {
 func (n *Node) adopt(l *location, set Set) {
 	old := l.set
 	l.set = set
-	if old.Version > 0 && n.rendezvous(old) == n.self {
-		// They are told already by who proposed the set, unless it comes from a swarm that they do not know.
+	if settled := n.now-l.made > 2*promiseTime; old.Version > 0 && (n.rendezvous(old) == n.self || settled && old.Version >= set.Version) {
+		// They are told already by who proposed the set, unless it comes from others than they know.
 		for _, m := range old.Members {
 			if !set.has(m) && n.inReach(m) {
 				n.send(m, &pb.SetNews{Place: l.place.pb(), Set: set.pb()})
