@@ -154,6 +154,27 @@ func TestQoS2Inbound(t *testing.T) {
 	sub.silent()
 }
 
+// TestPubrelOrder [MQTT-4.6.0-4]: PUBRELs are in the order of PUBRECs, whatever that of the messages was.
+func TestPubrelOrder(t *testing.T) {
+	_, _, addr := start(t, nil)
+	c, _ := connect(t, addr, connectOpts{id: "c"})
+	c.subscribe(filter{"a", 2})
+	pub, _ := connect(t, addr, connectOpts{id: "pub"})
+	fill(pub, 2, 0, 4)
+	for i := range 4 {
+		c.expectPublish(fmt.Sprint(i))
+	}
+	order := []uint16{3, 1, 4, 2}
+	for _, id := range order {
+		c.send(ackPacket(packets.Pubrec, id))
+	}
+	for _, id := range order {
+		if rel := c.expect(packets.Pubrel); rel.PacketID != id || rel.ReasonCode != 0 {
+			t.Errorf("PUBREL %d, want %d", rel.PacketID, id)
+		}
+	}
+}
+
 // TestPacketIDSpaces: the client's own packet IDs have nothing to do with ours.
 func TestPacketIDSpaces(t *testing.T) {
 	_, _, addr := start(t, nil)
@@ -338,7 +359,7 @@ func TestTopicAliasIn(t *testing.T) {
 	pub.expectDisconnect(0x94)
 }
 
-func TestTopicAliasOut(t *testing.T) { // [MQTT-3.1.2-26] [MQTT-3.1.2-27]
+func TestTopicAliasOut(t *testing.T) { // [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-11]
 	_, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	o := connectOpts{id: "sub", props: append(u16(0x22, 2), sessionExpiry(60)...)}
@@ -414,8 +435,10 @@ func TestMalformed(t *testing.T) {
 		{"SUBSCRIBE without options", packet(0x82, []byte{0, 1, 0}, str("a")), 0x81},     // made the codec panic
 		{"SUBSCRIBE without filter", packet(0x82, []byte{0, 1, 0}), 0x82},                // [MQTT-3.8.3-2]
 		{"SUBSCRIBE with packet ID 0", packet(0x82, []byte{0, 0, 0}, str("a"), []byte{0}), 0x82},
-		{"SUBSCRIBE QoS 3", packet(0x82, []byte{0, 1, 0}, str("a"), []byte{3}), 0x81},       // [MQTT-3.8.3-5]
-		{"SUBSCRIBE reserved", packet(0x82, []byte{0, 1, 0}, str("a"), []byte{0x40}), 0x81}, // [MQTT-3.8.3-5]
+		{"SUBSCRIBE not UTF-8", packet(0x82, []byte{0, 1, 0}, str("a\xff"), []byte{0}), 0x81}, // [MQTT-3.8.3-1]
+		{"UNSUBSCRIBE not UTF-8", packet(0xa2, []byte{0, 1, 0}, str("a\xff")), 0x81},          // [MQTT-3.10.3-1]
+		{"SUBSCRIBE QoS 3", packet(0x82, []byte{0, 1, 0}, str("a"), []byte{3}), 0x81},         // [MQTT-3.8.3-5]
+		{"SUBSCRIBE reserved", packet(0x82, []byte{0, 1, 0}, str("a"), []byte{0x40}), 0x81},   // [MQTT-3.8.3-5]
 		{"SUBSCRIBE retain handling 3", packet(0x82, []byte{0, 1, 0}, str("a"), []byte{0x30}), 0x82},
 		{"SUBSCRIBE identifier 0", packet(0x82, []byte{0, 1, 2, 0x0b, 0}, str("a"), []byte{0}), 0x82},
 		{"SUBSCRIBE identifier twice", packet(0x82, []byte{0, 1, 4, 0x0b, 1, 0x0b, 1}, str("a"), []byte{0}), 0x82},

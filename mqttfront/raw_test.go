@@ -217,7 +217,7 @@ func (r *raw) expectPublish(payload string) *packets.Packet {
 func (r *raw) silent() {
 	r.t.Helper()
 	r.send([]byte{0xc0, 0})
-	r.expect(packets.Pingresp)
+	r.expect(packets.Pingresp) // [MQTT-3.12.4-1]
 }
 
 // expectEnd checks that the server closes the connection without a word.
