@@ -212,7 +212,7 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 	}, func(p Promise) { c.settle(a, p == PromiseLocal) })
 	// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 	if sub.share == "" && (f.RetainHandling == 0 || f.RetainHandling == 1 && old == nil) {
-		ask = s.willAsk(c, sub)
+		ask = s.willAsk(c, sub, old)
 	}
 	if old == nil {
 		fresh = sub
