@@ -18,6 +18,8 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // program is the mozzie that is tested.
@@ -46,7 +48,14 @@ func run(m *testing.M) int {
 		}
 	}
 	go runSpawn()
-	return m.Run()
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(goleak.IgnoreTopFunction("github.com/mozzie-mqtt/mozzie/e2e.runSpawn")); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+	}
+	return code
 }
 
 // spawn has a function run by a thread that lives as long as the tests: what it starts with Pdeathsig, which

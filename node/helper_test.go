@@ -22,6 +22,7 @@ const patience = time.Minute
 // testSwarm is some nodes of one process, on loopback.
 type testSwarm struct {
 	t     testing.TB
+	dir   string // of all nodes
 	nodes []*Node
 
 	mu   sync.Mutex
@@ -52,7 +53,7 @@ func startSwarm(t testing.TB, n int) *testSwarm {
 
 // newSwarm returns a swarm without nodes.
 func newSwarm(t testing.TB) *testSwarm {
-	s := &testSwarm{t: t}
+	s := &testSwarm{t: t, dir: t.TempDir()} // removed after the nodes are stopped
 	t.Cleanup(s.stop)
 	return s
 }
@@ -61,7 +62,7 @@ func newSwarm(t testing.TB) *testSwarm {
 func (s *testSwarm) start(knows ...int) {
 	s.t.Helper()
 	c := config.Default()
-	c.Data = filepath.Join(s.t.TempDir(), fmt.Sprint(len(s.nodes)))
+	c.Data = filepath.Join(s.dir, fmt.Sprint(len(s.nodes)))
 	c.MQTT.Listeners = []config.Listener{{URL: "tcp://127.0.0.1:0"}}
 	c.MQTT.SysInterval = 0
 	c.Swarm = config.Swarm{Open: true, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Small: 100}

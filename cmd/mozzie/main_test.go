@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,13 +15,29 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 
 	"github.com/mozzie-mqtt/mozzie/node/admin"
 	"github.com/mozzie-mqtt/mozzie/node/datadir"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"mozzie": main})
+	testscript.Main(leakless{m}, map[string]func(){"mozzie": main})
+}
+
+// leakless is tests that must not leave goroutines behind.
+type leakless struct{ *testing.M }
+
+// Run implements testscript.TestingM.
+func (m leakless) Run() int {
+	code := m.M.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "cmd/mozzie:", err)
+			return 1
+		}
+	}
+	return code
 }
 
 // TestScripts runs the program without a node: what it refuses, and what it prints.
