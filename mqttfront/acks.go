@@ -145,7 +145,7 @@ func (r *ackRing) find(ok func(*ackWait) bool) *ackWait {
 }
 
 // releaseLocked writes the acknowledgements that are due, in the order of the messages [MQTT-4.6.0-2]
-// [MQTT-4.6.0-3] [MQTT-4.6.0-4].
+// [MQTT-4.6.0-3].
 func (c *conn) releaseLocked() {
 	r := &c.acks
 	for r.n > 0 {

@@ -309,7 +309,8 @@ func (u *burst) send0(c *conn, m *outMessage, ids []uint32, retain bool) {
 	u.sent[0].add(&m.Message)
 }
 
-// aliasLocked has a topic alias stand for the topic where the client allows it [MQTT-3.1.2-26] [MQTT-3.1.2-27].
+// aliasLocked has a topic alias stand for the topic where the client allows it [MQTT-3.1.2-26] [MQTT-3.1.2-27]
+// [MQTT-3.3.2-11].
 func (c *conn) aliasLocked(o *outgoing, name string) {
 	if c.aliasMax == 0 {
 		return

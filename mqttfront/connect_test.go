@@ -19,7 +19,7 @@ func TestConnackAnnouncesLimits(t *testing.T) {
 	_, ack := connect(t, addr, connectOpts{id: "", keepAlive: 120, props: sessionExpiry(0xffffffff)})
 	p := ack.Properties
 	if p.MaximumPacketSize != 1<<20 || p.ReceiveMaximum != 33 || p.TopicAliasMaximum != 5 || p.ServerKeepAlive != 60 ||
-		p.SessionExpiryInterval != 3600 || p.AssignedClientID == "" || ack.SessionPresent { // [MQTT-3.2.2-16] [MQTT-3.2.2-21]
+		p.SessionExpiryInterval != 3600 || p.AssignedClientID == "" || ack.SessionPresent { // [MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16] [MQTT-3.2.2-21]
 		t.Errorf("CONNACK %+v", p)
 	}
 	_, ack = connect(t, addr, connectOpts{id: "x", keepAlive: 30, props: sessionExpiry(5)})
@@ -56,9 +56,14 @@ func TestConnectRefused(t *testing.T) {
 		{"will retain without will", packet(0x10, str("MQTT"), []byte{4, 0x22, 0, 0}, str("c")), -1},      // [MQTT-3.1.2-13]
 		{"password without user, 3.1.1", connectOpts{version: 4, id: "c", password: "p"}.encode(), -1},    // [MQTT-3.1.2-22]
 		{"empty ID with session", connectOpts{version: 5, resume: true}.encode(), 0x85},
-		{"empty ID with session, 3.1.1", connectOpts{version: 4, resume: true}.encode(), 2}, // [MQTT-3.1.3-8]
-		{"client ID not UTF-8", connectOpts{version: 5, id: "\xff"}.encode(), 0x81},         // [MQTT-3.1.3-4]
-		{"client ID with NUL", connectOpts{version: 5, id: "\x00"}.encode(), 0x81},
+		{"empty ID with session, 3.1.1", connectOpts{version: 4, resume: true}.encode(), 2},                                      // [MQTT-3.1.3-8]
+		{"client ID not UTF-8", connectOpts{version: 5, id: "\xff"}.encode(), 0x81},                                              // [MQTT-3.1.3-4]
+		{"client ID with NUL", connectOpts{version: 5, id: "\x00"}.encode(), 0x81},                                               // [MQTT-1.5.4-2]
+		{"client ID with a surrogate", connectOpts{version: 5, id: "\xed\xa0\x80"}.encode(), 0x81},                               // [MQTT-1.5.4-1]
+		{"will topic not UTF-8", connectOpts{version: 5, id: "c", will: &willOpts{topic: "\xff"}}.encode(), 0x81},                // [MQTT-3.1.3-11]
+		{"will topic not UTF-8, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{topic: "\xff"}}.encode(), -1},           // [MQTT-3.1.3-11]
+		{"user name not UTF-8", connectOpts{version: 5, id: "c", user: "\xff"}.encode(), 0x81},                                   // [MQTT-3.1.3-12]
+		{"user name not UTF-8, 3.1.1", connectOpts{version: 4, id: "c", user: "\xff"}.encode(), -1},                              // [MQTT-3.1.3-12]
 		{"authentication method", connectOpts{version: 5, id: "c", props: append([]byte{0x15}, str("SCRAM")...)}.encode(), 0x8c}, // [MQTT-4.12.0-1]
 		{"authentication data", connectOpts{version: 5, id: "c", props: append([]byte{0x16}, str("x")...)}.encode(), 0x82},
 		{"receive maximum 0", connectOpts{version: 5, id: "c", props: u16(0x21, 0)}.encode(), 0x82},
@@ -84,7 +89,7 @@ func TestConnectRefused(t *testing.T) {
 			r.send(c.raw)
 			if c.code >= 0 {
 				ack := r.expect(packets.Connack)
-				if int(ack.ReasonCode) != c.code || ack.SessionPresent { // [MQTT-3.2.2-6]
+				if int(ack.ReasonCode) != c.code || ack.SessionPresent { // [MQTT-3.2.2-6], of MQTT 3.1.1 [MQTT-3.2.2-4]
 					t.Errorf("CONNACK 0x%02x %s, want 0x%02x", ack.ReasonCode, ack.Properties.ReasonString, c.code)
 				}
 			}

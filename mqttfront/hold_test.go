@@ -43,9 +43,9 @@ func TestAnswersPileUp(t *testing.T) {
 			sent <- nil
 		}()
 		before := b.Stats().Held.Load()
-		eventually(t, "the client is not read from", func() bool { return b.Stats().Held.Load() > before })
+		within(t, 6*patience, "the client is not read from", func() bool { return b.Stats().Held.Load() > before })
 		if !reads {
-			eventually(t, "it is disconnected", func() bool { return b.Stats().Unread.Load() == 1 && b.Stats().Connections.Load() == 0 })
+			within(t, 6*patience, "the sockets are full, and it is disconnected", func() bool { return b.Stats().Unread.Load() == 1 && b.Stats().Connections.Load() == 0 })
 			<-sent
 			continue
 		}

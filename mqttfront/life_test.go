@@ -176,7 +176,7 @@ func dialWS(t *testing.T, addr, path string, o *websocket.DialOptions) (net.Conn
 	return websocket.NetConn(context.Background(), ws, websocket.MessageBinary), nil
 }
 
-func TestWebSocket(t *testing.T) { // [MQTT-6.0.0-1] to [MQTT-6.0.0-4]
+func TestWebSocket(t *testing.T) { // [MQTT-6.0.0-1] [MQTT-6.0.0-2] [MQTT-6.0.0-3] [MQTT-6.0.0-4]
 	b, _, tcp := start(t, nil)
 	a, err := b.Listen("ws://127.0.0.1:0")
 	if err != nil {

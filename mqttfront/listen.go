@@ -143,7 +143,7 @@ func (l *listener) runHTTP() {
 	}
 }
 
-// upgrade turns an HTTP request into an MQTT connection [MQTT-6.0.0-1] to [MQTT-6.0.0-4].
+// upgrade turns an HTTP request into an MQTT connection [MQTT-6.0.0-1] [MQTT-6.0.0-2] [MQTT-6.0.0-3] [MQTT-6.0.0-4].
 func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:    []string{"mqtt", "mqttv3.1"},

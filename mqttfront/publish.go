@@ -56,7 +56,7 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 	return nil
 }
 
-// topicOf resolves the topic of a PUBLISH [MQTT-3.3.2-7] to [MQTT-3.3.2-12].
+// topicOf resolves the topic of a PUBLISH [MQTT-3.3.2-7] [MQTT-3.3.2-12].
 func (c *conn) topicOf(p *publish) (*slot, error) {
 	own := &c.own
 	if !p.hasAlias {

@@ -3,15 +3,12 @@ package mqttfront_test
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
 )
 
 func TestQoSDowngrade(t *testing.T) { // [MQTT-3.8.4-8]
@@ -34,57 +31,6 @@ func TestQoSDowngrade(t *testing.T) { // [MQTT-3.8.4-8]
 			pub.expect(packets.Pubrec)
 			pub.ack(packets.Pubrel, 3)
 			pub.expect(packets.Pubcomp)
-		}
-	}
-}
-
-// TestOrderBehindRetained: a retained message, which comes back by way of its rendezvous, is not overtaken by those
-// that its publisher sends right behind it, wherever they end up in what is read at once [MQTT-4.6.0-5].
-func TestOrderBehindRetained(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		for _, version := range []byte{4, 5} {
-			for qos := range byte(3) {
-				t.Run(fmt.Sprintf("late=%t version=%d qos=%d", late, version, qos), func(t *testing.T) {
-					l := newLoner()
-					if late {
-						l.back = make(chan func(), 1000)
-						var running sync.WaitGroup
-						running.Go(func() {
-							for deliver := range l.back {
-								time.Sleep(100 * time.Microsecond)
-								deliver()
-							}
-						})
-						t.Cleanup(func() { close(l.back); running.Wait() })
-					}
-					_, _, addr := startWith(t, l, store.NewSessions(), nil, nil)
-					sub, _ := connect(t, addr, connectOpts{id: "sub", version: version})
-					sub.subscribe(filter{"a", qos}, filter{"b", qos})
-					pub, _ := connect(t, addr, connectOpts{id: "pub", version: version})
-					var burst []byte
-					const n = 40
-					for i := range n {
-						flags, name := qos<<1, "a"
-						if i%8 == 3 {
-							flags |= 1
-						}
-						if i%8 == 5 {
-							name = "b" // must not make the broker forget
-						}
-						burst = append(burst, pub.publishPacket(flags, uint16(i+1), name, fmt.Sprint(i))...)
-					}
-					pub.send(burst)
-					last := map[string]int{"a": -1, "b": -1}
-					for range n {
-						pk := sub.expect(packets.Publish)
-						i, _ := strconv.Atoi(string(pk.Payload))
-						if i < last[pk.TopicName] {
-							t.Fatalf("%d came behind %d", i, last[pk.TopicName])
-						}
-						last[pk.TopicName] = i
-					}
-				})
-			}
 		}
 	}
 }
@@ -200,38 +146,6 @@ func TestManyOpenQoS2(t *testing.T) { // more than 1,024 exchanges may be open
 	}
 }
 
-func TestAckOrder(t *testing.T) { // [MQTT-4.6.0-2] [MQTT-4.6.0-3]
-	_, l, addr := start(t, nil)
-	var origins []mqttfront.Outgoing
-	first := make(chan struct{})
-	l.hold = make(chan struct{}) // nothing is accepted by it
-	t.Cleanup(func() { close(l.hold) })
-	l.seen = func(o mqttfront.Outgoing) {
-		if origins = append(origins, o); len(origins) == 5 {
-			close(first)
-		}
-	}
-	pub, _ := connect(t, addr, connectOpts{id: "pub"})
-	for i := 1; i <= 5; i++ {
-		pub.send(pub.publishPacket(byte(2+2*(i%2)), uint16(i*10), "a", "v"))
-	}
-	<-first
-	for _, i := range []int{3, 1, 4, 2} { // out of order, the first missing
-		origins[i].Origin.Accepted(origins[i].PacketID, nil)
-	}
-	pub.silent()
-	origins[0].Origin.Accepted(origins[0].PacketID, nil)
-	for i := 1; i <= 5; i++ {
-		kind := packets.Puback
-		if i%2 == 1 {
-			kind = packets.Pubrec
-		}
-		if a := pub.expect(kind); a.PacketID != uint16(i*10) {
-			t.Fatalf("acknowledgement %d is for %d", i, a.PacketID)
-		}
-	}
-}
-
 func TestRefusedBySwarm(t *testing.T) {
 	_, l, addr := start(t, nil)
 	l.refuse = &mqttfront.Refusal{Code: mqttfront.ReasonQuotaExceeded, Text: "disk full"}
@@ -338,7 +252,7 @@ func TestTopicAliasIn(t *testing.T) {
 	pub.expectDisconnect(0x94)
 }
 
-func TestTopicAliasOut(t *testing.T) { // [MQTT-3.1.2-26] [MQTT-3.1.2-27]
+func TestTopicAliasOut(t *testing.T) { // [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-11]
 	_, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	o := connectOpts{id: "sub", props: append(u16(0x22, 2), sessionExpiry(60)...)}
@@ -371,76 +285,6 @@ func TestTopicAliasOut(t *testing.T) { // [MQTT-3.1.2-26] [MQTT-3.1.2-27]
 		if pk := sub.expectPublish("v"); pk.Properties.TopicAlias > 0 && pk.TopicName == "" && names[pk.Properties.TopicAlias] == "" {
 			t.Errorf("an alias of the connection before: %+v", pk)
 		}
-	}
-}
-
-func TestMalformed(t *testing.T) {
-	b, _, addr := start(t, func(c *mqttfront.Config) { c.MaxPacketSize = 2000; c.Topics.Levels = 10 })
-	r := &raw{version: 5}
-	big := r.publishPacket(0, 0, "a", strings.Repeat("x", 2000))
-	for _, c := range []struct {
-		name string
-		raw  []byte
-		code byte
-	}{
-		{"QoS 3", packet(0x36, str("a"), []byte{0, 1, 0}), 0x81},                      // [MQTT-3.3.1-4]
-		{"too large", big, 0x95},                                                      // [MQTT-3.2.2-15]
-		{"too large, header only", big[:3], 0x95},                                     //
-		{"256 MiB, header only", []byte{0x30, 0xff, 0xff, 0xff, 0x7f}, 0x95},          //
-		{"five bytes of length", []byte{0x30, 0xff, 0xff, 0xff, 0xff, 0x01}, 0x81},    // [MQTT-1.5.5-1]
-		{"topic with wildcard", r.publishPacket(0, 0, "a/+", "v"), 0x90},              // [MQTT-3.3.2-2]
-		{"topic not UTF-8", r.publishPacket(0, 0, "a\xff", "v"), 0x90},                // [MQTT-3.3.2-1]
-		{"topic too deep", r.publishPacket(0, 0, strings.Repeat("/", 10), "v"), 0x90}, //
-		{"subscription identifier", r.publishPacket(0, 0, "a", "v", 0x0b, 1), 0x82},   // [MQTT-3.3.4-6]
-		{"expiry twice", r.publishPacket(0, 0, "a", "v", append(u32(2, 1), u32(2, 1)...)...), 0x82},
-		{"alias twice", r.publishPacket(0, 0, "a", "v", append(u16(0x23, 1), u16(0x23, 1)...)...), 0x82},
-		{"payload format twice", r.publishPacket(0, 0, "a", "v", 1, 1, 1, 1), 0x82},
-		{"payload format 2", r.publishPacket(0, 0, "a", "v", 1, 2), 0x82},
-		{"content type twice", r.publishPacket(0, 0, "a", "v", 3, 0, 0, 3, 0, 0), 0x82},
-		{"response topic twice", r.publishPacket(0, 0, "a", "v", 8, 0, 1, 'r', 8, 0, 1, 'r'), 0x82},
-		{"correlation data twice", r.publishPacket(0, 0, "a", "v", 9, 0, 0, 9, 0, 0), 0x82},
-		{"response topic with wildcard", r.publishPacket(0, 0, "a", "v", 8, 0, 3, 'r', '/', '#'), 0x82}, // [MQTT-3.3.2-14]
-		{"response topic empty", r.publishPacket(0, 0, "a", "v", 8, 0, 0), 0x82},
-		{"response topic not UTF-8", r.publishPacket(0, 0, "a", "v", 8, 0, 1, 0xff), 0x81}, // [MQTT-3.3.2-13]
-		{"content type not UTF-8", r.publishPacket(0, 0, "a", "v", 3, 0, 1, 0xff), 0x81},   // [MQTT-3.3.2-19]
-		{"unknown property", r.publishPacket(0, 0, "a", "v", 0x7f), 0x81},
-		{"property of another packet", r.publishPacket(0, 0, "a", "v", 0x11, 0, 0, 0, 1), 0x81},
-		{"flags of SUBSCRIBE", packet(0x80, []byte{0, 1, 0}, str("a"), []byte{0}), 0x81}, // [MQTT-3.8.1-1]
-		{"flags of PUBREL", []byte{0x60, 2, 0, 1}, 0x81},                                 // [MQTT-3.6.1-1]
-		{"flags of UNSUBSCRIBE", packet(0xa0, []byte{0, 1, 0}, str("a")), 0x81},          // [MQTT-3.10.1-1]
-		{"flags of PINGREQ", []byte{0xc1, 0}, 0x81},                                      // [MQTT-2.1.3-1]
-		{"flags of DISCONNECT", []byte{0xe1, 0}, 0x81},                                   // [MQTT-3.14.1-1]
-		{"PINGREQ with a body", []byte{0xc0, 1, 0}, 0x81},                                //
-		{"SUBSCRIBE without options", packet(0x82, []byte{0, 1, 0}, str("a")), 0x81},     // made the codec panic
-		{"SUBSCRIBE without filter", packet(0x82, []byte{0, 1, 0}), 0x82},                // [MQTT-3.8.3-2]
-		{"SUBSCRIBE with packet ID 0", packet(0x82, []byte{0, 0, 0}, str("a"), []byte{0}), 0x82},
-		{"SUBSCRIBE QoS 3", packet(0x82, []byte{0, 1, 0}, str("a"), []byte{3}), 0x81},       // [MQTT-3.8.3-5]
-		{"SUBSCRIBE reserved", packet(0x82, []byte{0, 1, 0}, str("a"), []byte{0x40}), 0x81}, // [MQTT-3.8.3-5]
-		{"SUBSCRIBE retain handling 3", packet(0x82, []byte{0, 1, 0}, str("a"), []byte{0x30}), 0x82},
-		{"SUBSCRIBE identifier 0", packet(0x82, []byte{0, 1, 2, 0x0b, 0}, str("a"), []byte{0}), 0x82},
-		{"SUBSCRIBE identifier twice", packet(0x82, []byte{0, 1, 4, 0x0b, 1, 0x0b, 1}, str("a"), []byte{0}), 0x82},
-		{"shared with no local", packet(0x82, []byte{0, 1, 0}, str("$share/g/a"), []byte{4}), 0x82}, // [MQTT-3.8.3-4]
-		{"UNSUBSCRIBE without filter", packet(0xa2, []byte{0, 1, 0}), 0x82},                         // [MQTT-3.10.3-2]
-		{"CONNACK", []byte{0x20, 2, 0, 0}, 0x82},
-		{"type 0", []byte{0x00, 0}, 0x82},
-		{"AUTH", []byte{0xf0, 0}, 0x82},
-		{"PUBACK cut", []byte{0x40, 1, 0}, 0x81},
-		{"DISCONNECT with a wrong property", []byte{0xe0, 4, 0, 2, 0x0b, 1}, 0x82},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			r, _ := connect(t, addr, connectOpts{id: "c"})
-			r.send(c.raw)
-			r.expectDisconnect(c.code) // [MQTT-4.13.1-1]
-			old, _ := connect(t, addr, connectOpts{id: "old", version: 4})
-			if c.code == 0x95 || c.name == "QoS 3" {
-				old.send(c.raw)
-				old.expectEnd() // never a DISCONNECT in MQTT 3
-			}
-			old.kill()
-		})
-	}
-	if b.Stats().DecodePanics.Load() > 0 {
-		t.Error("the codec panicked behind our checks")
 	}
 }
 
@@ -599,49 +443,5 @@ func TestReasonStringsOnRequest(t *testing.T) {
 	c.send(c.subscribePacket(1, nil, filter{"@a", 0}))
 	if a := c.expect(packets.Suback); a.ReasonCodes[0] != 0x87 || a.Properties.ReasonString != "" {
 		t.Errorf("SUBACK %+v", a)
-	}
-}
-
-// TestAcceptedConcurrently: whatever the order in which messages are accepted, acknowledgements keep theirs, and
-// every PUBREL finds its exchange.
-func TestAcceptedConcurrently(t *testing.T) {
-	_, l, addr := start(t, nil)
-	l.refuse = nil
-	const n = 500
-	hold := make(chan struct{})
-	l.hold = hold
-	t.Cleanup(func() { close(hold) })
-	l.seen = func(o mqttfront.Outgoing) { go o.Origin.Accepted(o.PacketID, nil) }
-	for _, props := range [][]byte{nil, sessionExpiry(60)} {
-		pub, _ := connect(t, addr, connectOpts{id: "pub", props: props})
-		go func() {
-			for i := 1; i <= n; i++ {
-				pub.nc.Write(pub.publishPacket(byte(2+2*(i%2)), uint16(i), "a", "v"))
-			}
-		}()
-		next, comps := uint16(1), 0
-		for int(next) <= n || comps < n/2 {
-			pk, err := pub.next(patience)
-			if err != nil {
-				t.Fatal(err)
-			}
-			switch pk.FixedHeader.Type {
-			case packets.Puback, packets.Pubrec:
-				if pk.PacketID != next {
-					t.Fatalf("acknowledgement for %d, want %d", pk.PacketID, next)
-				}
-				next++
-				if pk.FixedHeader.Type == packets.Pubrec {
-					pub.ack(packets.Pubrel, pk.PacketID)
-				}
-			case packets.Pubcomp:
-				if comps++; pk.ReasonCode != 0 {
-					t.Fatalf("PUBCOMP 0x%02x for %d", pk.ReasonCode, pk.PacketID)
-				}
-			default:
-				t.Fatalf("%+v", pk)
-			}
-		}
-		pub.bye()
 	}
 }

@@ -217,7 +217,7 @@ func (r *raw) expectPublish(payload string) *packets.Packet {
 func (r *raw) silent() {
 	r.t.Helper()
 	r.send([]byte{0xc0, 0})
-	r.expect(packets.Pingresp)
+	r.expect(packets.Pingresp) // [MQTT-3.12.4-1]
 }
 
 // expectEnd checks that the server closes the connection without a word.
@@ -347,7 +347,13 @@ func (r *raw) kill() {
 // eventually waits for something that can be seen to come true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); {
+	within(t, patience, what, ok)
+}
+
+// within is eventually with a limit of its own.
+func within(t testing.TB, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}

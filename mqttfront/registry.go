@@ -38,14 +38,14 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 	key := keyOf(user, nc.id)
 	if s := b.sessions[key]; s != nil {
 		s.mu.Lock()
-		if !s.ended && !nc.clean && !s.expiredLocked(now) {
+		if !s.ended && !nc.clean && !s.expiredLocked(now) { // [MQTT-3.1.2-5]
 			cl = claim{s: s, present: true, kicked: s.conn.Load()}
 			if cl.kicked == nil {
 				b.stats.Offline.Add(-1)
 			}
 			return cl, nil
 		}
-		if !s.ended { // [MQTT-3.1.2-4] [MQTT-3.1.2-5]
+		if !s.ended { // [MQTT-3.1.2-4]
 			cl.over, cl.kicked = s, s.conn.Load()
 			s.endLocked()
 		}

@@ -34,16 +34,18 @@ type retainedAsk struct {
 	live    map[string]struct{} // topics that came live with the retain flag
 }
 
-// willAsk notes that the retained messages of a subscription are to be asked for. What was noted before for the same
-// filter, and has not begun, is not asked for twice [MQTT-3.8.4-3].
-func (s *session) willAsk(c *conn, sub *subscription) *retainedAsk {
+// willAsk notes that the retained messages of a subscription are to be asked for. Where it takes the place of another,
+// what was noted for that and has not begun is not asked for as well [MQTT-3.8.4-3].
+func (s *session) willAsk(c *conn, sub, old *subscription) *retainedAsk {
 	a := &retainedAsk{s: s, c: c, sub: sub}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn.Load() != c {
 		return nil // taken over meanwhile
 	}
-	s.dropAsksOfLocked(func(b *retainedAsk) bool { return b.sub.filter == sub.filter && !b.open })
+	if old != nil {
+		s.dropAsksOfLocked(func(b *retainedAsk) bool { return b.sub.filter == sub.filter && !b.open })
+	}
 	s.asks = append(s.asks, a)
 	s.asking.Store(true)
 	return a

@@ -364,7 +364,7 @@ func (s *session) onPubrec(u *burst, c *conn, a ack) {
 		}
 	}
 	c.mu.Lock()
-	c.appendAckLocked(typePubrel, a.packetID, reason, "")
+	c.appendAckLocked(typePubrel, a.packetID, reason, "") // in the order of PUBRECs [MQTT-4.6.0-4]
 	c.mu.Unlock()
 }
 

@@ -63,7 +63,7 @@ func TestResume(t *testing.T) { // [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1]
 		eventually(t, "offline", func() bool { return b.Stats().Offline.Load() == 1 })
 		fill(pub, 1, 10, 13)
 		sub, ack = connect(t, addr, o)
-		if !ack.SessionPresent { // [MQTT-3.2.2-3]
+		if !ack.SessionPresent { // [MQTT-3.1.2-5] [MQTT-3.2.2-3]
 			t.Fatal("the session is gone")
 		}
 		sent = nil

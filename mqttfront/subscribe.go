@@ -100,7 +100,7 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 				texts = append(texts, refusal.Text)
 			}
 		default:
-			codes[i] = byte(ReasonUnspecified) // [MQTT-3.9.3-2] of MQTT 3.1.1
+			codes[i] = byte(ReasonUnspecified) // the only one of MQTT 3.1.1 [MQTT-3.9.3-2]
 		}
 		if made != nil {
 			fresh = append(fresh, made)
@@ -212,7 +212,7 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 	}, func(p Promise) { c.settle(a, p == PromiseLocal) })
 	// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 	if sub.share == "" && (f.RetainHandling == 0 || f.RetainHandling == 1 && old == nil) {
-		ask = s.willAsk(c, sub)
+		ask = s.willAsk(c, sub, old)
 	}
 	if old == nil {
 		fresh = sub
@@ -249,7 +249,8 @@ func (sub *subscription) record() SubscriptionRecord {
 	return SubscriptionRecord{Filter: sub.filter, ID: sub.id, QoS: sub.qos, NoLocal: sub.noLocal, RetainAsPublished: sub.retainAsPublished}
 }
 
-// onUnsubscribe handles UNSUBSCRIBE [MQTT-3.10.4-1] to [MQTT-3.10.4-6].
+// onUnsubscribe handles UNSUBSCRIBE: filters are compared as they are, each by itself, and what was sent goes on to its
+// end [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-3] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6].
 func (c *conn) onUnsubscribe(u *burst, body []byte) error {
 	pk, err := c.b.decode(c.version, typeUnsubscribe<<4|2, body)
 	if err != nil {

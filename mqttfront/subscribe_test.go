@@ -25,7 +25,7 @@ func TestFilters(t *testing.T) {
 		if version == 4 {
 			quota = 0x80
 		}
-		if want := []byte{0, bad, 1, 2, 2, 0, quota}; !slices.Equal(codes, want) { // [MQTT-3.8.4-6]
+		if want := []byte{0, bad, 1, 2, 2, 0, quota}; !slices.Equal(codes, want) { // [MQTT-3.8.4-6] [MQTT-3.9.3-2]
 			t.Errorf("version %d: SUBACK %x, want %x", version, codes, want)
 		}
 		if codes := c.subscribe(filter{"a", 2}); codes[0] != 2 { // no new one
@@ -35,7 +35,8 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-func TestUnsubscribe(t *testing.T) { // [MQTT-3.10.4-1] [MQTT-3.11.3-1]
+// [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]
+func TestUnsubscribe(t *testing.T) {
 	b, l, addr := start(t, nil)
 	c, _ := connect(t, addr, connectOpts{id: "c"})
 	c.subscribe(filter{"a/+", 1}, filter{"$share/g/b", 2}, filter{"c", 0})
@@ -57,6 +58,34 @@ func TestUnsubscribe(t *testing.T) { // [MQTT-3.10.4-1] [MQTT-3.11.3-1]
 	if codes := old.unsubscribe("x", "never"); len(codes) != 0 {
 		t.Errorf("UNSUBACK of MQTT 3.1.1 with a payload: %x", codes)
 	}
+}
+
+// TestUnsubscribeFinishes: what was sent or queued before UNSUBSCRIBE is delivered to its end [MQTT-3.10.4-3].
+func TestUnsubscribeFinishes(t *testing.T) {
+	_, _, addr := start(t, nil)
+	pub, _ := connect(t, addr, connectOpts{id: "pub"})
+	o := connectOpts{id: "c", props: append(sessionExpiry(60), u16(0x21, 2)...), resume: true} // two at a time
+	c, _ := connect(t, addr, o)
+	c.subscribe(filter{"a", 2})
+	fill(pub, 2, 0, 1)
+	fill(pub, 1, 1, 3)
+	first, second := c.expectPublish("0"), c.expectPublish("1")
+	c.unsubscribe("a")
+	fill(pub, 1, 3, 4) // not for c any more
+	c.ack(packets.Pubrec, first.PacketID)
+	c.expect(packets.Pubrel)
+	c.kill()
+	c, _ = connect(t, addr, o)
+	if rel := c.expect(packets.Pubrel); rel.PacketID != first.PacketID {
+		t.Errorf("PUBREL %d", rel.PacketID)
+	}
+	if pk := c.expectPublish("1"); pk.PacketID != second.PacketID || !pk.FixedHeader.Dup {
+		t.Errorf("%+v", pk.FixedHeader)
+	}
+	c.ack(packets.Pubcomp, first.PacketID)
+	c.ack(packets.Puback, second.PacketID)
+	c.ack(packets.Puback, c.expectPublish("2").PacketID)
+	c.silent()
 }
 
 func TestResubscribe(t *testing.T) { // [MQTT-3.8.4-3] [MQTT-3.8.4-4]
@@ -109,7 +138,8 @@ func TestInterests(t *testing.T) {
 	}
 }
 
-// TestSubackWaits: SUBACK comes when the swarm has promised every filter, in order, and holds up nothing else.
+// TestSubackWaits: SUBACK comes when the swarm has promised every filter, in order, and holds up nothing else
+// [MQTT-3.8.4-1].
 func TestSubackWaits(t *testing.T) {
 	_, l, addr := start(t, nil)
 	waits := map[string]chan struct{}{"slow/1": make(chan struct{}), "slow/2": make(chan struct{})}
@@ -271,7 +301,7 @@ func TestRetained(t *testing.T) { // [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-8
 	c.silent()
 }
 
-func TestRetainFlags(t *testing.T) { // [MQTT-3.3.1-9] to [MQTT-3.3.1-13]
+func TestRetainFlags(t *testing.T) { // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.3.1-12] [MQTT-3.3.1-13]
 	_, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	pub.send(pub.publishPacket(3, 1, "a", "v"))

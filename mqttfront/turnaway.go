@@ -83,7 +83,7 @@ func spoken(name string, level byte) (version byte, ok bool) {
 	return 0, false
 }
 
-// encodeRefusal encodes the CONNACK that says no [MQTT-3.2.2-4] of MQTT 3.1.1.
+// encodeRefusal encodes the CONNACK that says no [MQTT-3.2.2-6], of MQTT 3.1.1 [MQTT-3.2.2-4].
 func encodeRefusal(version byte, r *Refusal) []byte {
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: version}
 	pk.ReasonCode = byte(r.Code)

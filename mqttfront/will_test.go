@@ -32,7 +32,7 @@ func TestWill(t *testing.T) { // [MQTT-3.1.2-8] [MQTT-3.1.2-9] [MQTT-3.1.2-14] [
 	w.expectPublish("") // an empty will is a will
 	for _, version := range []byte{4, 5} {
 		c, _ = connect(t, addr, connectOpts{id: "c", version: version, will: &willOpts{topic: "will/c", payload: "x"}})
-		c.bye() // [MQTT-3.1.2-10]
+		c.bye() // [MQTT-3.1.2-10] [MQTT-3.14.4-3]
 	}
 	w.silent()
 	c, _ = connect(t, addr, connectOpts{id: "c", will: &willOpts{topic: "will/c", payload: "as asked"}})

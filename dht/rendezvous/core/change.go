@@ -176,7 +176,11 @@ func (n *Node) receivePrepare(p *peer, f *pb.Prepare) {
 	}
 	answer := &pb.Promise{Place: f.GetPlace(), Version: f.GetVersion(), Ballot: f.GetBallot()}
 	switch {
-	case l == nil || l.phase == founding || l.phase == filling:
+	case l == nil:
+		if set := n.route(place).set; set.Version > 0 {
+			answer.Set = set.pb()
+		}
+	case l.phase == founding || l.phase == filling:
 	case l.set.Version+1 != f.GetVersion():
 		answer.Set = l.set.pb()
 	case b.less(l.promised):
@@ -272,8 +276,12 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 	}
 	if l := n.locations[at]; l != nil && l.phase == standby && l.founder == p.id && n.now < l.offered &&
 		set.Version == l.set.Version && !set.equal(l.set) {
+		l.offered = 0
 		n.adopt(l, set) // what it had offered was a guess
 		return
+	}
+	if known := n.route(place).set; len(f.GetRendezvous()) > 0 && known.Version > 0 && known.beats(set, at) {
+		n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: known.pb()})
 	}
 	n.learnSet(place, set)
 }

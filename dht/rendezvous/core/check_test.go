@@ -23,11 +23,13 @@ func (s *sim) look() {
 				v.n.Keeps(func(m *proto.Message) { kept[string(m.Properties)] = true })
 			}
 		}
-		for _, p := range s.owed {
-			if p.accepted && p.node.alive && !kept[string(p.m.Properties)] && !s.forgets {
+		s.owed = slices.DeleteFunc(s.owed, func(p *published) bool {
+			lost := p.accepted && p.node.alive && !kept[string(p.m.Properties)] && !s.forgets
+			if lost {
 				s.fail("nobody has custody of %s (%s QoS %d) of node %d", p.id, p.m.Topic, p.m.QoS, p.node.i)
 			}
-		}
+			return lost
+		})
 	}
 	if s.disorder || s.forgets {
 		return

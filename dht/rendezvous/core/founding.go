@@ -41,11 +41,16 @@ func (n *Node) foundSet(l *location, members []NodeID) {
 		if l.phase != founding || n.locations[l.at] != l {
 			return
 		}
-		// Who has not answered by now is out of reach. Who has never been met may not be there at all.
-		l.set.Members = slices.DeleteFunc(slices.Clone(l.set.Members), func(m NodeID) bool {
+		// Who has not answered by now is out of reach. Who has never been met may not be there at all, or may make a
+		// set of its own.
+		met := slices.DeleteFunc(slices.Clone(l.set.Members), func(m NodeID) bool {
 			p := n.peers[m]
 			return m != n.self && (p == nil || !p.seen)
 		})
+		if len(met) < len(l.set.Members) {
+			n.merging = n.now + mergeTime
+		}
+		l.set.Members = met
 		n.founded(l)
 	})
 }
@@ -135,8 +140,11 @@ func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
 				n.send(m, &pb.SetNews{Place: f.GetPlace(), Set: set.pb()})
 			}
 		}
-		l.phase, l.asking = standby, nil
+		l.phase, l.asking, l.blank = standby, nil, map[NodeID]bool{}
 		n.adopt(l, set)
+		if l = n.locations[l.at]; l != nil && l.blank != nil {
+			n.catchUp(l)
+		}
 	} else {
 		n.learnSet(place, set)
 	}

@@ -19,6 +19,7 @@ type inherited struct {
 	sources map[NodeID]bool // members that push to this node
 	asked   time.Duration
 	again   time.Duration // when the members are asked again, whether they push or not
+	retry   time.Duration // when those that do not push are asked again
 	used    time.Duration
 }
 
@@ -48,7 +49,7 @@ func (n *Node) ancestors(l *location) ancestry {
 		if here := n.locate(up.place, up.at); here != nil {
 			a.tables = append(a.tables, &here.table)
 			a.ok = a.ok && here.phase >= standby
-			a.sure = a.sure && here.phase >= standby && n.whole(here.set)
+			a.sure = a.sure && here.phase >= standby && here.blank == nil && n.whole(here.set)
 			continue
 		}
 		i := n.inherited[up.at]
@@ -264,7 +265,8 @@ func (n *Node) tickInherited() {
 			i.again = n.now + digestEvery
 			n.askAgain(i)
 		}
-		if r := n.route(place); r.set.Version == 0 || !n.ready(i) {
+		if r := n.route(place); n.now >= i.retry && (r.set.Version == 0 || !n.ready(i)) {
+			i.retry = n.now + time.Second
 			n.inheritFrom(i, r.set)
 		}
 		for _, o := range sortedKeys(i.owners) {

@@ -47,8 +47,9 @@ type location struct {
 	asking  map[NodeID]bool // founding: who has not answered
 	founder NodeID          // whose offer the set is; until it says that it stands, or offered is over, another may replace it
 	offered time.Duration
-	head    NodeID // the rendezvous, when it was last looked
-	filler  NodeID // filling: who fills it
+	blank   map[NodeID]bool // not nil: this node is a member that has missed what came before; who has told it
+	head    NodeID          // the rendezvous, when it was last looked
+	filler  NodeID          // filling: who fills it
 	route   *route
 	await   NodeID        // awaiting: who hands over
 	expect  time.Duration // awaiting: for how long it is believed that it will; 0: it has said so
@@ -81,6 +82,7 @@ type location struct {
 	retry      time.Duration // no change is tried before
 	nextDigest time.Duration // the other members are not asked before what they have
 	swept      time.Duration // when what is retained was last gone through
+	made       time.Duration
 	touched    time.Duration
 	busy       bool // it is looked after at every tick
 }
@@ -137,7 +139,7 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 		n.stats.LocationsFull++
 		return nil
 	}
-	l := &location{table: newTable(), place: place, at: at, route: n.route(place), touched: n.now,
+	l := &location{table: newTable(), place: place, at: at, route: n.route(place), made: n.now, touched: n.now,
 		children: map[Place]time.Duration{}, feeding: map[NodeID]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
 		inheritors: map[NodeID]bool{}, synced: map[NodeID]bool{}}
 	for _, up := range place.above() {
@@ -183,8 +185,8 @@ func (n *Node) expectHandOver(l *location, set Set) {
 func (n *Node) adopt(l *location, set Set) {
 	old := l.set
 	l.set = set
-	if old.Version > 0 && n.rendezvous(old) == n.self {
-		// They are told already by who proposed the set, unless it comes from a swarm that they do not know.
+	if settled := n.now-l.made > 2*promiseTime; old.Version > 0 && (n.rendezvous(old) == n.self || settled && old.Version >= set.Version) {
+		// They are told already by who proposed the set, unless it comes from others than they know.
 		for _, m := range old.Members {
 			if !set.has(m) && n.inReach(m) {
 				n.send(m, &pb.SetNews{Place: l.place.pb(), Set: set.pb()})
@@ -367,6 +369,9 @@ func (n *Node) tickLocation(l *location, full bool) {
 	if !full {
 		return
 	}
+	if l.blank != nil {
+		n.catchUp(l)
+	}
 	n.lapse(l)
 	n.sweep(l)
 	for _, m := range l.set.Members {
@@ -393,6 +398,20 @@ func (n *Node) askRendezvous(l *location) {
 	if to := n.rendezvous(l.set); to != "" && to != n.self {
 		n.send(to, n.digest(l, false))
 		n.offerCopies(l)
+	}
+}
+
+// catchUp asks the members in reach for what a member lacks that has come to a set without being given its state. Until
+// a majority, itself included, has been compared with, it does not know enough.
+func (n *Node) catchUp(l *location) {
+	if len(l.blank)+1 >= n.majority(l.set) {
+		l.blank = nil
+		return
+	}
+	for _, m := range l.set.Members {
+		if m != n.self && n.inReach(m) && !l.blank[m] {
+			n.send(m, n.digest(l, false))
+		}
 	}
 }
 

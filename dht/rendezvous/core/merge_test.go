@@ -86,3 +86,46 @@ func TestNoLink(t *testing.T) {
 	s.checkSets()
 	s.report(5)
 }
+
+// TestHidden has two nodes that cannot connect to each other, both to a third, and clients at all of them from the first
+// moment: what was promised is kept, at the latest when they are connected.
+func TestHidden(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 5*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		n := 3
+		open := s.add()
+		for range n - 1 {
+			s.add()
+		}
+		s.apart = func(v, w *simNode) bool { return v != open && w != open }
+		for _, v := range s.nodes[1:] {
+			s.connect(v, open)
+			s.run(time.Duration(s.rng.Int64N(int64(200 * time.Millisecond))))
+		}
+		s.run(time.Duration(s.rng.Int64N(int64(2 * time.Second))))
+		for i := range 20 {
+			filter := fmt.Sprintf("t%d/x", i)
+			if s.rng.IntN(4) == 0 {
+				filter = "+/x"
+			}
+			st := s.pick().subscribe(filter, 1)
+			for k := 0; k < 30 && !st.promised; k++ {
+				s.run(100 * time.Millisecond)
+			}
+			s.pick().publish(fmt.Sprintf("t%d/x", i), byte(1+s.rng.IntN(2)), false, "v")
+		}
+		s.run(time.Duration(s.rng.Int64N(int64(10 * time.Second))))
+		s.apart = nil
+		for i, v := range s.nodes {
+			for _, w := range s.nodes[:i] {
+				s.connect(v, w)
+			}
+		}
+		s.run(80 * time.Second)
+		s.check()
+		s.checkSets()
+		s.report(seed)
+	})
+}

@@ -48,7 +48,9 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 		v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
 		if v == unknown {
 			// This member missed something: what the other has brings it level.
-			n.send(p.id, n.digest(l, false))
+			if l.phase >= standby {
+				n.send(p.id, n.digest(l, false))
+			}
 			n.ackWith(place, r, p.id, f.GetOp())
 			return
 		}
@@ -115,9 +117,12 @@ func (n *Node) memberOf(place Place, s *pb.Set) *location {
 	if l == nil {
 		return nil
 	}
-	l.phase, l.set = standby, set
+	l.phase, l.set, l.blank = standby, set, map[NodeID]bool{}
 	n.learnRoute(place, set)
 	n.review(l)
+	if n.locations[at] == l {
+		n.catchUp(l)
+	}
 	return l
 }
 
@@ -183,6 +188,10 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 	if !f.GetAnswer() {
 		n.send(p.id, n.digest(l, true))
 		return
+	}
+	if l.blank != nil {
+		l.blank[p.id] = true
+		n.catchUp(l)
 	}
 	n.settledBy(l, p.id)
 }

@@ -17,7 +17,7 @@ type unsettled struct {
 
 // sure reports whether nothing can stand that this rendezvous does not know.
 func (n *Node) sure(l *location) bool {
-	return n.now >= n.merging && n.whole(l.set) && n.ancestors(l).sure
+	return n.now >= n.merging && l.blank == nil && n.whole(l.set) && n.ancestors(l).sure
 }
 
 func (n *Node) unsettle(l *location, e *entry, except NodeID) {
