@@ -82,7 +82,9 @@ func (r *router) in(frame []byte) bool {
 func behindRouters(t *testing.T, prefix string, open bool) (w *network, nodes []*node) {
 	t.Helper()
 	w = newNetwork(t, 3, wire{prefix: prefix, delay: 5 * time.Millisecond})
+	w.mu.Lock()
 	w.hosts[1].router, w.hosts[2].router = newRouter(), newRouter()
+	w.mu.Unlock()
 	for i, h := range w.hosts {
 		var flags []string
 		if open {

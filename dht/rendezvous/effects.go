@@ -33,7 +33,10 @@ func (s *Service) finish() {
 			rest++
 		}
 	}
-	s.detours.Store(int64(s.core.Detours()))
+	if rest > 0 {
+		s.outsides++
+	}
+	s.tellDetoursLocked()
 	s.wakeLinksLocked()
 	if rest == 0 {
 		clear(effects)
@@ -48,10 +51,20 @@ func (s *Service) finish() {
 	s.deliverMu.Unlock()
 	clear(effects)
 	s.mu.Lock()
+	s.outsides--
+	s.tellDetoursLocked()
 	if s.effects == nil {
 		s.effects = effects
 	}
 	s.mu.Unlock()
+}
+
+// tellDetoursLocked has Detour ask the core while there are messages on their way that come back, or what came back may
+// still be on the way to the broker.
+func (s *Service) tellDetoursLocked() {
+	if n := int64(s.core.Detours()); n > 0 || s.outsides == 0 {
+		s.detours.Store(n)
+	}
 }
 
 // outside carries out the effects that are not under the lock; deliverMu keeps their order.

@@ -248,7 +248,9 @@ func (n *node) subscribe(t *testing.T, filter string) {
 
 // publish sends a message as of packet ID packet; no subscriber of this node has had it.
 func (n *node) publish(topic, payload string, qos byte, packet uint16) {
-	n.Publish([]core.Publication{{Message: &proto.Message{Topic: topic, Payload: []byte(payload), QoS: qos}, Origin: "client", Packet: packet}})
+	m := &proto.Message{Topic: topic, Payload: []byte(payload), QoS: qos}
+	// As a broker without subscribers of its own would: what is not asked to come back has been served.
+	n.Publish([]core.Publication{{Message: m, Origin: "client", Packet: packet, Served: qos == 0 && !n.Detour(m)}})
 }
 
 // rendezvousOf returns which of the nodes serves a topic.

@@ -493,6 +493,7 @@ func TestOneGreeting(t *testing.T) {
 func TestLeasesGoFirst(t *testing.T) {
 	var all atomic.Int64
 	o := newOutbound(nil, &all)
+	o.put(hello("peer", 1), time.Now(), maxUnkept)
 	for i := range 3 {
 		o.put(publishFrame(i, 2*chunkSize), time.Now(), maxUnkept)
 	}
@@ -519,13 +520,13 @@ func TestLeasesGoFirst(t *testing.T) {
 			if p, is := f.(*proto.Publish); is {
 				came = append(came, fmt.Sprint(p.Seq))
 			} else {
-				came = append(came, "lease")
+				came = append(came, fmt.Sprintf("%T", f))
 			}
 			rest = tail
 		}
 		o.written(b)
 	}
-	if got := fmt.Sprint(came); got != "[lease 1 2 3 4]" {
+	if got := fmt.Sprint(came); got != "[*pb.Hello 1 *pb.Lease 2 3 4]" {
 		t.Errorf("what was written is %s", got)
 	}
 	if o.waiting() != 0 || all.Load() != 0 {

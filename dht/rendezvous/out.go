@@ -39,7 +39,8 @@ type outbound struct {
 
 	mu      sync.Mutex
 	cond    sync.Cond // nothing waits any more
-	leases  []byte    // go ahead of all else
+	leases  []byte    // go ahead of all else but Hello
+	begun   bool      // Hello is on its way
 	chunks  [][]byte  // in order
 	buf     []byte    // behind them, being filled
 	spare   []byte    // to be filled next
@@ -139,18 +140,18 @@ func (o *outbound) take() ([]byte, error) {
 	switch {
 	case o.over:
 		return nil, errGivenUp
-	case len(o.leases) > 0:
+	case len(o.leases) > 0 && (o.begun || len(o.chunks)+len(o.buf) == 0):
 		b := o.leases
 		o.leases = nil
 		return b, nil
 	case len(o.chunks) > 0:
 		b := o.chunks[0]
 		o.chunks[0] = nil
-		o.chunks = o.chunks[1:]
+		o.chunks, o.begun = o.chunks[1:], true
 		return b, nil
 	case len(o.buf) > 0:
 		b := o.buf
-		o.buf = nil
+		o.buf, o.begun = nil, true
 		return b, nil
 	case o.full:
 		return nil, errFull

@@ -102,15 +102,16 @@ type Service struct {
 	self core.NodeID
 	log  *slog.Logger
 
-	mu      sync.Mutex
-	core    *core.Node
-	links   map[peer.ID]*link
-	byNode  map[core.NodeID]*link
-	dirty   []*link             // with something to write
-	warned  map[proto.Kind]bool // kinds of frames of which one was too long
-	effects []core.Effect
-	leaving bool
-	closed  bool
+	mu       sync.Mutex
+	core     *core.Node
+	links    map[peer.ID]*link
+	byNode   map[core.NodeID]*link
+	dirty    []*link             // with something to write
+	warned   map[proto.Kind]bool // kinds of frames of which one was too long
+	effects  []core.Effect
+	outsides int // how many goroutines are to carry out effects outside of mu
+	leaving  bool
+	closed   bool
 
 	deliverMu  sync.Mutex
 	deliveries []core.Delivery
@@ -200,8 +201,15 @@ func (s *Service) Detour(m *proto.Message) bool {
 		return false
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.core.Detour(m)
+	detour := s.core.Detour(m)
+	if !detour { // what came back, and so is no detour any more, may still be on the way to the broker
+		s.mu.Unlock()
+		s.deliverMu.Lock()
+		s.deliverMu.Unlock() //nolint:staticcheck // it was waited for
+		return false
+	}
+	s.mu.Unlock()
+	return detour
 }
 
 // Register tells what this node's subscribers want of a filter; see core.Node.Register.

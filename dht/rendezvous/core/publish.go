@@ -86,7 +86,7 @@ func (n *Node) Publish(p Publication) {
 			}
 			return
 		}
-		if e.detour = !p.Served && r.detours > 0; !e.detour {
+		if !e.detour {
 			n.dispatch(e)
 			return
 		}
