@@ -48,7 +48,7 @@ func (n *Node) foundSet(l *location, members []NodeID) {
 			return m != n.self && (p == nil || !p.seen)
 		})
 		if len(met) < len(l.set.Members) {
-			n.merging = n.now + mergeTime
+			n.merging = max(n.merging, n.now+deadAfter)
 		}
 		l.set.Members = met
 		n.founded(l)
