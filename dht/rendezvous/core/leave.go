@@ -92,7 +92,7 @@ func (n *Node) owing() bool {
 		return true
 	}
 	for _, r := range n.routes {
-		if len(r.held) > 0 || r.own != nil && len(r.own.waiters) > 0 {
+		if len(r.held) > 0 || r.own != nil && r.own.flying {
 			return true
 		}
 	}
