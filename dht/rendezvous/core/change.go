@@ -264,21 +264,22 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 		n.malformed("SetNews")
 		return
 	}
-	if l := n.locations[at]; l != nil && NodeID(f.GetRendezvous()) == p.id &&
-		(set.beats(l.set, at) || l.phase == awaiting && set.equal(l.set)) {
-		l.await, l.expect = p.id, 0
-	}
 	if i := n.inherited[at]; i != nil {
 		n.inheritFrom(i, set)
 	}
-	if l := n.locations[at]; l != nil && set.equal(l.set) {
-		l.offered = 0
-	}
-	if l := n.locations[at]; l != nil && l.phase == standby && l.founder == p.id && n.now < l.offered &&
-		set.Version == l.set.Version && !set.equal(l.set) {
-		l.offered = 0
-		n.adopt(l, set) // what it had offered was a guess
-		return
+	if l := n.locations[at]; l != nil {
+		same := set.equal(l.set)
+		if NodeID(f.GetRendezvous()) == p.id && (set.beats(l.set, at) || l.phase == awaiting && same) {
+			l.await, l.expect = p.id, 0
+		}
+		guess := l.phase == standby && l.founder == p.id && n.now < l.offered && set.Version == l.set.Version && !same
+		if same || guess {
+			l.offered = 0
+		}
+		if guess { // what it had offered
+			n.adopt(l, set)
+			return
+		}
 	}
 	if known := n.route(place).set; len(f.GetRendezvous()) > 0 && known.Version > 0 && known.beats(set, at) {
 		n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: known.pb()})

@@ -67,15 +67,6 @@ func (n *Node) ancestors(l *location) ancestry {
 	return a
 }
 
-// askAgain asks all members for what they have and this node has not.
-func (n *Node) askAgain(i *inherited) {
-	for _, m := range i.set.Members {
-		if m != n.self && n.inReach(m) {
-			n.send(m, &pb.Inherit{Place: i.place.pb(), Have: i.have()})
-		}
-	}
-}
-
 func (n *Node) inherit(place Place, at dht.Location) *inherited {
 	i := &inherited{table: newTable(), place: place, at: at, sources: map[NodeID]bool{}, asked: n.now, used: n.now,
 		again: n.now + digestEvery}
@@ -90,9 +81,15 @@ func (n *Node) inheritFrom(i *inherited, set Set) {
 		i.set = set
 	}
 	for _, m := range i.set.Members {
-		if m == n.self || i.sources[m] && n.holds(m) || !n.inReach(m) {
-			continue
+		if !i.sources[m] || !n.holds(m) {
+			n.askToInherit(i, m)
 		}
+	}
+}
+
+// askToInherit asks a member for what it has and this node has not, and for changes from now on.
+func (n *Node) askToInherit(i *inherited, m NodeID) {
+	if m != n.self && n.inReach(m) {
 		n.need(m)
 		n.send(m, &pb.Inherit{Place: i.place.pb(), Have: i.have()})
 	}
@@ -263,7 +260,9 @@ func (n *Node) tickInherited() {
 		}
 		if n.now >= i.again { // whatever was missed is found within a minute
 			i.again = n.now + digestEvery
-			n.askAgain(i)
+			for _, m := range i.set.Members {
+				n.askToInherit(i, m)
+			}
 		}
 		if r := n.route(place); n.now >= i.retry && (r.set.Version == 0 || !n.ready(i)) {
 			i.retry = n.now + time.Second

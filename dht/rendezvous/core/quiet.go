@@ -35,7 +35,7 @@ func (n *Node) interested(l *location, above ancestry, publisher NodeID) bool {
 }
 
 // awake has the driver forget what it was told by Quiet.
-func (n *Node) awake(Place) { n.out = append(n.out, Effect{Kind: Awake}) }
+func (n *Node) awake() { n.out = append(n.out, Effect{Kind: Awake}) }
 
 func (n *Node) receiveNoInterest(p *peer, f *pb.NoInterest) {
 	place, ok := placeOf(f.GetPlace())

@@ -255,7 +255,7 @@ func (n *Node) answerRegister(l *location, owner NodeID, seq uint64, asker NodeI
 func (n *Node) wake(l *location, g *gather) {
 	for _, t := range sortedKeys(l.told) {
 		if t == n.self {
-			n.awake(l.place)
+			n.awake()
 			continue
 		}
 		g.ask(t, func(op uint64) any { return &pb.Wake{Op: op, Places: []*pb.Place{l.place.pb()}} })
