@@ -158,6 +158,8 @@ func (m *metrics) swarm() []sample {
 		{"malformed_total", "Frames and streams from other nodes that were dropped for what they held.", c, float64(st.Malformed + l.Malformed.Load()), nil},
 		{"published_total", "Messages that this node's clients published to the swarm.", c, float64(st.Published), nil},
 		{"suppressed_total", "QoS 0 messages not sent because nobody was interested.", c, float64(st.Suppressed), nil},
+		{"held_total", "Messages that waited for what their client published before at another location.", c, float64(st.Held), nil},
+		{"held_given_up_total", "Of these, those that went on before it had arrived.", c, float64(st.GivenUp), nil},
 		{"matched_total", "Messages that this node served as rendezvous.", c, float64(st.Matched), nil},
 		{"forwarded_total", "Messages passed on to the rendezvous.", c, float64(st.Forwarded), nil},
 		{"delivered_total", "Messages from the swarm for clients of this node.", c, float64(st.Delivered), nil},

@@ -2853,6 +2853,7 @@ type Sync struct {
 	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
 	Hops          uint32                 `protobuf:"varint,3,opt,name=hops,proto3" json:"hops,omitempty"`
 	Token         uint64                 `protobuf:"fixed64,4,opt,name=token,proto3" json:"token,omitempty"` // random; who sent the Sync knows by it that it has come back
+	Epoch         uint64                 `protobuf:"fixed64,5,opt,name=epoch,proto3" json:"epoch,omitempty"` // not 0: what was sent of this epoch to subscribers' nodes has to be with their brokers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2911,6 +2912,13 @@ func (x *Sync) GetHops() uint32 {
 func (x *Sync) GetToken() uint64 {
 	if x != nil {
 		return x.Token
+	}
+	return 0
+}
+
+func (x *Sync) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
 	}
 	return 0
 }
@@ -3948,12 +3956,13 @@ const file_route_proto_rawDesc = "" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\"F\n" +
 	"\x04Wake\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12.\n" +
-	"\x06places\x18\x02 \x03(\v2\x16.mozzie.route.v1.PlaceR\x06places\"n\n" +
+	"\x06places\x18\x02 \x03(\v2\x16.mozzie.route.v1.PlaceR\x06places\"\x84\x01\n" +
 	"\x04Sync\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12\x12\n" +
 	"\x04hops\x18\x03 \x01(\rR\x04hops\x12\x14\n" +
-	"\x05token\x18\x04 \x01(\x06R\x05token\"\xac\x01\n" +
+	"\x05token\x18\x04 \x01(\x06R\x05token\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x06R\x05epoch\"\xac\x01\n" +
 	"\x06Retain\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12<\n" +

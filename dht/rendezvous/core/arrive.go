@@ -195,39 +195,63 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 
 // receiveSync answers when everything that came before it is where it belongs, in order.
 func (n *Node) receiveSync(p *peer, f *pb.Sync) {
+	n.passSync(p, f, func() { n.ack(p.id, f.GetOp()) })
+}
+
+// passSync has done called when everything that came from p before a Sync, from this node itself where p is nil, is
+// where it belongs, in order: at the rendezvous, and with an epoch also at the nodes that its messages were for.
+func (n *Node) passSync(p *peer, f *pb.Sync, done func()) {
 	place, ok := placeOf(f.GetPlace())
 	if !ok {
-		n.ack(p.id, f.GetOp()) // about deliveries: they are with the broker
+		done() // about deliveries: they are with the broker
 		return
+	}
+	from := n.self
+	if p != nil {
+		from = p.id
 	}
 	r := n.route(place)
 	if r.token != 0 && r.token == f.GetToken() {
-		n.ack(p.id, f.GetOp()) // this node's own
+		done() // this node's own
 		return
 	}
-	if r.switching && p.id != r.leaving {
-		n.behind(r, 0, func() { n.receiveSync(p, f) })
+	if r.switching && from != r.leaving {
+		n.behind(r, 0, func() { n.passSync(p, f, done) })
 		return
 	}
 	to := r.hop
 	if l := n.locations[r.at]; l != nil {
-		switch l.phase {
-		case founding, awaiting: // where what waits here belongs is not decided
-			l.markers = append(l.markers, func() { n.receiveSync(p, f) })
+		switch {
+		case l.undecided(), l.pulling && f.GetEpoch() != 0: // behind what waits here
+			l.markers = append(l.markers, func() { n.passSync(p, f, done) })
 			return
-		case serving:
+		case l.phase == serving:
 			to = n.self
-		case filling:
+		case l.phase == filling:
 			to = l.filler
 		default:
 			to = n.rendezvous(l.set)
 		}
 	}
-	if to == n.self || to == "" || to == p.id || f.GetHops() >= proto.MaxHops {
-		n.ack(p.id, f.GetOp())
+	if to == n.self || to == "" || to == from || f.GetHops() >= proto.MaxHops {
+		n.delivered(f.GetEpoch(), done)
 		return
 	}
 	n.request(to, func(op uint64) any {
-		return &pb.Sync{Op: op, Place: f.GetPlace(), Hops: f.GetHops() + 1, Token: f.GetToken()}
-	}, func(bool) { n.ack(p.id, f.GetOp()) })
+		return &pb.Sync{Op: op, Place: f.GetPlace(), Hops: f.GetHops() + 1, Token: f.GetToken(), Epoch: f.GetEpoch()}
+	}, func(bool) { done() })
+}
+
+// delivered has done called when what was sent of an epoch from here is with the subscribers' nodes.
+func (n *Node) delivered(epoch uint64, done func()) {
+	g := &gather{n: n}
+	if s := n.streams[epoch]; s != nil {
+		for _, t := range sortedKeys(s.told) {
+			if n.inReach(t) {
+				g.left++
+				n.request(t, func(op uint64) any { return &pb.Sync{Op: op} }, func(bool) { g.one() })
+			}
+		}
+	}
+	g.wait(done)
 }

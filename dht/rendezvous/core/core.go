@@ -262,6 +262,8 @@ type Node struct {
 	outCount   int // messages in the outbox
 	outBytes   int
 	unaccepted fifo[*pending] // messages that are not acknowledged because it is full
+	trails     map[any]*trail // by client
+	trailing   fifo[*trail]   // with a message that waits
 
 	unstored   fifo[*Receipt] // deliveries whose senders are to be told that they are stored
 	nextForget time.Duration
@@ -298,6 +300,7 @@ type Stats struct {
 	PromisesLocal, NoMember                              uint64
 	RegistrationsFull, LocationsFull, PeersFull          uint64
 	DroppedCustody, Refused, Unanswered, ForgottenEpochs uint64
+	Held, GivenUp                                        uint64
 
 	// Kept is how long this node's messages of QoS 1 and 2 waited until others kept them or they were delivered,
 	// Promised how long its subscriptions waited for their promise.
@@ -310,7 +313,7 @@ func New(cfg Config) *Node {
 		cfg: cfg, self: cfg.Self, point: dht.PeerPoint(cfg.Self.Peer()),
 		peers: map[NodeID]*peer{}, locations: map[dht.Location]*location{}, routes: map[Place]*route{},
 		inherited: map[dht.Location]*inherited{}, epochs: map[uint64]*received{}, relayed: map[uint64]NodeID{},
-		mine: map[uint64]*sending{}, streams: map[uint64]*stream{},
+		mine: map[uint64]*sending{}, trails: map[any]*trail{}, streams: map[uint64]*stream{},
 		queries: map[uint64]*query{}, quiet: map[dht.Location]*location{}, lookups: map[dht.Location]*lookup{},
 	}
 	n.op = cfg.Rand.Uint64() >> 1 // so that an answer meant for an earlier life means nothing
@@ -397,6 +400,7 @@ func (n *Node) Tick() {
 	if full {
 		n.forgetPeers()
 		n.tickOperations()
+		n.tickTrails()
 	}
 	n.tickRoutes(full)
 	n.acceptMore()

@@ -12,6 +12,7 @@ func (n *Node) Leave() {
 		return
 	}
 	n.leaving = true
+	n.endTrails()
 	for _, p := range n.ordered {
 		if p.up {
 			n.send(p.id, &pb.Leaving{Node: []byte(n.self)})

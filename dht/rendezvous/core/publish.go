@@ -77,8 +77,20 @@ func (n *Node) Publish(p Publication) {
 	n.stats.Published++
 	r := n.route(n.placeFor(p.Message.Topic))
 	e := &pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now, detour: !p.Served}
-	if p.Message.QoS == 0 && !p.Message.Retain {
-		if r.quiet && p.Served && n.holds(r.hop) {
+	if e.detour {
+		r.detours++
+		n.detours++
+	}
+	if t, waits := n.follow(e); !waits {
+		n.publish(e, t)
+	}
+}
+
+// publish sends a message of this node's clients on its way, in its turn.
+func (n *Node) publish(e *pending, t *trail) {
+	r := e.r
+	if e.m.QoS == 0 && !e.m.Retain {
+		if r.quiet && e.served && n.holds(r.hop) {
 			n.stats.Suppressed++
 			if q := n.peers[r.hop]; q != nil {
 				q.used = n.now
@@ -92,11 +104,10 @@ func (n *Node) Publish(p Publication) {
 		}
 	}
 	n.identify(r, e)
-	if e.detour {
-		r.detours++
-		n.detours++
+	if t != nil {
+		t.r, t.epoch, t.seq = r, e.epoch, e.seq
 	}
-	if !p.Message.Retain {
+	if !e.m.Retain {
 		n.acceptWhenRoom(e)
 	}
 	n.dispatch(e)

@@ -21,12 +21,13 @@ type route struct {
 	out       fifo[*pending] // messages that nobody else is known to have, in order; some are over
 	held      []func()       // what came while the hop changes, in order
 	heldBytes int
-	switching bool   // what was sent to the old hop is being waited for
-	leaving   NodeID // switching: the old hop
-	toward    NodeID // the new one, when the marker was sent
-	token     uint64 // the marker's
-	detours   int    // messages on their way that this node's own subscribers get from the rendezvous
-	quiet     bool   // the hop has said that nobody is interested
+	switching bool          // what was sent to the old hop is being waited for
+	leaving   NodeID        // switching: the old hop
+	toward    NodeID        // the new one, when the marker was sent
+	token     uint64        // the marker's
+	detours   int           // messages on their way that this node's own subscribers get from the rendezvous
+	quiet     bool          // the hop has said that nobody is interested
+	slow      time.Duration // until then nothing waits for what was published to it
 
 	own    *own
 	used   time.Duration

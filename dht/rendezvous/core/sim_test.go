@@ -124,6 +124,7 @@ type published struct {
 	id       string
 	m        *proto.Message
 	node     *simNode
+	client   *simClient // nil: the one that never waits
 	accepted bool
 	unclear  bool        // another retained message came at nearly the same time
 	due      []*standing // subscriptions that it must reach
@@ -209,7 +210,12 @@ func (v *simNode) effect(e core.Effect) {
 	case core.Deliver:
 		v.deliver(e.Delivery)
 	case core.Accept:
-		e.Delivery.Origin.(*published).accepted = true
+		switch from := e.Delivery.Origin.(type) {
+		case *published:
+			from.accepted = true
+		case *simClient:
+			from.accept(e.Packet)
+		}
 	case core.Call:
 		s.after(0, func() { v.do(e.Call) })
 	case core.Dial:
@@ -417,8 +423,12 @@ func (v *simNode) matches(name string) bool {
 }
 
 func (v *simNode) publish(name string, qos byte, retain bool, payload string) *published {
+	return v.publishFrom(nil, name, qos, retain, payload)
+}
+
+func (v *simNode) publishFrom(c *simClient, name string, qos byte, retain bool, payload string) *published {
 	s := v.s
-	p := &published{id: fmt.Sprintf("%d@%d", len(s.published), v.i), node: v, groups: map[string]bool{}, took: map[string]int{}, at: s.now}
+	p := &published{id: fmt.Sprintf("%d@%d", len(s.published), v.i), node: v, client: c, groups: map[string]bool{}, took: map[string]int{}, at: s.now}
 	p.m = &proto.Message{Topic: name, QoS: qos, Retain: retain, Payload: []byte(payload), Properties: userProperty(p.id)}
 	for _, st := range s.stands {
 		if st.promised && !st.over && topic.Match(st.filter, name) && (s.merged || st.node.swarm == v.swarm) {
@@ -436,7 +446,12 @@ func (v *simNode) publish(name string, qos byte, retain bool, payload string) *p
 	if !detour && v.matches(name) {
 		v.take(p)
 	}
-	v.do(func() { v.n.Publish(core.Publication{Message: p.m, Origin: p, Served: !detour}) })
+	pub := core.Publication{Message: p.m, Origin: p, Served: !detour}
+	if c != nil {
+		pub.Origin, pub.Packet = c, uint16(len(c.sent)) //nolint:gosec // few are sent
+		c.sent = append(c.sent, p)
+	}
+	v.do(func() { v.n.Publish(pub) })
 	return p
 }
 
@@ -452,7 +467,7 @@ func (v *simNode) take(p *published) {
 	}
 	for i := len(v.got) - 1; !v.s.disorder && i >= 0 && i >= len(v.got)-400; i-- {
 		q := v.got[i]
-		if q.node == p.node && q.m.Topic == p.m.Topic && q.m.QoS == p.m.QoS && q.at > p.at {
+		if q.node == p.node && q.client == p.client && q.m.Topic == p.m.Topic && q.m.QoS == p.m.QoS && q.at > p.at {
 			v.s.fail("node %d got %s after %s (%s QoS %d)", v.i, p.id, q.id, p.m.Topic, p.m.QoS)
 			break
 		}
