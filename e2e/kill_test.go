@@ -95,9 +95,6 @@ func TestStopBesideFrozen(t *testing.T) {
 	for _, n := range []int{2, 3} {
 		for _, frozen := range []time.Duration{0, lease + prompt} {
 			t.Run(fmt.Sprintf("%d nodes, frozen for %v", n, frozen), func(t *testing.T) {
-				if n > 2 && os.Getenv("FROZEN") == "" {
-					t.Skip("the core's leave waits for the acknowledgement of withdrawn registrations, which a new rendezvous gives after a full lease: core/leave.go, owing (set FROZEN=1 to see)")
-				}
 				stopBesideFrozen(t, n, frozen, max(lease-frozen, 0)+prompt)
 			})
 		}

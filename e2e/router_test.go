@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -147,9 +146,6 @@ func TestBehindRouters(t *testing.T) {
 // promise, the messages must arrive when they are.
 func TestPromiseBehindRouters(t *testing.T) {
 	long(t)
-	if os.Getenv("BEHIND") == "" {
-		t.Skip("the core does not keep this promise yet: of two members of a set that reach only the third, each may take itself for the rendezvous (set BEHIND=1 to see)")
-	}
 	w, nodes := behindRouters(t, "10.77.0.", false)
 	sub, pub := w.hosts[1].connect5(t, nodes[1]), w.hosts[2].connect5(t, nodes[2])
 	want := map[message]bool{}

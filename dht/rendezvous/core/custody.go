@@ -386,11 +386,16 @@ func (n *Node) cancelShares(l *location, node NodeID) {
 	}
 }
 
-// lapse drops what was kept for nodes that have been out of reach for too long.
+// lapse drops what was kept for nodes that have been out of reach for too long, or have left.
 func (n *Node) lapse(l *location) {
+	left := slices.ContainsFunc(n.ordered, func(p *peer) bool { return n.departed(p.id) })
 	for _, e := range slices.Clone(l.order.live()) {
-		for i := 0; i < len(e.shares) && !e.gone && n.now-e.at > MinHold; i++ {
-			if s := &e.shares[i]; !s.done && n.now-e.at > s.hold && !n.inReach(s.node) {
+		for i := 0; i < len(e.shares) && !e.gone && (left || n.now-e.at > MinHold); i++ {
+			switch s := &e.shares[i]; {
+			case s.done || n.inReach(s.node):
+			case n.departed(s.node):
+				n.shareDone(e, s.node)
+			case n.now-e.at > max(s.hold, MinHold):
 				n.stats.DroppedAway++
 				n.shareDone(e, s.node)
 			}

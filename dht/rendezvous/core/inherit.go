@@ -269,7 +269,7 @@ func (n *Node) tickInherited() {
 			n.inheritFrom(i, r.set)
 		}
 		for _, o := range sortedKeys(i.owners) {
-			if r := i.owners[o]; n.now-r.refreshed > r.hold() {
+			if r := i.owners[o]; n.now-r.refreshed > r.hold() || n.departed(o) {
 				i.table.drop(o)
 			}
 		}

@@ -87,13 +87,14 @@ func (n *Node) member() bool {
 	return false
 }
 
-// owing reports whether a message of this node's has not been taken over, or a client of it waits.
+// owing reports whether a message of this node's, or one that waits here, has not been taken over. Its registrations
+// nobody keeps when it has left, whether or not they were withdrawn everywhere.
 func (n *Node) owing() bool {
 	if n.outCount > 0 {
 		return true
 	}
 	for _, r := range n.routes {
-		if len(r.held) > 0 || r.own != nil && r.own.flying {
+		if len(r.held) > 0 {
 			return true
 		}
 	}

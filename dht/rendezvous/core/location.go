@@ -378,7 +378,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 		n.need(m)
 	}
 	for _, o := range sortedKeys(l.owners) {
-		if r := l.owners[o]; n.now-r.refreshed > r.hold() {
+		if r := l.owners[o]; n.now-r.refreshed > r.hold() || n.departed(o) {
 			n.dropOwner(l, o)
 		}
 	}

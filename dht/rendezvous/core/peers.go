@@ -55,6 +55,12 @@ func (n *Node) dead(p *peer) bool {
 	return p.gone || p.left || !p.reach && n.now-p.since >= deadAfter
 }
 
+// departed reports whether a node will never want anything again: it has left politely, or lost its database.
+func (n *Node) departed(id NodeID) bool {
+	p := n.peers[id]
+	return p != nil && (p.left || p.gone) && !p.reach
+}
+
 // inReach reports whether a node can be talked to; this node can.
 func (n *Node) inReach(id NodeID) bool {
 	if id == n.self {
