@@ -27,7 +27,7 @@ test: ## run all tests; first installs the Debian and npm packages that they nee
 	$(GO) test -race ./...
 
 nightly: test ## the longer forms of the tests: swarms of 100 nodes, more seeds (SEEDS), all fuzzers (FUZZTIME each)
-	NIGHTLY=1 $(GO) test -count=1 -timeout=60m -v -run='TestSwarm(Of100)?$$' ./node ./dht
+	NIGHTLY=1 $(GO) test -count=1 -p=1 -timeout=60m -v -run='TestSwarm(Of100)?$$' ./node ./dht
 	$(GO) test -count=1 -timeout=120m ./dht/rendezvous/core -seeds=$(SEEDS)
 	@set -e; for file in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \
 		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
