@@ -1,17 +1,20 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -375,4 +378,26 @@ func mozzie(t testing.TB, args ...string) (stdout, stderr string, code int) {
 // standing is a status with so many subscriptions.
 func standing(n int) func(admin.Status) bool {
 	return func(s admin.Status) bool { return s.Subscriptions >= n }
+}
+
+// metric returns the value of a metric without labels.
+func (n *node) metric(name string) float64 {
+	n.t.Helper()
+	response, err := http.Get("http://" + n.admin + "/metrics")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			v, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			return v
+		}
+	}
+	n.t.Fatalf("%s has no metric %s", n.name, name)
+	return 0
 }

@@ -23,7 +23,7 @@ type trail struct {
 	epoch *sending
 	seq   uint64
 	held  *pending      // waits for the last one
-	hasty time.Duration // until then the client is taken for one that does not wait
+	hasty time.Duration // until then the client is taken for one that does not wait for acknowledgements
 }
 
 func (t *trail) over() bool { return t.held == nil }
@@ -34,26 +34,32 @@ func (t *trail) settled() bool { return t.epoch == nil || t.epoch.release >= t.s
 // follow has a message wait for what its client published before, where it has to, and otherwise returns the client's
 // trail, nil where it leaves none.
 func (n *Node) follow(e *pending) (t *trail, waits bool) {
-	if e.origin == nil || e.m.QoS == 0 && n.trailing.len() == 0 {
+	if n.trailing.len() > 0 {
+		if t := n.trails[e.origin]; t != nil && t.held != nil {
+			t.hasty = n.now + trailPause
+			n.goOn(t)
+		}
+	}
+	if e.m.QoS == 0 || e.origin == nil || len(n.ordered) == 0 {
 		return nil, false
 	}
-	t = n.trails[e.origin]
-	switch {
-	case t != nil && t.held != nil:
-		t.hasty = n.now + trailPause
-		n.goOn(t)
-	case e.m.QoS == 0 || len(n.ordered) == 0:
-		return nil, false
-	case t == nil:
+	if t = n.trails[e.origin]; t == nil {
 		t = &trail{}
 		n.trails[e.origin] = t
 	}
-	if e.m.QoS == 0 {
-		return nil, false
-	}
-	if t.r == nil || t.r == e.r || t.settled() || n.now < t.hasty || n.now < t.r.slow || n.leaving {
+	if t.r == nil || t.r == e.r || t.settled() || n.now < max(t.hasty, t.r.slow) || n.leaving {
 		return t, false
 	}
+	if last := t.epoch.open[t.seq]; last != nil && !last.accepted {
+		t.hasty = n.now + trailPause
+		return t, false
+	}
+	n.holdBehind(t, e)
+	return t, true
+}
+
+// holdBehind keeps a message until the last one of its client is with the subscribers' nodes, or for trailLimit.
+func (n *Node) holdBehind(t *trail, e *pending) {
 	n.stats.Held++
 	t.held = e
 	n.trailing.compact((*trail).over)
@@ -61,11 +67,6 @@ func (n *Node) follow(e *pending) (t *trail, waits bool) {
 	n.waiting++
 	n.waitBytes += e.m.Size()
 	last := t.r
-	n.passSync(nil, &pb.Sync{Place: last.place.pb(), Epoch: t.epoch.id}, func() {
-		if t.held == e {
-			n.goOn(t)
-		}
-	})
 	n.timers.set(n.now+trailLimit, func() {
 		if t.held == e {
 			n.stats.GivenUp++
@@ -73,7 +74,11 @@ func (n *Node) follow(e *pending) (t *trail, waits bool) {
 			n.goOn(t)
 		}
 	})
-	return t, true
+	n.passSync(nil, &pb.Sync{Place: last.place.pb(), Epoch: t.epoch.id}, func() {
+		if t.held == e {
+			n.goOn(t)
+		}
+	})
 }
 
 // goOn publishes what waits for its turn.

@@ -119,6 +119,25 @@ func TestHasty(t *testing.T) {
 	s.report(1)
 }
 
+// TestHastyRetained has a client publish behind a retained message that is not acknowledged: it does not wait.
+func TestHastyRetained(t *testing.T) {
+	s := newSim(t, 1, time.Millisecond)
+	s.grow(3)
+	s.run(3 * time.Second)
+	s.nodes[1].subscribe("#", 2)
+	s.run(time.Second)
+	c := &simClient{node: s.nodes[0]}
+	first := c.node.publishFrom(c, "a/x", 1, true, "v")
+	c.publish("b/x", 1)
+	if first.accepted || c.node.n.Stats().Held > 0 {
+		t.Errorf("the first is acknowledged: %v, %d messages waited for others", first.accepted, c.node.n.Stats().Held)
+	}
+	s.run(30 * time.Second)
+	s.check()
+	s.checkSets()
+	s.report(1)
+}
+
 // TestHeldThenLeave has a node leave while a message of a client of it waits for its turn: it arrives.
 func TestHeldThenLeave(t *testing.T) {
 	s := newSim(t, 1, time.Millisecond)
