@@ -68,6 +68,7 @@ const peerEventsBuffer = 512
 func subscribePeers(lh host.Host) (event.Subscription, error) {
 	sub, err := lh.EventBus().Subscribe([]any{
 		new(event.EvtPeerIdentificationCompleted),
+		new(event.EvtPeerIdentificationFailed),
 		new(event.EvtPeerProtocolsUpdated),
 		new(event.EvtPeerConnectednessChanged),
 	}, eventbus.BufSize(peerEventsBuffer), eventbus.Name("mozzie peers"))
@@ -94,6 +95,8 @@ func (h *Host) runPeers(sub event.Subscription) {
 			switch e := e.(type) {
 			case event.EvtPeerIdentificationCompleted:
 				h.checkPeer(e.Peer)
+			case event.EvtPeerIdentificationFailed:
+				h.unidentified(e.Peer, e.Reason)
 			case event.EvtPeerProtocolsUpdated: // identified before its Kademlia had started
 				h.checkPeer(e.Peer)
 			case event.EvtPeerConnectednessChanged:
@@ -101,6 +104,17 @@ func (h *Host) runPeers(sub event.Subscription) {
 			}
 		}
 	}
+}
+
+// unidentified gives a connection up on which the other has not said who it is. libp2p asks once for each connection, for
+// 5 s, which a busy machine may let pass: it would stay connected, and never be known to be a node. Who wants the other
+// dials again.
+func (h *Host) unidentified(id peer.ID, why error) {
+	if h.peers.has(id) {
+		return // by another connection
+	}
+	h.log.Debug("closing a connection without identification", "peer", id.String(), "error", why)
+	_ = h.host.Network().ClosePeer(id)
 }
 
 // checkPeer looks at how things stand with id, whatever event it was: events may be late.

@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long anything in a test may take.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // testSwarm is some nodes of one process, on loopback.
 type testSwarm struct {
