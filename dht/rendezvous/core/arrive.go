@@ -195,20 +195,16 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 
 // receiveSync answers when everything that came before it is where it belongs, in order.
 func (n *Node) receiveSync(p *peer, f *pb.Sync) {
-	n.passSync(p, f, func() { n.ack(p.id, f.GetOp()) })
+	n.passSync(p.id, f, func() { n.ack(p.id, f.GetOp()) })
 }
 
-// passSync has done called when everything that came from p before a Sync, from this node itself where p is nil, is
-// where it belongs, in order: at the rendezvous, and with an epoch also at the nodes that its messages were for.
-func (n *Node) passSync(p *peer, f *pb.Sync, done func()) {
+// passSync has done called when everything that came from a node, which may be this one, before a Sync is where it
+// belongs, in order: at the rendezvous, and with an epoch also at the nodes that its messages were for.
+func (n *Node) passSync(from NodeID, f *pb.Sync, done func()) {
 	place, ok := placeOf(f.GetPlace())
 	if !ok {
 		done() // about deliveries: they are with the broker
 		return
-	}
-	from := n.self
-	if p != nil {
-		from = p.id
 	}
 	r := n.route(place)
 	if r.token != 0 && r.token == f.GetToken() {
@@ -216,14 +212,14 @@ func (n *Node) passSync(p *peer, f *pb.Sync, done func()) {
 		return
 	}
 	if r.switching && from != r.leaving {
-		n.behind(r, 0, func() { n.passSync(p, f, done) })
+		n.behind(r, 0, func() { n.passSync(from, f, done) })
 		return
 	}
 	to := r.hop
 	if l := n.locations[r.at]; l != nil {
 		switch {
 		case l.undecided(), l.pulling && f.GetEpoch() != 0: // behind what waits here
-			l.markers = append(l.markers, func() { n.passSync(p, f, done) })
+			l.markers = append(l.markers, func() { n.passSync(from, f, done) })
 			return
 		case l.phase == serving:
 			to = n.self

@@ -74,7 +74,7 @@ func (n *Node) holdBehind(t *trail, e *pending) {
 			n.goOn(t)
 		}
 	})
-	n.passSync(nil, &pb.Sync{Place: last.place.pb(), Epoch: t.epoch.id}, func() {
+	n.passSync(n.self, &pb.Sync{Place: last.place.pb(), Epoch: t.epoch.id}, func() {
 		if t.held == e {
 			n.goOn(t)
 		}

@@ -98,15 +98,22 @@ func TestOneAtATime(t *testing.T) {
 	})
 }
 
+// oneClient makes a swarm with a client at its first node, and subscribers to everything at the others.
+func oneClient(t *testing.T, nodes int) (*sim, *simClient) {
+	s := newSim(t, 1, time.Millisecond)
+	s.grow(nodes)
+	s.run(3 * time.Second)
+	for _, v := range s.nodes[1:] {
+		v.subscribe("#", 2)
+	}
+	s.run(time.Second)
+	return s, &simClient{node: s.nodes[0]}
+}
+
 // TestHasty has a client publish without waiting for acknowledgements: nothing of it waits, but for the message that
 // shows it.
 func TestHasty(t *testing.T) {
-	s := newSim(t, 1, time.Millisecond)
-	s.grow(3)
-	s.run(3 * time.Second)
-	s.nodes[1].subscribe("#", 2)
-	s.run(time.Second)
-	c := &simClient{node: s.nodes[0]}
+	s, c := oneClient(t, 3)
 	for i := range 100 {
 		c.publish(fmt.Sprintf("t%d/x", i%7), byte(i%3))
 	}
@@ -121,12 +128,7 @@ func TestHasty(t *testing.T) {
 
 // TestHastyRetained has a client publish behind a retained message that is not acknowledged: it does not wait.
 func TestHastyRetained(t *testing.T) {
-	s := newSim(t, 1, time.Millisecond)
-	s.grow(3)
-	s.run(3 * time.Second)
-	s.nodes[1].subscribe("#", 2)
-	s.run(time.Second)
-	c := &simClient{node: s.nodes[0]}
+	s, c := oneClient(t, 3)
 	first := c.node.publishFrom(c, "a/x", 1, true, "v")
 	c.publish("b/x", 1)
 	if first.accepted || c.node.n.Stats().Held > 0 {
@@ -140,13 +142,8 @@ func TestHastyRetained(t *testing.T) {
 
 // TestHeldThenLeave has a node leave while a message of a client of it waits for its turn: it arrives.
 func TestHeldThenLeave(t *testing.T) {
-	s := newSim(t, 1, time.Millisecond)
-	s.grow(3)
-	s.run(3 * time.Second)
-	s.nodes[1].subscribe("#", 2)
-	s.run(time.Second)
-	v := s.nodes[0]
-	c := &simClient{node: v}
+	s, c := oneClient(t, 3)
+	v := c.node
 	c.publish("a/x", 1)
 	last := c.publish("b/x", 1)
 	if last.accepted || v.n.Stats().Held != 1 {
@@ -164,19 +161,12 @@ func TestHeldThenLeave(t *testing.T) {
 
 // TestHeldByMute has a subscriber's node hang: a client that publishes elsewhere is kept waiting once, and not for long.
 func TestHeldByMute(t *testing.T) {
-	s := newSim(t, 1, time.Millisecond)
-	s.grow(4)
-	s.run(3 * time.Second)
-	for _, v := range s.nodes[1:] {
-		v.subscribe("#", 2)
-	}
-	s.run(time.Second)
+	s, c := oneClient(t, 4)
 	s.mute = func(frame any) bool {
 		_, acks := frame.(*pb.DeliverAck)
 		mark, marks := frame.(*pb.Sync)
 		return acks || marks && mark.GetEpoch() == 0
 	}
-	c := &simClient{node: s.nodes[0]}
 	c.oneAtATime([]string{"a/x", "b/x"}, 50)
 	s.run(4 * time.Second)
 	if st := s.nodes[0].n.Stats(); len(c.sent) != 50 || st.GivenUp == 0 || st.GivenUp > 2 {
