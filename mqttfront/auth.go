@@ -20,7 +20,11 @@ type Login struct {
 	Password []byte
 	HasUser  bool
 	Remote   net.Addr
-	Listener string // as given to Listen
+	Listener string // its URL, as given to Listen
+	// Anonymous says that the listener takes clients that do not say who they are.
+	Anonymous bool
+	// CertUser is the user that the client's certificate names; "" without one that the listener has verified.
+	CertUser string
 }
 
 // Identity is who a client turned out to be.

@@ -127,7 +127,7 @@ func (c *conn) accept(pk *packets.Packet) error {
 		HasUser: pk.Connect.UsernameFlag, Remote: c.nc.RemoteAddr(),
 	}
 	if c.listener != nil {
-		login.Listener = c.listener.url
+		login.Listener, login.Anonymous = c.listener.URL, c.listener.Anonymous
 	}
 	who, err := c.b.auth.Connect(login)
 	if err != nil {

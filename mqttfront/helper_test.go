@@ -192,7 +192,7 @@ func startWith(t testing.TB, l *loner, st mqttfront.SessionStore, auth mqttfront
 		t.Fatal(err)
 	}
 	l.broker = b
-	addr, err := b.Listen("tcp://127.0.0.1:0")
+	addr, err := b.Listen(mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestServe(t *testing.T) {
 	}
 	l.broker = b
 	for _, u := range splitFields(urls) {
-		addr, err := b.Listen(u)
+		addr, err := b.Listen(mqttfront.ListenerConfig{URL: u})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -121,7 +121,7 @@ func TestAcceptErrors(t *testing.T) {
 	}
 	s := &stutter{Listener: l}
 	s.left.Store(3)
-	if err := b.Serve(s, "test"); err != nil {
+	if err := b.Serve(s, mqttfront.ListenerConfig{URL: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	connect(t, l.Addr().String(), connectOpts{id: "c"})
@@ -133,7 +133,7 @@ func TestAcceptErrors(t *testing.T) {
 func TestListenErrors(t *testing.T) {
 	b, _, addr := start(t, nil)
 	for _, u := range []string{"tcp://" + addr, "udp://127.0.0.1:0", "tcp://127.0.0.1", "://", "tcp://127.0.0.1:99999"} {
-		if _, err := b.Listen(u); err == nil {
+		if _, err := b.Listen(mqttfront.ListenerConfig{URL: u}); err == nil {
 			t.Errorf("%q is listened at", u)
 		} else if !strings.Contains(err.Error(), "MQTT listener") {
 			t.Errorf("%q: %v does not say what failed", u, err)
@@ -178,7 +178,7 @@ func dialWS(t *testing.T, addr, path string, o *websocket.DialOptions) (net.Conn
 
 func TestWebSocket(t *testing.T) { // [MQTT-6.0.0-1] [MQTT-6.0.0-2] [MQTT-6.0.0-3] [MQTT-6.0.0-4]
 	b, _, tcp := start(t, nil)
-	a, err := b.Listen("ws://127.0.0.1:0")
+	a, err := b.Listen(mqttfront.ListenerConfig{URL: "ws://127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

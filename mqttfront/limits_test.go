@@ -51,7 +51,7 @@ func TestTurnedAway(t *testing.T) {
 				r.expectEnd()
 				want++
 			}
-			ws, err := b.Listen("ws://127.0.0.1:0")
+			ws, err := b.Listen(mqttfront.ListenerConfig{URL: "ws://127.0.0.1:0"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -294,7 +294,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 // TestBadUpgradesAreCounted asks for WebSocket without the subprotocol.
 func TestBadUpgradesAreCounted(t *testing.T) {
 	b, _, _ := start(t, nil)
-	addr, err := b.Listen("ws://127.0.0.1:0")
+	addr, err := b.Listen(mqttfront.ListenerConfig{URL: "ws://127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +328,7 @@ func TestStoreErrors(t *testing.T) {
 	}
 	l.broker = b
 	defer b.Close()
-	addr, err := b.Listen("tcp://127.0.0.1:0")
+	addr, err := b.Listen(mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

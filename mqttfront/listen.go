@@ -13,18 +13,27 @@ import (
 	"github.com/coder/websocket"
 )
 
+// ListenerConfig is one place that clients connect to, and its rules.
+type ListenerConfig struct {
+	// URL is tcp://HOST:PORT or ws://HOST:PORT/PATH, where the port may be 0.
+	URL string
+	// Anonymous takes clients that do not say who they are.
+	Anonymous bool
+}
+
 // listener is something that connections come from.
 type listener struct {
+	ListenerConfig
+
 	b    *Broker
-	url  string
 	l    net.Listener
 	http *http.Server // for WebSocket
 	once sync.Once
 }
 
-// Listen begins to accept clients at a URL: tcp://HOST:PORT or ws://HOST:PORT/PATH, where the port may be 0. It
-// returns the address that clients can connect to.
-func (b *Broker) Listen(rawURL string) (net.Addr, error) {
+// Listen begins to accept clients. It returns the address that they can connect to.
+func (b *Broker) Listen(lc ListenerConfig) (net.Addr, error) {
+	rawURL := lc.URL
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, fmt.Errorf("MQTT listener %q: %w", rawURL, err)
@@ -42,9 +51,9 @@ func (b *Broker) Listen(rawURL string) (net.Addr, error) {
 		return nil, fmt.Errorf("MQTT listener %q: %w", rawURL, err)
 	}
 	if u.Scheme == "ws" {
-		err = b.ServeWebSocket(l, rawURL, u.Path)
+		err = b.ServeWebSocket(l, lc, u.Path)
 	} else {
-		err = b.Serve(l, rawURL)
+		err = b.Serve(l, lc)
 	}
 	if err != nil {
 		l.Close()
@@ -53,10 +62,10 @@ func (b *Broker) Listen(rawURL string) (net.Addr, error) {
 	return l.Addr(), nil
 }
 
-// Serve begins to accept MQTT connections from l, which may be anything that brings byte streams. name is for
-// Auth and the log. The broker closes l.
-func (b *Broker) Serve(l net.Listener, name string) error {
-	ln := &listener{b: b, url: name, l: l}
+// Serve begins to accept MQTT connections from l, which may be anything that brings byte streams; the URL in
+// lc is for Auth and the log. The broker closes l.
+func (b *Broker) Serve(l net.Listener, lc ListenerConfig) error {
+	ln := &listener{ListenerConfig: lc, b: b, l: l}
 	if err := b.addListener(ln); err != nil {
 		return err
 	}
@@ -65,8 +74,8 @@ func (b *Broker) Serve(l net.Listener, name string) error {
 }
 
 // ServeWebSocket begins to accept MQTT over WebSocket from l. An empty path stands for /mqtt and /.
-func (b *Broker) ServeWebSocket(l net.Listener, name, path string) error {
-	ln := &listener{b: b, url: name, l: l}
+func (b *Broker) ServeWebSocket(l net.Listener, lc ListenerConfig, path string) error {
+	ln := &listener{ListenerConfig: lc, b: b, l: l}
 	mux := http.NewServeMux()
 	if path == "" || path == "/" {
 		mux.HandleFunc("/mqtt", ln.upgrade)
@@ -128,7 +137,7 @@ func (l *listener) runAccept() {
 		}
 		l.b.stats.AcceptErrors.Add(1)
 		pause = min(max(2*pause, 5*time.Millisecond), most)
-		l.b.log.Warn("accepting a client", "listener", l.url, "error", err, "retry_in", pause)
+		l.b.log.Warn("accepting a client", "listener", l.URL, "error", err, "retry_in", pause)
 		select {
 		case <-l.b.stopped:
 			return
@@ -139,7 +148,7 @@ func (l *listener) runAccept() {
 
 func (l *listener) runHTTP() {
 	if err := l.http.Serve(l.l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		l.b.log.Error("serving WebSocket clients", "listener", l.url, "error", err)
+		l.b.log.Error("serving WebSocket clients", "listener", l.URL, "error", err)
 	}
 }
 

@@ -142,7 +142,7 @@ func TestDrain(t *testing.T) {
 	if _, err := mute.Read(make([]byte, 1)); err == nil {
 		t.Error("the silent one is still connected")
 	}
-	if _, err := b.Listen("tcp://127.0.0.1:0"); err == nil {
+	if _, err := b.Listen(mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:0"}); err == nil {
 		t.Error("it listens again")
 	}
 	for range 2 {

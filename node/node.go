@@ -58,6 +58,9 @@ type Node struct {
 	stopOnce  sync.Once
 	stopErr   error
 
+	reloadMu    sync.Mutex // held while reloading
+	reloadables []reloadable
+
 	peersMu sync.Mutex
 	early   []peerEvent // what OnPeer said before there was a service
 }
@@ -177,7 +180,7 @@ func (n *Node) startBroker() error {
 	}
 	n.broker.Store(b)
 	for _, l := range n.cfg.MQTT.Listeners {
-		addr, err := b.Listen(l.URL)
+		addr, err := b.Listen(mqttfront.ListenerConfig{URL: l.URL, Anonymous: l.Anonymous})
 		if err != nil {
 			return explainListen(l.URL, err)
 		}

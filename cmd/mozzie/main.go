@@ -91,7 +91,7 @@ one. Connect a client to the nearest node; what it publishes reaches whoever sub
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"node":   {newRun(), newConfig(), newDemo()},
-		"ask":    {newStatus(), newPeers(), newLocate(), newInvite()},
+		"ask":    {newStatus(), newPeers(), newLocate(), newInvite(), newReload()},
 		"client": {newPub(), newSub()},
 		"":       {newVersion(), newCompletion()},
 	} {

@@ -29,6 +29,19 @@ type runningNode interface {
 	Stop(ctx context.Context) error
 }
 
+// reloadOnHangup has the node read again what may change at each SIGHUP, until ctx ends. The node says in the log how it
+// went.
+func reloadOnHangup(ctx context.Context, hangups <-chan os.Signal, n runningNode) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			_, _ = n.Reload()
+		}
+	}
+}
+
 func newRun() *cobra.Command {
 	settings := &settingFlags{}
 	cmd := &cobra.Command{
@@ -41,7 +54,8 @@ swarm of its own. --join takes another node's invite instead; the node remembers
 a YAML file and by environment variables too, and more than there are flags for: see "mozzie config show".
 
 SIGTERM and Ctrl-C stop the node politely, within 10 seconds: clients are told, and what the node was responsible
-for is handed over. What is lost with its memory is said in the log. A second signal stops it at once.
+for is handed over. What is lost with its memory is said in the log. A second signal stops it at once. SIGHUP has it
+read accounts, access rules and certificates again, as "mozzie reload" does.
 
 Exit code: 0 after a polite stop, 1 when the node cannot start, or has not handed everything over in time, 2 when
 its configuration is wrong.`,
@@ -67,6 +81,9 @@ func run(ctx context.Context, c config.Config, stdout, stderr io.Writer) error {
 	log := newLog(c.Log, stderr)
 	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer cancel()
+	hangups := make(chan os.Signal, 1) // caught from the beginning: by default one ends the process
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	n, err := startNode(ctx, c, log)
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -75,7 +92,7 @@ func run(ctx context.Context, c config.Config, stdout, stderr io.Writer) error {
 		return err
 	}
 	announce(n.Status(), time.Since(began), c.Log.Format, log, stdout)
-	<-ctx.Done()
+	reloadOnHangup(ctx, hangups, n)
 	cancel() // from here on, a second signal ends the process by itself
 	log.Info("stopping; a second signal stops at once")
 	return stop(n, log)

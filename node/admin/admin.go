@@ -10,9 +10,10 @@
 //	GET /api/v1/locate?topic= Location
 //	GET /api/v1/invite        Invite
 //	GET /api/v1/config        the effective configuration, as YAML
+//	POST /api/v1/reload       reads again what may change while the node runs; Reloaded
 //	GET /debug/pprof/         Go's profiles, where the configuration says so
 //
-// Everything may be read as often as one likes and changes nothing. An error is Error, with a fitting HTTP
+// What is read with GET may be read as often as one likes and changes nothing. An error is Error, with a fitting HTTP
 // status. Fields are added to the JSON over time, never removed or given another meaning.
 //
 // Goroutines: one accepts connections and net/http has one for each of them; all end with Close.
@@ -34,6 +35,9 @@ type Node interface {
 	Ready() (ok bool, reasons []string)
 	// Config returns the effective configuration as YAML, without secrets.
 	Config() string
+	// Reload reads again what may change while the node runs, and returns what that was. Where something is wrong with
+	// it, nothing changes, and the error says what it is.
+	Reload() ([]string, error)
 }
 
 // Status is a node in short.
@@ -116,6 +120,11 @@ type Member struct {
 // Invite is the answer of /api/v1/invite.
 type Invite struct {
 	Invite string `json:"invite"`
+}
+
+// Reloaded is the answer of /api/v1/reload.
+type Reloaded struct {
+	Reloaded []string `json:"reloaded"` // what was read again
 }
 
 // Ready is the answer of /readyz.

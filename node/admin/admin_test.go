@@ -49,6 +49,12 @@ func (n fakeNode) Invite() (string, error) {
 }
 func (n fakeNode) Ready() (bool, []string) { return len(n.reasons) == 0, n.reasons }
 func (n fakeNode) Config() string          { return "data: /x\n" }
+func (n fakeNode) Reload() ([]string, error) {
+	if n.reasons != nil {
+		return nil, errors.New("accounts.yaml:3: unknown key")
+	}
+	return []string{"accounts"}, nil
+}
 
 func start(t *testing.T, node Node, o Options) *Server {
 	t.Helper()
@@ -96,6 +102,9 @@ func TestClientAndServer(t *testing.T) {
 		if i, err := c.Invite(ctx); err != nil || i != "mozzie-invite" {
 			t.Errorf("invite %q, %v", i, err)
 		}
+		if r, err := c.Reload(ctx); err != nil || !reflect.DeepEqual(r.Reloaded, []string{"accounts"}) {
+			t.Errorf("reloaded %v, %v", r, err)
+		}
 		if text, err := c.Config(ctx); err != nil || text != "data: /x\n" {
 			t.Errorf("config %q, %v", text, err)
 		}
@@ -113,8 +122,10 @@ func TestRefusals(t *testing.T) {
 		{second(c.Locate(ctx, "")), "the topic is missing: /api/v1/locate?topic=doors/1"},
 		{second(c.Locate(ctx, "slow")), "no answer from the swarm: ask 12D3: context deadline exceeded"},
 		{second(c.Invite(ctx)), "no address is known yet"},
-		{second(c.do(ctx, "/api/v2")), `there is nothing at "/api/v2"`},
-		{second(c.do(ctx, "/debug/pprof/")), `there is nothing at "/debug/pprof/"`},
+		{second(c.Reload(ctx)), "accounts.yaml:3: unknown key"},
+		{second(c.do(ctx, http.MethodGet, "/api/v1/reload")), `GET is not allowed at "/api/v1/reload", but POST is`},
+		{second(c.do(ctx, http.MethodGet, "/api/v2")), `there is nothing at "/api/v2"`},
+		{second(c.do(ctx, http.MethodGet, "/debug/pprof/")), `there is nothing at "/debug/pprof/"`},
 	} {
 		var refused *Error
 		if !errors.As(tc.err, &refused) || refused.Message != tc.want {

@@ -68,12 +68,21 @@ func (c *Client) Invite(ctx context.Context) (string, error) {
 
 // Config asks for the effective configuration, as YAML.
 func (c *Client) Config(ctx context.Context) (string, error) {
-	body, err := c.do(ctx, "/api/v1/config")
+	body, err := c.do(ctx, http.MethodGet, "/api/v1/config")
 	return string(body), err
 }
 
+// Reload has the node read again what may change while it runs.
+func (c *Client) Reload(ctx context.Context) (r Reloaded, err error) {
+	return r, c.ask(ctx, http.MethodPost, "/api/v1/reload", &r)
+}
+
 func (c *Client) get(ctx context.Context, path string, answer any) error {
-	body, err := c.do(ctx, path)
+	return c.ask(ctx, http.MethodGet, path, answer)
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, answer any) error {
+	body, err := c.do(ctx, method, path)
 	if err != nil {
 		return err
 	}
@@ -83,9 +92,9 @@ func (c *Client) get(ctx context.Context, path string, answer any) error {
 	return nil
 }
 
-func (c *Client) do(ctx context.Context, path string) ([]byte, error) {
+func (c *Client) do(ctx context.Context, method, path string) ([]byte, error) {
 	// The host is for the request only: where to connect to is the dialer's.
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	r, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask the node at %s: %w", c.address, err)
 	}

@@ -166,15 +166,33 @@ func guard(network string, next http.Handler) http.Handler {
 			writeError(w, http.StatusForbidden, "requests from web pages are not answered")
 		case r.Header.Get("Sec-Fetch-Site") != "" && r.Header.Get("Sec-Fetch-Site") != "none" && r.Header.Get("Sec-Fetch-Site") != "same-origin":
 			writeError(w, http.StatusForbidden, "requests from web pages are not answered")
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
-			w.Header().Set("Allow", "GET, HEAD")
-			writeError(w, http.StatusMethodNotAllowed, r.Method+" is not allowed: everything here is read with GET")
+		case !allows(r):
+			w.Header().Set("Allow", methodsOf(r.URL.Path))
+			writeError(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not allowed at %q, but %s is", r.Method, r.URL.Path, methodsOf(r.URL.Path)))
 		case r.ContentLength != 0:
 			writeError(w, http.StatusRequestEntityTooLarge, "a request has no body here")
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+// acts are the paths that change something, with the method for it.
+var acts = map[string]string{"/api/v1/reload": http.MethodPost}
+
+// methodsOf returns what may be done at a path.
+func methodsOf(path string) string {
+	if m, ok := acts[path]; ok {
+		return m
+	}
+	return "GET, HEAD"
+}
+
+func allows(r *http.Request) bool {
+	if m, ok := acts[r.URL.Path]; ok {
+		return r.Method == m
+	}
+	return r.Method == http.MethodGet || r.Method == http.MethodHead
 }
 
 // loopbackHost reports whether a Host header names this machine.
@@ -204,6 +222,7 @@ func routes(node Node, o Options) http.Handler {
 		w.Header().Set("Content-Type", "application/yaml")
 		io.WriteString(w, node.Config())
 	})
+	mux.HandleFunc("/api/v1/reload", func(w http.ResponseWriter, _ *http.Request) { reload(w, node) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q", r.URL.Path))
 	})
@@ -258,6 +277,15 @@ func invite(w http.ResponseWriter, node Node) {
 		return
 	}
 	writeJSON(w, http.StatusOK, Invite{Invite: s})
+}
+
+func reload(w http.ResponseWriter, node Node) {
+	what, err := node.Reload()
+	if err != nil {
+		writeError(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, Reloaded{Reloaded: emptyNotNull(what)})
 }
 
 func writeError(w http.ResponseWriter, status int, message string) {
