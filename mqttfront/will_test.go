@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
 )
 
 func watcher(t *testing.T, addr string) *raw {
