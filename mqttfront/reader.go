@@ -6,14 +6,37 @@ import (
 	"syscall"
 )
 
-// scratchSize is how much one read takes at most. Scratch buffers are held only while they have something in
-// them, so their number follows the connections that are being served at the moment, not those that exist.
-const scratchSize = 64 << 10
+// Scratch buffers are held only while they have something in them, so their number follows the connections that are
+// being served at the moment, not those that exist. That can be thousands, when all come back after a power cut: so a
+// connection gets a large one, which is how much one read takes at most, only while it has much to say.
+const (
+	scratchSize      = 64 << 10
+	smallScratchSize = 4 << 10
+)
 
 // ownSize is the size of the buffer that a connection of another kind (WebSocket) has of its own.
 const ownSize = 4 << 10
 
-var scratches = sync.Pool{New: func() any { b := make([]byte, scratchSize); return &b }}
+var (
+	scratches      = sync.Pool{New: func() any { b := make([]byte, scratchSize); return &b }}
+	smallScratches = sync.Pool{New: func() any { b := make([]byte, smallScratchSize); return &b }}
+)
+
+// scratch returns a buffer with room for more than n bytes, n being at most scratchSize.
+func scratch(n int) *[]byte {
+	if n < smallScratchSize {
+		return smallScratches.Get().(*[]byte)
+	}
+	return scratches.Get().(*[]byte)
+}
+
+func freeScratch(b *[]byte) {
+	if len(*b) == smallScratchSize {
+		smallScratches.Put(b)
+	} else {
+		scratches.Put(b)
+	}
+}
 
 // reader gets bytes from a connection. Between packets it owns no buffer where the connection is a socket of
 // the operating system: it waits for the socket to be readable, and takes a scratch buffer then.
@@ -24,6 +47,7 @@ type reader struct {
 	late bool            // rest has not been looked at
 	rest []byte          // the start of a packet
 	held *[]byte         // the scratch buffer that data of the last fill is in
+	last int             // how much the last fill returned
 	big  []byte          // a packet larger than a scratch buffer, as far as it came
 
 	small []byte // where nc.Read is used: a buffer of its own
@@ -51,7 +75,7 @@ func (r *reader) fill(c *conn) ([]byte, error) {
 	}
 	if r.late {
 		r.late = false
-		r.held = scratches.Get().(*[]byte)
+		r.held = scratch(len(r.rest))
 		return (*r.held)[:copy(*r.held, r.rest)], nil
 	}
 	if r.raw != nil {
@@ -78,7 +102,8 @@ func (r *reader) fill(c *conn) ([]byte, error) {
 		return nil, r.err
 	}
 	c.b.stats.BytesReceived.Add(uint64(r.n))
-	return (*r.held)[:len(r.rest)+r.n], nil
+	r.last = len(r.rest) + r.n
+	return (*r.held)[:r.last], nil
 }
 
 // fillBig collects a large packet. The buffer grows with what really comes.
@@ -127,7 +152,7 @@ func (r *reader) keepUnread(rest []byte) error {
 
 func (r *reader) giveBack() {
 	if r.held != nil && r.held != &r.small {
-		scratches.Put(r.held)
+		freeScratch(r.held)
 	}
 	r.held = nil
 }

@@ -12,7 +12,7 @@ const rawIO = true
 
 // readReady reads once. It returns false when there is nothing, to be called again when there is.
 func (r *reader) readReady(fd uintptr) bool {
-	held := scratches.Get().(*[]byte)
+	held := scratch(max(r.last, len(r.rest), r.need))
 	at := copy(*held, r.rest)
 	for {
 		n, err := syscall.Read(int(fd), (*held)[at:])
@@ -20,13 +20,13 @@ func (r *reader) readReady(fd uintptr) bool {
 		case err == syscall.EINTR:
 			continue
 		case err == syscall.EAGAIN:
-			scratches.Put(held)
+			freeScratch(held)
 			return false
 		case err != nil:
-			scratches.Put(held)
+			freeScratch(held)
 			r.err = err
 		case n == 0:
-			scratches.Put(held)
+			freeScratch(held)
 			r.err = io.EOF
 		default:
 			r.held, r.n = held, n
