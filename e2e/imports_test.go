@@ -38,7 +38,8 @@ var imports = map[string]struct {
 		may: "node/config",
 		why: "the API shows what it is given in types of its own, so that its JSON does not change when a package does",
 	},
-	"node/config":  {why: "a configuration is plain values: node maps them to the options of the packages"},
+	"node/config":  {may: "node/strict", why: "a configuration is plain values: node maps them to the options of the packages"},
+	"node/strict":  {why: "how a file is read does not depend on what is in it"},
 	"node/datadir": {why: "a directory and its lock are the same whatever is kept in it"},
 	"node/store": {
 		may:   "dht dht/rendezvous/core mqttfront proto proto/topic",

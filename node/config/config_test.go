@@ -83,7 +83,7 @@ func TestMistakesInFile(t *testing.T) {
 		{"not YAML", "swarm:\n\topen: true\n",
 			`mozzie.yaml:2: not valid YAML: found character that cannot start any token`},
 		{"two documents", "log: {level: info}\n---\nlog: {level: debug}\n",
-			`mozzie.yaml:2: a second YAML document; a configuration is one`},
+			`mozzie.yaml:2: a second YAML document; there can be one only`},
 		{"log level", "log:\n  level: verbose\n",
 			`mozzie.yaml:2: log.level: want debug, info, warn or error, not "verbose"`},
 		{"relative data", "data: state\n",

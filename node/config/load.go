@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"unicode"
+
+	"github.com/mozzie-mqtt/mozzie/node/strict"
 )
 
 // FileName is the configuration's name in a data directory.
@@ -37,40 +39,10 @@ type Flag struct {
 }
 
 // Problem is one thing that is wrong with a configuration.
-type Problem struct {
-	Where string // FILE:LINE, an environment variable, a flag, or "" for a default
-	Key   string // "" where the file as a whole is meant
-	Text  string // what is wrong, and what would be right
-}
-
-func (p Problem) String() string {
-	s := p.Text
-	if p.Key != "" {
-		s = p.Key + ": " + s
-	}
-	if p.Where != "" {
-		s = p.Where + ": " + s
-	}
-	return s
-}
+type Problem = strict.Problem
 
 // Problems is the error of a configuration that is refused: everything that is wrong with it, one to a line.
-type Problems []Problem
-
-func (ps Problems) Error() string {
-	lines := make([]string, len(ps))
-	for i, p := range ps {
-		lines[i] = p.String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-func (ps Problems) err() error {
-	if len(ps) == 0 {
-		return nil
-	}
-	return ps
-}
+type Problems = strict.Problems
 
 // Load reads and validates a configuration. What is wrong with it comes back as Problems; another error says
 // that a file cannot be read.
@@ -81,7 +53,7 @@ func Load(src Sources) (Config, error) {
 	if err := c.loadFile(src, env); err != nil {
 		return c, err
 	}
-	if err := append(c.applyEnv(src.Env), c.applyFlags(src.Flags)...).err(); err != nil {
+	if err := append(c.applyEnv(src.Env), c.applyFlags(src.Flags)...).Err(); err != nil {
 		return c, err
 	}
 	c.derive()
@@ -114,9 +86,9 @@ func (c *Config) loadFile(src Sources, env map[string]string) error {
 	where, set := c.origins["data"]
 	switch {
 	case set && !filepath.IsAbs(c.Data):
-		return Problems{{where, "data", fmt.Sprintf("want an absolute path, not %q", c.Data)}}
+		return Problems{{Where: where, Key: "data", Text: fmt.Sprintf("want an absolute path, not %q", c.Data)}}
 	case set && data != "" && filepath.Clean(c.Data) != filepath.Clean(data):
-		return Problems{{where, "data", fmt.Sprintf("this file is in the data directory %s and cannot name another, %s; use --config for that", data, c.Data)}}
+		return Problems{{Where: where, Key: "data", Text: fmt.Sprintf("this file is in the data directory %s and cannot name another, %s; use --config for that", data, c.Data)}}
 	}
 	return nil
 }
@@ -194,7 +166,7 @@ func (c *Config) applyEnv(env []string) (problems Problems) {
 		}
 		l, ok := byName[name]
 		if !ok {
-			if near := nearest(name, names); near != "" {
+			if near := strict.Nearest(name, names); near != "" {
 				problems = append(problems, Problem{Where: name, Text: "unknown environment variable; did you mean " + near + "?"})
 			} else if !serviceLink.MatchString(name) {
 				problems = append(problems, Problem{Where: name, Text: "unknown environment variable; \"mozzie config show\" lists all settings"})
@@ -221,7 +193,7 @@ func (c *Config) applyFlags(flags []Flag) (problems Problems) {
 		l, ok := byKey[f.Key]
 		if !ok {
 			hint := "\"mozzie config show\" lists all settings"
-			if near := nearest(f.Key, keys); near != "" {
+			if near := strict.Nearest(f.Key, keys); near != "" {
 				hint = "did you mean " + near + "?"
 			}
 			problems = append(problems, Problem{Where: f.Name, Key: f.Key, Text: "unknown key; " + hint})

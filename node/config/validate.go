@@ -37,7 +37,7 @@ func (c *Config) Validate() error {
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.limits()
-	return v.problems.err()
+	return v.problems.Err()
 }
 
 type validator struct {
