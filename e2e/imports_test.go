@@ -23,11 +23,15 @@ var imports = map[string]struct {
 	tests    string // what its tests may import besides
 }{
 	"cmd/mozzie": {
-		may: "cmd/mozzie/client node node/admin node/config node/datadir",
+		may: "cmd/mozzie/bench cmd/mozzie/client node node/admin node/config node/datadir",
 		why: "the program has no logic of its own: it starts a node, or asks one",
 	},
 	"cmd/mozzie/client": {
 		why: "an MQTT client talks to any broker, and so needs nothing of this one",
+	},
+	"cmd/mozzie/bench": {
+		may: "cmd/mozzie/client",
+		why: "a load generator measures any broker, by the same protocol as everybody",
 	},
 	"node": {
 		may:   "dht dht/rendezvous dht/rendezvous/core mqttfront node/admin node/config node/datadir node/store proto proto/topic",
@@ -94,7 +98,7 @@ var outside = []struct {
 	{"github.com/prometheus", "dht node node/admin", "packages count, and node shows the counters"},
 	{"google.golang.org/protobuf", "proto proto/pb", "frames are encoded in one place"},
 	{"github.com/spf13", "cmd/mozzie", "command lines are the program's"},
-	{"os os/exec os/signal net net/http io/fs syscall", "cmd/mozzie cmd/mozzie/client dht mqttfront node node/admin node/config node/datadir e2e",
+	{"os os/exec os/signal net net/http io/fs syscall", "cmd/mozzie cmd/mozzie/bench cmd/mozzie/client dht mqttfront node node/admin node/config node/datadir e2e",
 		"what decides and what describes the wire does no I/O"},
 	{"unsafe", "proto proto/pb", "a decoder may share memory with its input; nobody else has a reason"},
 	{"testing", "mqttfront/storetest dht/rendezvous/core/storetest", "it is for tests"},

@@ -49,11 +49,9 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	fs.Bool("help", false, "show this help") // without a letter: -h is the host
 	fs.StringVarP(&f.host, "host", "h", "127.0.0.1", "broker's `HOST`")
 	fs.Uint16VarP(&f.port, "port", "p", 1883, "broker's `PORT`")
-	fs.StringVarP(&f.version, "protocol-version", "V", "5", "MQTT `VERSION`: 5, 311 or 31 (mqttv5, mqttv311, mqttv31)")
+	f.addLogin(cmd, "5")
 	fs.StringVarP(&f.id, "id", "i", "", "client `ID` (default one of the broker's choice; MQTT 3: mozzie-PID)")
 	fs.StringVarP(&f.idPfx, "id-prefix", "I", "", "client ID made of `PREFIX` and the process ID")
-	fs.StringVarP(&f.user, "username", "u", "", "user `NAME`")
-	fs.StringVarP(&f.password, "pw", "P", "", "`PASSWORD`; others can see it in the list of processes")
 	fs.Uint16VarP(&f.keepAlive, "keepalive", "k", 60, "keep alive in `SECONDS`; 0 for none")
 	fs.BoolVarP(&f.keep, "disable-clean-session", "c", false, "keep the session of before, and leave one behind; needs -i")
 	fs.StringVarP(&f.expiry, "session-expiry-interval", "x", "", "keep the session for `SECONDS` after the end, -1 for ever (default 0; with -c, -1)")
@@ -64,6 +62,14 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	fs.Uint8Var(&f.willQoS, "will-qos", 0, "the will's `QOS`")
 	fs.BoolVar(&f.willRetain, "will-retain", false, "retain the will")
 	fs.VarP((*propertyFlag)(&f.properties), "property", "D", "MQTT 5 property: `PACKET NAME VALUE`, such as publish content-type text/plain, or PACKET user-property KEY VALUE; repeatable")
+}
+
+// addLogin adds the flags that say how to log in; version is the default one of the protocol.
+func (f *clientFlags) addLogin(cmd *cobra.Command, version string) {
+	fs := cmd.Flags()
+	fs.StringVarP(&f.version, "protocol-version", "V", version, "MQTT `VERSION`: 5, 311 or 31 (mqttv5, mqttv311, mqttv31)")
+	fs.StringVarP(&f.user, "username", "u", "", "user `NAME`")
+	fs.StringVarP(&f.password, "pw", "P", "", "`PASSWORD`; others can see it in the list of processes")
 	complete(cmd, "protocol-version", "5", "311", "31")
 }
 

@@ -87,12 +87,12 @@ one. Connect a client to the nearest node; what it publishes reaches whoever sub
 	root.AddGroup(
 		&cobra.Group{ID: "node", Title: "A node:"},
 		&cobra.Group{ID: "ask", Title: "Ask a running node:"},
-		&cobra.Group{ID: "client", Title: "Publish and subscribe:"},
+		&cobra.Group{ID: "client", Title: "Publish, subscribe, measure:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"node":   {newRun(), newConfig(), newDemo()},
 		"ask":    {newStatus(), newPeers(), newLocate(), newInvite(), newReload()},
-		"client": {newPub(), newSub()},
+		"client": {newPub(), newSub(), newBench()},
 		"":       {newVersion(), newCompletion()},
 	} {
 		for _, c := range commands {

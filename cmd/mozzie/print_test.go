@@ -176,3 +176,37 @@ func TestVersion(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+func TestThousands(t *testing.T) {
+	for _, tc := range []struct {
+		n    float64
+		want string
+	}{{0, "0"}, {999.4, "999"}, {999.5, "1,000"}, {1234567, "1,234,567"}, {100000, "100,000"}, {-1234, "-1,234"}, {-123, "-123"}} {
+		if got := thousands(tc.n); got != tc.want {
+			t.Errorf("%v: %s, want %s", tc.n, got, tc.want)
+		}
+	}
+}
+
+func TestMicros(t *testing.T) {
+	for _, tc := range []struct {
+		us   float64
+		want string
+	}{{0, "0 µs"}, {999, "999 µs"}, {1500, "1.5 ms"}, {25_000, "25 ms"}, {2_500_000, "2.5 s"}} {
+		if got := micros(tc.us); got != tc.want {
+			t.Errorf("%v: %s, want %s", tc.us, got, tc.want)
+		}
+	}
+}
+
+func TestBrokersOf(t *testing.T) {
+	got, err := brokersOf("--pub", []string{"pi1", "pi2:1884", "::1", "[::1]", "[::1]:1884"})
+	if want := []string{"pi1:1883", "pi2:1884", "[::1]:1883", "[::1]:1883", "[::1]:1884"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+	for _, bad := range []string{"", "tcp://pi1"} {
+		if _, err := brokersOf("--pub", []string{bad}); exitCode(err) != exitUsage {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}

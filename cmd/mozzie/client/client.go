@@ -1,4 +1,4 @@
-// Package client is the small MQTT client behind mozzie pub, sub and demo: one connection, MQTT 3.1, 3.1.1
+// Package client is the small MQTT client behind mozzie pub, sub, demo and bench: one connection, MQTT 3.1, 3.1.1
 // and 5, all three QoS, with mochi's codec. It does not connect again by itself and keeps nothing: a session
 // lives at the broker.
 //
@@ -106,6 +106,19 @@ type exchange struct {
 
 // Connect connects and returns when the broker has accepted. A *RefusedError says that it did not.
 func Connect(ctx context.Context, o Options) (*Client, error) {
+	c, err := open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	c.running.Go(c.runRead)
+	if c.options.KeepAlive > 0 {
+		c.running.Go(c.runPing)
+	}
+	return c, nil
+}
+
+// open makes a connection, on which nothing runs yet.
+func open(ctx context.Context, o Options) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", o.Address)
@@ -133,10 +146,6 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("connect to the broker at %s: %w", o.Address, cause(err))
-	}
-	c.running.Go(c.runRead)
-	if c.options.KeepAlive > 0 {
-		c.running.Go(c.runPing)
 	}
 	return c, nil
 }

@@ -1,0 +1,120 @@
+package bench
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// subscriber is a client that subscribes.
+type subscriber struct {
+	run   *run
+	conn  *conn
+	flows []*flow // by the number of their stream; nil where it does not subscribe to it
+
+	touched  []*flow      // those with something fresh
+	open     [1024]uint64 // bits: the packet identifiers of QoS 2 messages whose PUBREL is to come
+	repeated uint64       // QoS 2 messages that the broker sent again before their PUBREL, which is its right
+}
+
+// receive reads, counts and acknowledges until the connection is closed.
+func (s *subscriber) receive() error {
+	for {
+		if err := s.conn.fill(); err != nil {
+			return err
+		}
+		now := s.run.now()
+		for {
+			first, body, ok, err := s.conn.next()
+			if err != nil {
+				return err
+			}
+			if !ok {
+				break
+			}
+			if err := s.handle(first, body, now); err != nil {
+				return err
+			}
+		}
+		if err := s.conn.flush(); err != nil {
+			return err
+		}
+		s.tell()
+	}
+}
+
+// handle deals with one packet that came at a time of the run.
+func (s *subscriber) handle(first byte, body []byte, now time.Duration) error {
+	switch first & 0xf0 {
+	case publishFirst:
+		id, p, err := payload(first, body, s.conn.version)
+		if err != nil {
+			return err
+		}
+		switch first >> 1 & 3 {
+		case 0:
+			return s.count(p, now)
+		case 1:
+			if err := s.count(p, now); err != nil {
+				return err
+			}
+			return s.conn.acknowledge(pubackFirst, id)
+		}
+		word, bit := &s.open[id>>6], uint64(1)<<(id&63)
+		if *word&bit != 0 {
+			s.repeated++
+		} else if err := s.count(p, now); err != nil {
+			return err
+		}
+		*word |= bit
+		return s.conn.acknowledge(pubrecFirst, id)
+	case pubrelFirst & 0xf0:
+		if len(body) < 2 {
+			return fmt.Errorf("the broker sends a PUBREL that cannot be read")
+		}
+		id := binary.BigEndian.Uint16(body)
+		s.open[id>>6] &^= 1 << (id & 63)
+		return s.conn.acknowledge(pubcompFirst, id)
+	case disconnectFirst:
+		return ended(body)
+	}
+	return nil
+}
+
+// count counts a message.
+func (s *subscriber) count(p []byte, now time.Duration) error {
+	m, ok := readStamp(p)
+	if !ok || m.run != s.run.id {
+		return nil // somebody else's
+	}
+	if uint64(m.stream) >= uint64(len(s.flows)) || s.flows[m.stream] == nil {
+		return fmt.Errorf("the broker sends a message of stream %d to a subscriber that has not asked for it", m.stream)
+	}
+	f := s.flows[m.stream]
+	if !f.tally.add(m.number) {
+		return nil
+	}
+	if f.fresh == 0 {
+		s.touched = append(s.touched, f)
+	}
+	if f.fresh++; f.fresh == writeBatch {
+		s.tell() // the publisher may be waiting for it
+	}
+	if s.run.measuring.Load() {
+		f.took.add(now - m.sent)
+	}
+	return nil
+}
+
+// tell lets the publishers know what has arrived.
+func (s *subscriber) tell() {
+	for _, f := range s.touched {
+		p := f.stream.publisher
+		p.delivered.Add(f.fresh)
+		f.fresh = 0
+		if s.run.Credit > 0 {
+			p.poke()
+		}
+	}
+	s.touched = s.touched[:0]
+}
