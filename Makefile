@@ -29,11 +29,7 @@ test: ## run all tests; first installs the Debian and npm packages that they nee
 nightly: test ## the longer forms of the tests: swarms of 100 nodes, more seeds (SEEDS), all fuzzers (FUZZTIME each)
 	NIGHTLY=1 $(GO) test -count=1 -p=1 -timeout=60m -v -run='TestSwarm(Of100)?$$' ./node ./dht
 	$(GO) test -count=1 -timeout=120m ./dht/rendezvous/core -seeds=$(SEEDS)
-	@set -e; for file in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \
-		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
-			echo "$(GO) test -fuzz=$$name ./$${file%/*}"; \
-			$(GO) test -run='^$$' -fuzz="^$$name\$$" -fuzztime=$(FUZZTIME) ./$${file%/*}; \
-		done; done
+	FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 accept: build ## hold the built program against the acceptance tools, where they are beside this folder
 	.ci/accept
