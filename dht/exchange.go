@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -122,23 +123,46 @@ func (x *exchange) ask(ctx context.Context, id peer.ID) (news bool, err error) {
 	if err := writeMessage(s, &kadpb.Message{Type: kadpb.Message_PING, Key: x.digest()}); err != nil {
 		return false, err
 	}
-	answer := new(kadpb.Message)
-	if err := pbio.NewDelimitedReader(s, maxExchange).ReadMsg(answer); err != nil {
+	infos, err := readNeighbours(s)
+	if err != nil {
 		return false, err
 	}
 	_ = s.Close()
-	if len(answer.CloserPeers) > maxNeighbours {
-		return false, fmt.Errorf("%d neighbours are more than the %d allowed", len(answer.CloserPeers), maxNeighbours)
-	}
-	for _, info := range kadpb.PBPeersToPeerInfos(answer.CloserPeers) {
-		if info.ID == x.host.ID() || info.ID.Validate() != nil || len(info.Addrs) == 0 || x.peers.has(info.ID) {
+	for _, info := range infos {
+		if info.ID == x.host.ID() || x.peers.has(info.ID) {
 			continue
 		}
-		info.Addrs = someAddrs(info.Addrs, maxAddrs)
 		news = true
-		x.found(*info)
+		x.found(info)
 	}
 	return news, nil
+}
+
+// readNeighbours reads an answer, and returns the nodes that it names with an address.
+func readNeighbours(r io.Reader) ([]peer.AddrInfo, error) {
+	answer := new(kadpb.Message)
+	if err := pbio.NewDelimitedReader(r, maxExchange).ReadMsg(answer); err != nil {
+		return nil, err
+	}
+	if len(answer.CloserPeers) > maxNeighbours {
+		return nil, fmt.Errorf("%d neighbours are more than the %d allowed", len(answer.CloserPeers), maxNeighbours)
+	}
+	var infos []peer.AddrInfo
+	for _, info := range kadpb.PBPeersToPeerInfos(answer.CloserPeers) {
+		if info.ID.Validate() == nil && len(info.Addrs) > 0 {
+			infos = append(infos, peer.AddrInfo{ID: info.ID, Addrs: someAddrs(info.Addrs, maxAddrs)})
+		}
+	}
+	return infos, nil
+}
+
+// readQuestion reads a question, and returns the digest of the asker's neighbours.
+func readQuestion(r io.Reader) (digest []byte, err error) {
+	q := new(kadpb.Message)
+	if err := pbio.NewDelimitedReader(bufio.NewReader(r), digestBytes+64).ReadMsg(q); err != nil {
+		return nil, err
+	}
+	return q.Key, nil
 }
 
 // answer is the stream handler.
@@ -153,12 +177,12 @@ func (x *exchange) answer(s network.Stream) {
 }
 
 func (x *exchange) serve(s network.Stream) error {
-	q := new(kadpb.Message)
-	if err := pbio.NewDelimitedReader(bufio.NewReader(s), digestBytes+64).ReadMsg(q); err != nil {
+	asked, err := readQuestion(s)
+	if err != nil {
 		return err
 	}
 	a := &kadpb.Message{Type: kadpb.Message_PING, Key: x.digest()}
-	if !slices.Equal(a.Key, q.Key) {
+	if !slices.Equal(a.Key, asked) {
 		asker := s.Conn().RemotePeer()
 		var infos []peer.AddrInfo
 		for _, id := range x.peers.list() {

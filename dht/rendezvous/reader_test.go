@@ -252,3 +252,74 @@ func TestReaderErrors(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// FuzzReader reads a stream in pieces of some size: it brings the frames that are in it, or fails, as if it had come
+// at once, and keeps no more than what came.
+func FuzzReader(f *testing.F) {
+	var some []byte
+	for _, frame := range []any{publishFrame(1, 10), &pb.Lease{}, publishFrame(2, 5000), &pb.Leaving{Node: []byte("12345678peer-one")}} {
+		some = proto.AppendFrame(some, frame, time.Now())
+	}
+	f.Add(some, uint16(1))
+	f.Add(some, uint16(100))
+	f.Add(some[:len(some)-3], uint16(4096))
+	f.Add([]byte{0xff, 0xff, 0xff, 0x07, 5}, uint16(2))
+	f.Add([]byte{0x02, 0x7f, 0x00, 0x03, 0x22, 0x0a, 0x05}, uint16(1))
+	f.Fuzz(func(t *testing.T, b []byte, size uint16) {
+		want, wantErr := allAtOnce(b)
+		r := newReader(b, always(int(size)))
+		var got []any
+		for {
+			frames, err := r.next()
+			got = append(got, frames...)
+			if most := 2*len(b) + frameStep + maxRead; len(r.buf) > most {
+				t.Fatalf("%d bytes are kept of %d", len(r.buf), len(b))
+			}
+			if err == nil {
+				continue
+			}
+			if errors.Is(err, io.EOF) != (wantErr == nil) {
+				t.Fatalf("%x ends with %v, at once with %v", b, err, wantErr)
+			}
+			break
+		}
+		if wantErr == nil && len(got) != len(want) || len(got) > len(want) {
+			t.Fatalf("%x has %d frames, at once %d", b, len(got), len(want))
+		}
+		for i := range got {
+			if a, b := fmt.Sprintf("%T %v", got[i], got[i]), fmt.Sprintf("%T %v", want[i], want[i]); a != b && !hasTime(got[i]) {
+				t.Fatalf("frame %d is %s, at once %s", i, a, b)
+			}
+		}
+	})
+}
+
+// hasTime says that a frame's text has pointers or points in time in it.
+func hasTime(frame any) bool {
+	switch frame.(type) {
+	case *proto.Publish, *proto.Deliver:
+		return true
+	}
+	return false
+}
+
+// allAtOnce decodes what is in b.
+func allAtOnce(b []byte) (frames []any, err error) {
+	for {
+		kind, body, rest, _, err := proto.Next(b)
+		if errors.Is(err, proto.ErrShort) || len(b) == 0 {
+			return frames, nil
+		}
+		if err != nil {
+			return frames, err
+		}
+		frame, err := proto.Decode(kind, body, time.Now())
+		if err != nil {
+			return frames, err
+		}
+		if frame != nil {
+			frames = append(frames, frame)
+		}
+		b = rest
+	}
+}

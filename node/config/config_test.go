@@ -348,16 +348,3 @@ func TestDefaultIsValid(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func FuzzDecode(f *testing.F) {
-	f.Add("swarm:\n  open: true\n")
-	f.Add("mqtt: {listeners: [{url: \"tcp://127.0.0.1:0\"}]}\n")
-	f.Add("a: &a [*a]\n")
-	f.Add("swarm: {listen: [\"/\", \"/ip4/1.2.3.4/tcp/1/p2p/x\"], <<: {open: true}}\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		c := Default()
-		if err := decodeFile("f", []byte(text), &c); err == nil {
-			_ = c.Validate() // anything but a panic
-		}
-	})
-}
