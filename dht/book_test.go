@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -155,13 +156,33 @@ func TestBookFiles(t *testing.T) {
 	}
 }
 
+// FuzzBook reads a book: what is taken is bounded, and the same after it was saved.
 func FuzzBook(f *testing.F) {
-	f.Add([]byte(fmt.Sprintf(`{"version":1,"peers":[{"id":%q,"addrs":["/ip4/192.0.2.1/tcp/1"],"seen":"2026-01-01T00:00:00Z"}]}`, idA)))
+	one := fmt.Sprintf(`{"id":%q,"addrs":["/ip4/192.0.2.1/tcp/1"],"seen":"2126-01-01T00:00:00Z"}`, idA)
+	f.Add([]byte(`{"version":1,"peers":[` + one + `]}`))
+	f.Add([]byte(`{"version":1,"peers":[` + one + `,` + one + `,{"id":"x"},null]}`))
+	f.Add([]byte(`{"version":2,"peers":[]}`))
+	f.Add([]byte(`[` + strings.Repeat("[", 1000)))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b := &book{path: filepath.Join(t.TempDir(), bookFile), peers: make(map[peer.ID]bookEntry)}
-		if err := os.WriteFile(b.path, data, 0o600); err != nil {
+		path := filepath.Join(t.TempDir(), bookFile)
+		b := &book{path: path, peers: make(map[peer.ID]bookEntry), dirty: true}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_ = b.load(time.Now())
+		if b.load(time.Now()) != nil {
+			return
+		}
+		if err := b.save(); err != nil {
+			t.Fatal(err)
+		}
+		again := &book{path: path, peers: make(map[peer.ID]bookEntry)}
+		if err := again.load(time.Now()); err != nil || len(again.peers) != len(b.peers) || len(b.peers) > maxBook {
+			t.Fatalf("%q: %v, then %v, %v", data, b.peers, again.peers, err)
+		}
+		for id, e := range b.peers {
+			if len(e.addrs) > maxAddrs || !sameAddrs(again.peers[id].addrs, e.addrs) {
+				t.Errorf("%q: %v has %v, then %v", data, id, e.addrs, again.peers[id].addrs)
+			}
+		}
 	})
 }

@@ -156,7 +156,7 @@ func FuzzParseInvite(f *testing.F) {
 			return
 		}
 		again, err := ParseInvite(inv.String())
-		if err != nil || !sameInvite(inv, again) {
+		if err != nil || !sameInvite(inv, again) || again.String() != inv.String() {
 			t.Errorf("%q: %v, then %v, %v", s, inv, again, err)
 		}
 	})
@@ -177,7 +177,7 @@ func FuzzInviteBody(f *testing.F) {
 			return
 		}
 		again, err := ParseInvite(inv.String())
-		if err != nil || !sameInvite(inv, again) {
+		if err != nil || !sameInvite(inv, again) || again.String() != inv.String() {
 			t.Errorf("%x: %v, then %v, %v", body, inv, again, err)
 		}
 	})

@@ -57,17 +57,30 @@ func LoadSwarmKey(dir string) (*SwarmKey, error) {
 		return nil, fmt.Errorf("can't read the swarm key: %w; it must be readable by the user that the node runs as", err)
 	}
 	defer func() { _ = f.Close() }()
-	psk, err := pnet.DecodeV1PSK(io.LimitReader(f, 4096))
+	k, err := decodeSwarmKey(f)
 	if err != nil {
 		return nil, fmt.Errorf("the swarm key in %s is damaged (%w); copy the file from another node of the swarm, or remove it and join with an invite", path, err)
+	}
+	return k, nil
+}
+
+// decodeSwarmKey reads a key as it is in a file.
+func decodeSwarmKey(r io.Reader) (*SwarmKey, error) {
+	psk, err := pnet.DecodeV1PSK(io.LimitReader(r, 4096))
+	if err != nil {
+		return nil, err
 	}
 	return swarmKeyOf(psk), nil
 }
 
+// encode is the inverse of decodeSwarmKey.
+func (k SwarmKey) encode() []byte {
+	return append(hex.AppendEncode([]byte(swarmKeyHeader), k.secret[:]), '\n')
+}
+
 // Save writes the key to the data directory dir, readable by its owner alone.
 func (k SwarmKey) Save(dir string) error {
-	b := hex.AppendEncode([]byte(swarmKeyHeader), k.secret[:])
-	if err := writeFile(filepath.Join(dir, SwarmKeyFile), append(b, '\n')); err != nil {
+	if err := writeFile(filepath.Join(dir, SwarmKeyFile), k.encode()); err != nil {
 		return fmt.Errorf("can't save the swarm key: %w", err)
 	}
 	return nil

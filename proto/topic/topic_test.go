@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // slowMatch is the specification's text and nothing else: the oracle of everything here.
@@ -178,6 +179,51 @@ func FuzzMatch(f *testing.F) {
 		}
 		if names.Delete(name); names.root.kids.table.Load() != nil {
 			t.Errorf("%q leaves nodes behind", name)
+		}
+	})
+}
+
+// FuzzGrammar holds what is valid against the rules spelt out level by level.
+func FuzzGrammar(f *testing.F) {
+	for _, s := range []string{"a/b", "/", "+/#", "#", "a/#/b", "a+/b", "+", "", "\x00", "\xff", "$SYS/+", "a//b", "#/a", "\u00e9/+"} {
+		f.Add(s, 4)
+	}
+	f.Fuzz(func(t *testing.T, s string, most int) {
+		most = max(most, 0)
+		levels := strings.Split(s, "/")
+		text := s != "" && len(s) <= MaxLength && utf8.ValidString(s) && !strings.Contains(s, "\x00") && (most == 0 || len(levels) <= most)
+		name, filter := text, text
+		for i, l := range levels {
+			if strings.ContainsAny(l, "+#") {
+				name = false
+				filter = filter && (l == "+" || l == "#" && i == len(levels)-1)
+			}
+		}
+		if err := ValidName(s, Limits{Levels: most}); (err == nil) != name {
+			t.Errorf("%q as a name, %d levels: %v", s, most, err)
+		}
+		if err := ValidFilter(s, Limits{Levels: most}); (err == nil) != filter {
+			t.Errorf("%q as a filter, %d levels: %v", s, most, err)
+		}
+	})
+}
+
+// FuzzShare splits shared subscriptions; what is joined again is what was split [MQTT-4.8.2-1] [MQTT-4.8.2-2].
+func FuzzShare(f *testing.F) {
+	for _, s := range []string{"$share/g/a/b", "$share//a", "$share/g/", "$share/g", "$share", "$share/+/a", "$shared/g/a", "a", "", "$share/g//", "$share/$share/$share/g/a"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		name, inner, err := ParseShare(s)
+		levels := strings.SplitN(s, "/", 3)
+		shared := levels[0] == "$share"
+		right := len(levels) == 3 && levels[1] != "" && !strings.ContainsAny(levels[1], "+#") && levels[2] != ""
+		switch {
+		case (err != nil) != (shared && !right):
+			t.Errorf("%q: %v", s, err)
+		case err != nil:
+		case Share(name, inner) != s, (name != "") != shared:
+			t.Errorf("%q is %q and %q", s, name, inner)
 		}
 	})
 }
