@@ -31,7 +31,7 @@ type Broker struct {
 	// What is said at limits.
 	manyConns, manyOfHost, manySessions, localFull *Refusal
 
-	storeSaid atomic.Int64 // when the log last had an error of the store, Unix nanoseconds
+	storeSaid atomic.Int64 // when the log last had an error of the store, nanoseconds since start
 
 	registry
 
@@ -376,7 +376,7 @@ func (b *Broker) storeDone(err error) {
 		return
 	}
 	n := b.stats.StoreErrors.Add(1)
-	now, said := time.Now().UnixNano(), b.storeSaid.Load()
+	now, said := int64(time.Since(b.start)), b.storeSaid.Load()
 	if (said == 0 || now-said >= int64(storeSayEvery)) && b.storeSaid.CompareAndSwap(said, now) {
 		b.log.Error("sessions cannot be stored: what clients publish and subscribe to that would have to be is refused", "error", err, "errors_so_far", n)
 	}

@@ -27,7 +27,7 @@ type conn struct {
 	maxPacket   int // the client's Maximum Packet Size
 	window      int // how many QoS 1 and 2 messages we may have on the way to it
 
-	lastSeen atomic.Int64 // Unix nanoseconds
+	lastSeen atomic.Int64 // nanoseconds since the broker's start, on a clock that never jumps
 	silenced atomic.Bool  // the keep alive is over, said once
 
 	own reading // of the goroutine that reads
@@ -76,7 +76,7 @@ func (b *Broker) runConn(nc net.Conn, l *listener) {
 		return
 	}
 	defer b.dismiss(c)
-	c.lastSeen.Store(time.Now().UnixNano())
+	c.seen()
 	nc.SetReadDeadline(time.Now().Add(b.cfg.ConnectTimeout))
 	err := c.connect()
 	if err == nil {
@@ -101,7 +101,7 @@ func (c *conn) serve() error {
 			return err
 		}
 		now := time.Now()
-		c.lastSeen.Store(now.UnixNano())
+		c.lastSeen.Store(int64(now.Sub(c.b.start)))
 		u := c.b.begin(now)
 		u.self = c
 		c.mu.Lock()
@@ -354,7 +354,7 @@ type lingerer interface {
 	linger(drained <-chan struct{}, timeout time.Duration)
 }
 
-func (c *conn) seen() { c.lastSeen.Store(time.Now().UnixNano()) }
+func (c *conn) seen() { c.lastSeen.Store(int64(time.Since(c.b.start))) }
 
 func (c *conn) closeDrainedLocked() {
 	if c.drained == nil {

@@ -241,5 +241,5 @@ func travelling(p *packets.Properties) (b []byte) {
 
 // keepAliveOver reports whether the client has been silent for too long [MQTT-3.1.2-22].
 func (c *conn) keepAliveOver(now time.Time) bool {
-	return now.Sub(time.Unix(0, c.lastSeen.Load())) > c.keepAlive+c.keepAlive/2
+	return now.Sub(c.b.start)-time.Duration(c.lastSeen.Load()) > c.keepAlive+c.keepAlive/2
 }

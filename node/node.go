@@ -84,7 +84,9 @@ func Start(ctx context.Context, cfg config.Config, opt Options) (_ *Node, err er
 	if err := n.join(ctx); err != nil {
 		return nil, err
 	}
-	n.startService()
+	if err := n.startService(); err != nil {
+		return nil, err
+	}
 	if err := n.startBroker(); err != nil {
 		return nil, err
 	}
@@ -138,14 +140,18 @@ func (n *Node) onPeer(id peer.ID, connected bool) {
 	}
 }
 
-func (n *Node) startService() {
+func (n *Node) startService() error {
+	life, err := n.dir.NextLife(time.Now())
+	if err != nil {
+		return err
+	}
 	limits := core.DefaultLimits()
 	limits.RetainedTopics, limits.RetainedBytes = n.cfg.Limits.MaxRetainedMessages, asInt(n.cfg.Limits.MaxRetainedBytes)
 	n.retained = store.NewRetained()
 	s := rendezvous.New(rendezvous.Config{
 		Host:      n.host.Libp2p(),
 		Database:  rand.Uint64() | 1,              //nolint:gosec // state is in memory: every start has a new database
-		Life:      uint64(time.Now().UnixMilli()), //nolint:gosec // after 1970
+		Life:      life,
 		Depth:     n.cfg.Locations.Depth,
 		Small:     n.cfg.Swarm.Small,
 		Limits:    limits,
@@ -168,6 +174,7 @@ func (n *Node) startService() {
 		s.OnPeer(e.id, e.connected)
 	}
 	n.peersMu.Unlock()
+	return nil
 }
 
 // addresses returns this node's multiaddresses without /p2p.

@@ -39,13 +39,13 @@ type frameCase struct {
 func frames() []frameCase {
 	full := &Message{Topic: "a/b", Payload: []byte("on"), Properties: []byte{1, 1}, QoS: 2, Retain: true, Expires: now.Add(time.Second)}
 	return []frameCase{
-		{"Hello", &pb.Hello{Node: []byte(nodeA), Version: 1, Life: 4, Addresses: []string{"/ip4/10.0.0.2/tcp/7883"}, Known: known, Serves: true}, `
-			71010a100102030405060708706565722d6f6e651001180422162f6970342f31302e302e302e322f7463702f37383833
+		{"Hello", &pb.Hello{Node: []byte(nodeA), Version: 1, Life: 4, Addresses: []string{"/ip4/10.0.0.2/tcp/7883"}, Known: known, Serves: true, Time: 1767225600000}, `
+			78010a100102030405060708706565722d6f6e651001180422162f6970342f31302e302e302e322f7463702f37383833
 			2a3e0a101112131415161718706565722d74776f12162f6970342f31302e302e302e312f7463702f37383833120e2f69
-			70362f3a3a312f7463702f31180120053001`},
-		{"Nodes", &pb.Nodes{Known: known}, `
-			41020a3e0a101112131415161718706565722d74776f12162f6970342f31302e302e302e312f7463702f37383833120e
-			2f6970362f3a3a312f7463702f3118012005`},
+			70362f3a3a312f7463702f311801200530013880d0eab6b733`},
+		{"Nodes", &pb.Nodes{Known: known, Time: 1767225600000}, `
+			48020a3e0a101112131415161718706565722d74776f12162f6970342f31302e302e302e312f7463702f37383833120e
+			2f6970362f3a3a312f7463702f31180120051080d0eab6b733`},
 		{"Lease", &pb.Lease{Ask: 1, Granted: 2, ForMs: 5000}, `1603090100000000000000110200000000000000188827`},
 		{"Ack", &pb.Ack{Ops: []uint64{1, 1 << 62}, Refused: []uint64{7}}, `10040a0a01808080808080808040120107`},
 		{"Publish", &Publish{Message: full, Location: loc, Depth: 2, Epoch: 9, Seq: 8, Released: 7, Age: 1500 * time.Millisecond,

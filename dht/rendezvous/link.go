@@ -169,6 +169,7 @@ func (l *link) useStream() error {
 func (l *link) begin(o *outbound) error {
 	addresses := l.s.cfg.Addresses()
 	l.s.mu.Lock()
+	l.s.core.At(bootTime(), time.Now())
 	hello := l.s.core.Hello(l.s.cfg.Life, addresses)
 	if o.put(hello, time.Now(), maxUnkept) != queued {
 		l.s.unsendable(l, hello)

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Version is the layout of the directory that this program writes. It grows when an older program could not
@@ -23,6 +24,7 @@ const Version = 1
 const (
 	lockFile    = "lock"       // locked while in use, with the process ID of the user
 	versionFile = "version"    // Version in decimal
+	lifeFile    = "life"       // the number of the last start; see NextLife
 	adminFile   = "admin.addr" // where the running node's administration API answers
 )
 
@@ -209,6 +211,22 @@ func syncDir(path string) error {
 		return explain("write to", path, err)
 	}
 	return nil
+}
+
+// NextLife returns a number that is higher at every start of the node: the time in milliseconds since 1970, or, where
+// that is earlier than at the start before (a machine without a battery clock), the next number. A file that holds no
+// number counts as none.
+func (d *Dir) NextLife(now time.Time) (uint64, error) {
+	text, err := os.ReadFile(d.Path(lifeFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, explain("read", d.path, err)
+	}
+	last, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 63)
+	if err != nil {
+		last = 0
+	}
+	life := max(uint64(max(1, now.UnixMilli())), last+1) //nolint:gosec // positive
+	return life, d.WriteFile(lifeFile, strconv.AppendUint(nil, life, 10))
 }
 
 // SetAdmin notes where this node's administration API answers, for the commands; Close takes the note away.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func open(t *testing.T, path string) *Dir {
@@ -132,5 +133,33 @@ func TestAdmin(t *testing.T) {
 	d.Close()
 	if _, err := Admin(path); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestNextLife(t *testing.T) {
+	d, err := Open(filepath.Join(t.TempDir(), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	set, unset := time.UnixMilli(1_800_000_000_000), time.UnixMilli(5000)
+	for i, tc := range []struct {
+		now  time.Time
+		want uint64
+	}{
+		{unset, 5000}, {unset, 5001}, {set, 1_800_000_000_000}, {unset, 1_800_000_000_001}, {time.UnixMilli(-7), 1_800_000_000_002},
+		{set.Add(time.Second), 1_800_000_001_000},
+	} {
+		if got, err := d.NextLife(tc.now); got != tc.want || err != nil {
+			t.Errorf("start %d: %d, %v; want %d", i, got, err, tc.want)
+		}
+	}
+	for _, damaged := range []string{"", "x", "99999999999999999999", "-1"} {
+		if err := d.WriteFile("life", []byte(damaged)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := d.NextLife(set); got != 1_800_000_000_000 || err != nil {
+			t.Errorf("after %q: %d, %v", damaged, got, err)
+		}
 	}
 }

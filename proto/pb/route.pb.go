@@ -207,6 +207,7 @@ type Hello struct {
 	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Known         []*Known               `protobuf:"bytes,5,rep,name=known,proto3" json:"known,omitempty"`
 	Serves        bool                   `protobuf:"varint,6,opt,name=serves,proto3" json:"serves,omitempty"` // the sender is a member of sets: it does not come with empty hands
+	Time          uint64                 `protobuf:"varint,7,opt,name=time,proto3" json:"time,omitempty"`     // in milliseconds since 1970, as the sender's clock has it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,10 +284,18 @@ func (x *Hello) GetServes() bool {
 	return false
 }
 
-// 2: nodes that the sender has learnt of since its Hello.
+func (x *Hello) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+// 2: nodes that the sender has learnt of since its Hello, or the time.
 type Nodes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Known         []*Known               `protobuf:"bytes,1,rep,name=known,proto3" json:"known,omitempty"`
+	Time          uint64                 `protobuf:"varint,2,opt,name=time,proto3" json:"time,omitempty"` // as in Hello; 0: no news
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +335,13 @@ func (x *Nodes) GetKnown() []*Known {
 		return x.Known
 	}
 	return nil
+}
+
+func (x *Nodes) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
 }
 
 // 3: asks for a lease, grants one, or both.
@@ -3740,16 +3756,18 @@ const file_route_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04left\x18\x03 \x01(\bR\x04left\x12\x12\n" +
-	"\x04life\x18\x04 \x01(\x04R\x04life\"\xad\x01\n" +
+	"\x04life\x18\x04 \x01(\x04R\x04life\"\xc1\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x12\n" +
 	"\x04life\x18\x03 \x01(\x04R\x04life\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12,\n" +
 	"\x05known\x18\x05 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\x12\x16\n" +
-	"\x06serves\x18\x06 \x01(\bR\x06serves\"5\n" +
+	"\x06serves\x18\x06 \x01(\bR\x06serves\x12\x12\n" +
+	"\x04time\x18\a \x01(\x04R\x04time\"I\n" +
 	"\x05Nodes\x12,\n" +
-	"\x05known\x18\x01 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\"J\n" +
+	"\x05known\x18\x01 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\x12\x12\n" +
+	"\x04time\x18\x02 \x01(\x04R\x04time\"J\n" +
 	"\x05Lease\x12\x10\n" +
 	"\x03ask\x18\x01 \x01(\x06R\x03ask\x12\x18\n" +
 	"\agranted\x18\x02 \x01(\x06R\agranted\x12\x15\n" +

@@ -233,6 +233,7 @@ type Node struct {
 	point dht.Location
 	now   time.Duration // a clock that counts on while the machine sleeps
 	wall  time.Time
+	ahead time.Duration // what has to be added to wall, where that is not set, for the time; see clock.go
 
 	peers     map[NodeID]*peer
 	ordered   []*peer // of peers, in the order of their names, so that what happens is the same every time
@@ -252,7 +253,11 @@ type Node struct {
 
 	op    uint64 // the last number given to an operation
 	clock uint64 // hybrid logical clock: the last stamp given or seen
-	turn  uint64 // shared subscriptions at QoS 0 take turns by it
+
+	timeless  bool  // the time was not known at the last tick
+	sinceBoot int64 // the time at the last tick, less what now was, in milliseconds
+
+	turn uint64 // shared subscriptions at QoS 0 take turns by it
 
 	pulls      int // locations that wait for what they inherit
 	detours    int // messages that this node's own subscribers get from the rendezvous
@@ -391,6 +396,7 @@ func (n *Node) tickOperations() {
 
 // Tick lets time do its work. The driver calls it several times a second.
 func (n *Node) Tick() {
+	n.tickClock()
 	n.tickTimers()
 	n.tickLeases()
 	full := n.changed || n.now >= n.nextFull

@@ -81,7 +81,7 @@ func (n *Node) addPeer(id NodeID) *peer {
 // Hello returns the first frame for a stream to any node.
 func (n *Node) Hello(life uint64, addresses []string) *pb.Hello {
 	return &pb.Hello{Node: []byte(n.self), Version: proto.RouteVersion, Life: life, Addresses: addresses, Known: n.knownNodes(),
-		Serves: n.serves()}
+		Serves: n.serves(), Time: n.millis()}
 }
 
 // serves reports whether this node does not come with empty hands where it meets others: who has just come to a
@@ -134,6 +134,7 @@ func (n *Node) Up(h *pb.Hello) {
 	if p == nil {
 		p = n.addPeer(id)
 	}
+	n.hearTime(h.GetTime())
 	news := p.life < h.GetLife() || p.left
 	p.life, p.left, p.gone = max(p.life, h.GetLife()), false, false
 	if len(h.GetAddresses()) > 0 {

@@ -33,6 +33,7 @@ func (n *Node) Receive(from NodeID, frame any) {
 	case *pb.Forget:
 		n.receiveForget(p, f)
 	case *pb.Nodes:
+		n.hearTime(f.GetTime())
 		n.learnNodes(from, f.GetKnown())
 	default:
 		n.receiveControl(p, frame)

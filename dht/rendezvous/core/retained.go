@@ -40,9 +40,7 @@ func (n *Node) keepRetained(l *location, k *Kept) {
 
 // furthest is how far another node's stamps may take this node's clock along: a clock that is a day ahead
 // must not make every stamp of the swarm meaningless.
-func (n *Node) furthest() uint64 {
-	return uint64(max(0, n.wall.Add(24*time.Hour).UnixMilli())) << 16 //nolint:gosec // not negative
-}
+func (n *Node) furthest() uint64 { return (n.millis() + uint64(24*time.Hour/time.Millisecond)) << 16 }
 
 // retain keeps a message that has been stamped here, and has the other members keep it.
 func (n *Node) retain(l *location, e *entry) {
@@ -51,24 +49,13 @@ func (n *Node) retain(l *location, e *entry) {
 		k.Message = &proto.Message{Topic: e.m.Topic, Retain: true}
 	}
 	n.keepRetained(l, k)
-	members := l.set.Members
-	if l.change != nil {
-		members = append(slices.Clone(members), l.change.members...)
-	}
-	asked := map[NodeID]bool{n.self: true}
-	for _, m := range members {
-		if asked[m] || !n.inReach(m) {
-			continue
-		}
-		asked[m] = true
+	n.keepElsewhere(l, k, func() func(bool) {
 		e.pinned++
-		n.request(m, func(op uint64) any {
-			return &pb.Retain{Op: op, Place: l.place.pb(), Retained: []*pb.RetainedMessage{n.keptToPB(k)}, Set: l.set.pb()}
-		}, func(bool) {
+		return func(bool) {
 			e.pinned--
 			n.finish(e)
-		})
-	}
+		}
+	})
 }
 
 func (n *Node) receiveRetain(p *peer, f *pb.Retain) {
@@ -110,7 +97,7 @@ func (n *Node) sweep(l *location) {
 		l.listed = false
 		n.list(l)
 	}
-	old := uint64(max(0, n.wall.Add(-MaxHold).UnixMilli())) << 16 //nolint:gosec // not negative
+	old := (n.millis() - min(n.millis(), uint64(MaxHold/time.Millisecond))) << 16
 	n.eachRetained(l, func(k *Kept) {
 		if k.Cleared && k.Stamp < old || k.Message.Expired(n.wall) {
 			n.cfg.Retained.Delete(l.at, k.Message.Topic)

@@ -27,7 +27,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 	}
 	var stamp uint64
 	if a.m.Retain {
-		stamp = n.stamp(a.age)
+		stamp = n.stamp(l, a)
 	}
 	except := NodeID("")
 	if a.served {
@@ -84,12 +84,16 @@ func (n *Node) chosen(e *entry) bool {
 }
 
 // stamp gives a retained message its place in time: a hybrid logical clock (Kulkarni et al. 2014), 48 bits of
-// milliseconds and 16 of counting. One that has waited is stamped that much earlier.
-func (n *Node) stamp(age time.Duration) uint64 {
-	wall := uint64(max(0, n.wall.UnixMilli())) << 16 //nolint:gosec // not negative
-	if age > time.Second {
-		return wall - min(wall, uint64(age.Milliseconds())<<16) //nolint:gosec // positive
+// milliseconds and 16 of counting. One that has waited is stamped that much earlier; one that has not is newer than what
+// is kept for its topic, whatever clock that was stamped by.
+func (n *Node) stamp(l *location, a *arrival) uint64 {
+	now := n.millis() << 16
+	if a.age > time.Second {
+		return now - min(now, uint64(a.age.Milliseconds())<<16) //nolint:gosec // positive
 	}
-	n.clock = max(n.clock+1, wall)
+	n.clock = max(n.clock+1, now)
+	if k := n.cfg.Retained.Get(l.at, a.m.Topic); k != nil && k.Stamp >= n.clock && k.Stamp+1 > k.Stamp {
+		return k.Stamp + 1
+	}
 	return n.clock
 }

@@ -110,7 +110,8 @@ type simNode struct {
 	up        map[int]bool
 	wants     map[int]bool // nodes that it tries to connect to
 	alive     bool
-	swarm     int // before swarms have met: which of them it is in
+	behind    time.Duration // how wrong its clock is
+	swarm     int           // before swarms have met: which of them it is in
 	leaving   bool
 	interests map[string]*standing
 	got       []*published // in the order of their delivery
@@ -189,12 +190,15 @@ func (v *simNode) tick() {
 	}
 }
 
+// at tells a node the time.
+func (v *simNode) at() { v.n.At(v.s.now, epochStart.Add(v.s.now-v.behind)) }
+
 // do has an event happen at a node and carries out what follows.
 func (v *simNode) do(event func()) {
 	if !v.alive {
 		return
 	}
-	v.n.At(v.s.now, epochStart.Add(v.s.now))
+	v.at()
 	event()
 	v.effects = v.n.Take(nil)
 	for _, e := range v.effects {
@@ -330,6 +334,8 @@ func (s *sim) connect(v, w *simNode) {
 		}
 		s.note("connect %d %d", v.i, w.i)
 		v.up[w.i], w.up[v.i] = true, true
+		v.at()
+		w.at()
 		hv, hw := v.n.Hello(1, nil), w.n.Hello(1, nil)
 		v.do(func() { v.n.Up(hw) })
 		w.do(func() { w.n.Up(hv) })
