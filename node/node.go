@@ -150,7 +150,7 @@ func (n *Node) startService() error {
 	n.retained = store.NewRetained()
 	s := rendezvous.New(rendezvous.Config{
 		Host:      n.host.Libp2p(),
-		Database:  rand.Uint64() | 1,              //nolint:gosec // state is in memory: every start has a new database
+		Database:  rand.Uint64() | 1, //nolint:gosec // state is in memory: every start has a new database
 		Life:      life,
 		Depth:     n.cfg.Locations.Depth,
 		Small:     n.cfg.Swarm.Small,
