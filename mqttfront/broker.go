@@ -26,10 +26,11 @@ type Broker struct {
 	shareMu   sync.Mutex                          // held by those that change shares; before group.mu
 	local     localRetained
 	slots     *slots
+	arrivals  arrivals
 	interests interests
 
 	// What is said at limits.
-	manyConns, manyOfHost, manySessions, localFull *Refusal
+	manyConns, manyOfHost, quickConns, manySessions, localFull *Refusal
 
 	storeSaid atomic.Int64 // when the log last had an error of the store, nanoseconds since start
 
@@ -49,9 +50,11 @@ type registry struct {
 	sessions  map[string]*session
 	conns     map[*conn]struct{}
 	turned    map[net.Conn]struct{} // over a limit, and being told so
-	byHost    map[string]int
+	places    int                   // taken, by conns and by what may become some
+	byHost    map[string]int        // of them, by address
 	listeners map[*listener]struct{}
 	draining  bool
+	leaving   chan struct{} // closed when draining begins
 	idle      chan struct{} // closed when draining and the last connection is gone
 }
 
@@ -70,13 +73,15 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 		cfg: cfg, swarm: swarm, auth: auth, store: store, log: log, stats: new(Stats), start: time.Now(),
 		manyConns:    refuse(ReasonQuotaExceeded, "this node takes at most %d connections: connect to another one", cfg.MaxConnections),
 		manyOfHost:   refuse(ReasonQuotaExceeded, "this node takes at most %d connections from one address", cfg.MaxConnectionsPerAddress),
+		quickConns:   refuse(reasonConnectionRate, "connect again in a minute"),
 		manySessions: refuse(ReasonQuotaExceeded, "this node keeps at most %d sessions: connect to another one", cfg.MaxSessions),
 		localFull: refuse(ReasonQuotaExceeded, "at most %d messages and %d bytes are retained below $local: nobody got this one",
 			cfg.MaxRetainedMessages, cfg.MaxRetainedBytes),
 		slots: new(slots), interests: interests{byFilter: make(map[string]*demand)},
 		registry: registry{
 			sessions: make(map[string]*session), conns: make(map[*conn]struct{}), byHost: make(map[string]int),
-			turned: make(map[net.Conn]struct{}), listeners: make(map[*listener]struct{}), idle: make(chan struct{}),
+			turned: make(map[net.Conn]struct{}), listeners: make(map[*listener]struct{}), leaving: make(chan struct{}),
+			idle: make(chan struct{}),
 		},
 		stopped: make(chan struct{}),
 	}
@@ -91,66 +96,22 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 // Stats returns the counters, which go on counting.
 func (b *Broker) Stats() *Stats { return b.stats }
 
-// admit lets a connection in, or says why not.
-func (b *Broker) admit(c *conn) *Refusal {
-	b.reg.Lock()
-	defer b.reg.Unlock()
-	if b.draining {
-		return errDraining
-	}
-	if len(b.conns) >= b.cfg.MaxConnections {
-		b.stats.RefusedConns.Add(1)
-		return b.manyConns
-	}
-	if limit := b.cfg.MaxConnectionsPerAddress; limit > 0 && b.byHost[c.host] >= limit {
-		b.stats.RefusedConns.Add(1)
-		return b.manyOfHost
-	}
-	b.conns[c] = struct{}{}
-	b.byHost[c.host]++
-	b.stats.Connections.Add(1)
-	return nil
-}
-
-var errDraining = &Refusal{reasonShuttingDown, "connect to another node, or again when this one is back"}
-
-// mayTell reports whether a connection that is not let in is to be told why; turnAway does that.
-func (b *Broker) mayTell(nc net.Conn, r *Refusal) bool {
-	b.reg.Lock()
-	defer b.reg.Unlock()
-	if r == errDraining || b.draining || len(b.turned) >= maxTurnedAway {
-		return false
-	}
-	b.turned[nc] = struct{}{}
-	return true
-}
-
-func (b *Broker) turnedAway(nc net.Conn) {
-	b.reg.Lock()
-	defer b.reg.Unlock()
-	delete(b.turned, nc)
-}
-
-// dismiss forgets a connection.
-func (b *Broker) dismiss(c *conn) {
-	b.reg.Lock()
-	defer b.reg.Unlock()
-	delete(b.conns, c)
-	if b.byHost[c.host]--; b.byHost[c.host] == 0 {
-		delete(b.byHost, c.host)
-	}
-	b.stats.Connections.Add(-1)
-	if b.draining && len(b.conns) == 0 {
-		b.idleLocked()
-	}
-}
-
 func (b *Broker) idleLocked() {
 	select {
 	case <-b.idle:
 	default:
 		close(b.idle)
 	}
+}
+
+// drainLocked lets no more connections in. It reports whether any were.
+func (b *Broker) drainLocked() bool {
+	if b.draining {
+		return false
+	}
+	b.draining = true
+	close(b.leaving)
+	return true
 }
 
 func (b *Broker) isDraining() bool {
@@ -164,8 +125,7 @@ func (b *Broker) isDraining() bool {
 // ctx is over. Deliver goes on working, for the sessions.
 func (b *Broker) Drain(ctx context.Context) error {
 	b.reg.Lock()
-	first := !b.draining
-	b.draining = true
+	first := b.drainLocked()
 	var ls []*listener
 	for l := range b.listeners {
 		ls = append(ls, l)
@@ -253,7 +213,7 @@ func (c *conn) ready() bool {
 func (b *Broker) Close() error {
 	b.once.Do(func() {
 		b.reg.Lock()
-		b.draining = true
+		b.drainLocked()
 		for nc := range b.turned {
 			nc.Close()
 		}

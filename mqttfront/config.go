@@ -13,8 +13,12 @@ type Config struct {
 	// MaxConnections is the number of connections at a time, those that have not said CONNECT yet included.
 	// One more is refused (MQTT 5: 0x97, before: 3); where many come at once, some are closed without a word.
 	MaxConnections int
-	// MaxConnectionsPerAddress is the same for one IP address; 0: no limit of its own.
+	// MaxConnectionsPerAddress is the same for one IP address, of IPv6 for one network of 64 bits; 0: no limit of
+	// its own.
 	MaxConnectionsPerAddress int
+	// MaxConnectionRate is how many connections may begin in a second. More wait for up to 5 s, and are refused
+	// beyond that (MQTT 5: 0x9F, before: 3). MaxConnectionRatePerAddress is the same for one address. 0: no limit.
+	MaxConnectionRate, MaxConnectionRatePerAddress int
 	// ConnectTimeout is how long a new connection may take until its CONNECT is whole.
 	ConnectTimeout time.Duration
 	// CloseTimeout is how long a client has to read the last that we have to say before the connection is cut.
@@ -70,7 +74,11 @@ type Config struct {
 // DefaultConfig returns what a node runs with unless told otherwise.
 func DefaultConfig() Config {
 	return Config{
-		MaxConnections:      20000,
+		MaxConnections: 20000,
+
+		MaxConnectionsPerAddress: 15000,
+		MaxConnectionRate:        2000, MaxConnectionRatePerAddress: 1000,
+
 		ConnectTimeout:      10 * time.Second,
 		CloseTimeout:        2 * time.Second,
 		MaxPacketSize:       8 << 20,
@@ -100,6 +108,7 @@ const (
 	maxPacketLimit   = 268435460 // the largest remaining length and its header
 	minPacketLimit   = 1024
 	maxKeepAliveSecs = 65535
+	maxRate          = 1e6 // as good as no limit
 )
 
 // Validate reports the first setting that can't work, with what would.
@@ -114,6 +123,8 @@ func (c *Config) Validate() error {
 	return errors.Join(
 		between("MaxConnections", int64(c.MaxConnections), 1, lots),
 		between("MaxConnectionsPerAddress", int64(c.MaxConnectionsPerAddress), 0, lots),
+		between("MaxConnectionRate", int64(c.MaxConnectionRate), 0, maxRate),
+		between("MaxConnectionRatePerAddress", int64(c.MaxConnectionRatePerAddress), 0, maxRate),
 		between("ConnectTimeout", int64(c.ConnectTimeout), int64(time.Millisecond), int64(time.Hour)),
 		between("CloseTimeout", int64(c.CloseTimeout), int64(time.Millisecond), int64(time.Minute)),
 		between("MaxPacketSize", int64(c.MaxPacketSize), minPacketLimit, maxPacketLimit),

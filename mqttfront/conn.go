@@ -14,7 +14,6 @@ type conn struct {
 	b        *Broker
 	nc       net.Conn
 	listener *listener
-	host     string // IP address, for the limit
 	in       reader
 
 	// Set while CONNECT is dealt with, before the session knows the connection; constant afterwards.
@@ -62,23 +61,32 @@ type reading struct {
 
 var errBye = errors.New("the client said goodbye")
 
-// runConn serves a connection until it ends.
+// runConn serves a connection, if there is a place for it, until it ends.
 func (b *Broker) runConn(nc net.Conn, l *listener) {
+	p, r := b.admit(hostOf(nc.RemoteAddr()))
+	if r != nil {
+		b.refuseConn(nc, r)
+		return
+	}
+	defer b.leave(p)
+	if !b.waitTurn(p.wait) {
+		nc.Close()
+		return
+	}
+	b.runAdmitted(nc, l, time.Now().Add(b.cfg.ConnectTimeout))
+}
+
+// runAdmitted serves a connection that has a place, and has to say CONNECT before some time, until it ends.
+func (b *Broker) runAdmitted(nc net.Conn, l *listener, before time.Time) {
 	c := &conn{b: b, nc: nc, listener: l, maxPacket: maxPacketLimit}
-	c.host = hostOf(nc.RemoteAddr())
 	c.in.init(nc)
-	if r := b.admit(c); r != nil {
-		if b.mayTell(nc, r) {
-			b.turnAway(nc, r)
-		} else {
-			nc.Close()
-		}
+	if !b.greet(c) {
+		nc.Close()
 		return
 	}
 	defer b.dismiss(c)
 	c.seen()
-	nc.SetReadDeadline(time.Now().Add(b.cfg.ConnectTimeout))
-	err := c.connect()
+	err := c.connect(before)
 	if err == nil {
 		c.mu.Lock()
 		if !c.closing { // else somebody has ended the connection already, by a deadline
@@ -382,15 +390,4 @@ func (c *conn) control(packet []byte) error {
 	c.out.b = append(c.out.b, packet...)
 	c.touchLocked(nil)
 	return nil
-}
-
-func hostOf(a net.Addr) string {
-	if a == nil {
-		return ""
-	}
-	host, _, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return a.String()
-	}
-	return host
 }

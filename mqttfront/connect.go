@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"os"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -18,15 +17,16 @@ const maxConnect = 5<<16 + 1024
 
 var errNoConnect = errors.New("the first packet is no CONNECT") // [MQTT-3.1.0-1]
 
-// connect reads CONNECT and answers it.
-func (c *conn) connect() error {
+// connect reads CONNECT, which has to be there before some time, and answers it.
+func (c *conn) connect(before time.Time) error {
+	c.nc.SetReadDeadline(before)
 	body, rest, err := c.readConnect()
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.b.stats.ConnectTimeout.Add(1)
-		return err
 	case err == errNoConnect:
 		c.b.stats.NoConnect.Add(1)
+		return err
+	case err != nil && !errors.As(err, new(*Refusal)) && !time.Now().Before(before): // WebSocket has errors of its own for that
+		c.b.stats.ConnectTimeout.Add(1)
 		return err
 	case err != nil:
 		return err

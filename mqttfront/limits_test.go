@@ -25,12 +25,15 @@ import (
 
 // TestTurnedAway: who is over a limit on connections is told so in his version of MQTT.
 func TestTurnedAway(t *testing.T) {
-	for name, limit := range map[string]func(*mqttfront.Config){
-		"of the node": func(c *mqttfront.Config) { c.MaxConnections = 1 },
-		"of the host": func(c *mqttfront.Config) { c.MaxConnectionsPerAddress = 1 },
+	for name, limit := range map[string]struct {
+		set     func(*mqttfront.Config)
+		counter func(*mqttfront.Stats) *atomic.Uint64
+	}{
+		"of the node": {func(c *mqttfront.Config) { c.MaxConnections = 1 }, func(s *mqttfront.Stats) *atomic.Uint64 { return &s.RefusedConns }},
+		"of the host": {func(c *mqttfront.Config) { c.MaxConnectionsPerAddress = 1 }, func(s *mqttfront.Stats) *atomic.Uint64 { return &s.RefusedOfAddress }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, _, addr := start(t, limit)
+			b, _, addr := start(t, limit.set)
 			first, _ := connect(t, addr, connectOpts{id: "first"})
 			want := uint64(0)
 			for version, code := range map[byte]byte{3: 3, 4: 3, 5: 0x97} {
@@ -67,7 +70,7 @@ func TestTurnedAway(t *testing.T) {
 			}
 			r.expectEnd()
 			want++
-			if n := b.Stats().RefusedConns.Load(); n != want {
+			if n := limit.counter(b.Stats()).Load(); n != want {
 				t.Errorf("counted %d, want %d", n, want)
 			}
 			if n := b.Stats().Connections.Load(); n != 1 {

@@ -83,7 +83,7 @@ func (b *Broker) ServeWebSocket(l net.Listener, lc ListenerConfig, path string) 
 	}
 	mux.HandleFunc(path, ln.upgrade)
 	ln.http = &http.Server{Handler: mux, ReadHeaderTimeout: b.cfg.ConnectTimeout,
-		IdleTimeout: b.cfg.ConnectTimeout, MaxHeaderBytes: 16 << 10}
+		IdleTimeout: b.cfg.ConnectTimeout, MaxHeaderBytes: 16 << 10, ConnContext: withGated}
 	if err := b.addListener(ln); err != nil {
 		return err
 	}
@@ -120,40 +120,55 @@ func (l *listener) close() {
 	})
 }
 
-// runAccept accepts connections until the listener is closed. Other errors, such as running out of file
-// descriptors, are waited out.
+// runAccept accepts connections until the listener is closed.
 func (l *listener) runAccept() {
+	for {
+		nc, err := l.accept()
+		if err != nil {
+			return
+		}
+		l.b.wg.Go(func() { l.b.runConn(nc, l) })
+	}
+}
+
+// accept waits for a connection. It fails when the listener is closed; other errors, such as running out of file
+// descriptors, are waited out.
+func (l *listener) accept() (net.Conn, error) {
 	const most = time.Second
 	pause := time.Duration(0)
 	for {
 		nc, err := l.l.Accept()
 		if err == nil {
-			pause = 0
-			l.b.wg.Go(func() { l.b.runConn(nc, l) })
-			continue
+			return nc, nil
 		}
 		if errors.Is(err, net.ErrClosed) {
-			return
+			return nil, err
 		}
 		l.b.stats.AcceptErrors.Add(1)
 		pause = min(max(2*pause, 5*time.Millisecond), most)
 		l.b.log.Warn("accepting a client", "listener", l.URL, "error", err, "retry_in", pause)
 		select {
 		case <-l.b.stopped:
-			return
+			return nil, net.ErrClosed
 		case <-time.After(pause):
 		}
 	}
 }
 
 func (l *listener) runHTTP() {
-	if err := l.http.Serve(l.l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := l.http.Serve(gate{l.l, l}); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		l.b.log.Error("serving WebSocket clients", "listener", l.URL, "error", err)
 	}
 }
 
 // upgrade turns an HTTP request into an MQTT connection [MQTT-6.0.0-1] [MQTT-6.0.0-2] [MQTT-6.0.0-3] [MQTT-6.0.0-4].
 func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
+	gc, err := gatedOf(r)
+	if err != nil {
+		l.b.log.Error("serving WebSocket clients", "listener", l.URL, "error", err)
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:    []string{"mqtt", "mqttv3.1"},
 		OriginPatterns:  l.b.cfg.WebSocketOrigins,
@@ -175,7 +190,15 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	defer l.b.wg.Done()
 	nc := &wsConn{Conn: websocket.NetConn(context.Background(), ws, websocket.MessageBinary), remote: remoteOf(r), ws: ws}
-	l.b.runConn(nc, l)
+	if gc.refusal != nil {
+		l.b.turnAway(nc, gc.refusal)
+		return
+	}
+	if !gc.overdue.Stop() {
+		nc.Close()
+		return
+	}
+	l.b.runAdmitted(nc, l, gc.before) // from now on there is a deadline
 }
 
 // wsConn is a WebSocket connection as a byte stream that knows its peer.

@@ -36,6 +36,7 @@ const (
 	reasonPacketTooLarge      Reason = 0x95
 	ReasonQuotaExceeded       Reason = 0x97
 	reasonAdministrative      Reason = 0x98
+	reasonConnectionRate      Reason = 0x9F
 	reasonV3BadVersion        byte   = 1 // MQTT 3 CONNACK codes
 	reasonV3BadClientID       byte   = 2
 	reasonV3Unavailable       byte   = 3
@@ -54,7 +55,7 @@ var reasonNames = map[Reason]string{
 	reasonTopicInvalid: "topic name invalid", reasonPacketIDUnknown: "packet identifier not found",
 	reasonReceiveMaximum: "receive maximum exceeded", reasonTopicAlias: "topic alias invalid",
 	reasonPacketTooLarge: "packet too large", ReasonQuotaExceeded: "quota exceeded",
-	reasonAdministrative: "administrative action",
+	reasonAdministrative: "administrative action", reasonConnectionRate: "connection rate exceeded",
 }
 
 // String returns the name of the reason and its code.
