@@ -3,7 +3,9 @@ package mqttfront
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -214,9 +216,7 @@ func (b *Broker) Close() error {
 	b.once.Do(func() {
 		b.reg.Lock()
 		b.drainLocked()
-		for nc := range b.turned {
-			nc.Close()
-		}
+		turned := slices.Collect(maps.Keys(b.turned))
 		var ls []*listener
 		for l := range b.listeners {
 			ls = append(ls, l)
@@ -231,6 +231,9 @@ func (b *Broker) Close() error {
 			l.close()
 		}
 		close(b.stopped)
+		for _, nc := range turned {
+			nc.Close()
+		}
 		for _, c := range cs {
 			c.mu.Lock()
 			c.abandonLocked()

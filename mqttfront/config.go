@@ -93,7 +93,7 @@ func DefaultConfig() Config {
 		MaxSubscriptions:    10000,
 		MaxRetainedMessages: 10000,
 		MaxRetainedBytes:    64 << 20,
-		Topics:              topic.Limits{Length: topic.MaxLength, Levels: 128},
+		Topics:              topic.Limits{Length: 4096, Levels: 128},
 		MaxQueuedMessages:   100000,
 		MaxQueuedBytes:      32 << 20,
 		MaxPendingBytes:     2 << 20,

@@ -408,3 +408,27 @@ func TestSubscriptionsNotKept(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestTopicLength: topics and filters that are too long are refused, in wills too.
+func TestTopicLength(t *testing.T) {
+	b, _, addr := start(t, func(c *mqttfront.Config) { c.Topics.Length = 10 })
+	fits, long := strings.Repeat("x", 10), strings.Repeat("x", 11)
+	c, _ := connect(t, addr, connectOpts{id: "c"})
+	if codes := c.subscribe(filter{fits, 1}, filter{long, 1}, filter{"$share/group/" + fits, 1}, filter{"$share/group/" + long, 1}); !slices.Equal(codes, []byte{1, 0x8f, 1, 0x8f}) {
+		t.Errorf("SUBACK %x", codes)
+	}
+	c.send(c.publishPacket(0, 0, fits, "1"))
+	c.expectPublish("1")
+	c.ack(packets.Puback, 1)
+	c.send(c.publishPacket(0, 0, long, "2"))
+	c.expectDisconnect(0x90)
+	will := newRaw(t, addr, 5)
+	will.send(connectOpts{version: 5, id: "will", will: &willOpts{topic: long}}.encode())
+	if ack := will.expect(packets.Connack); ack.ReasonCode != 0x90 {
+		t.Errorf("CONNACK 0x%02x", ack.ReasonCode)
+	}
+	st := b.Stats()
+	if st.SubsInvalid.Load() != 2 || st.TopicInvalid.Load() != 1 {
+		t.Errorf("counted %d filters and %d topics", st.SubsInvalid.Load(), st.TopicInvalid.Load())
+	}
+}

@@ -26,7 +26,7 @@ func TestBounds(t *testing.T) {
 		"least": func(c *config.Config) {
 			c.MQTT.SysInterval = time.Second
 			c.Limits = config.Limits{MaxConnections: 1, ConnectTimeout: time.Second, MaxPacketSize: 1024, ReceiveMaximum: 1,
-				MaxInflightMessages: 1, MaxKeepAlive: time.Second, MaxSessions: 1, MaxSubscriptions: 1, MaxTopicLevels: 1,
+				MaxInflightMessages: 1, MaxKeepAlive: time.Second, MaxSessions: 1, MaxSubscriptions: 1, MaxTopicLength: 1, MaxTopicLevels: 1,
 				MaxQueuedMessages: 1, MaxQueuedBytes: 1024, MaxPendingBytes: 1024}
 		},
 		"most": func(c *config.Config) {
@@ -34,6 +34,7 @@ func TestBounds(t *testing.T) {
 			c.Limits = config.Limits{MaxConnections: most, MaxConnectionsPerAddress: most, ConnectTimeout: time.Hour,
 				MaxPacketSize: 16 << 20, ReceiveMaximum: 65535, MaxInflightMessages: 65535, TopicAliasMaximum: 65535,
 				MaxKeepAlive: 65535 * time.Second, MaxSessionExpiry: 1<<63 - 1, MaxSessions: most, MaxSubscriptions: most,
+				MaxConnectionRate: 1_000_000, MaxConnectionRatePerAddress: 1_000_000, MaxTopicLength: 65535,
 				MaxTopicLevels: 65535, MaxQueuedMessages: most, MaxQueuedBytes: mostBytes, MaxPendingBytes: mostBytes,
 				MaxRetainedMessages: most, MaxRetainedBytes: mostBytes}
 		},

@@ -84,6 +84,7 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		{"session_store_errors_total", "Times that the session store could not keep what it was told.", c, float64(b.StoreErrors.Load()), nil},
 		{"promises_local_total", "SUBACKs that held for the nodes in reach only.", c, float64(b.PromisesLocal.Load()), nil},
 		{"wills_total", "Wills published.", c, float64(b.WillsSent.Load()), nil},
+		{"connections_paced_total", "MQTT connections that waited for their turn because they came fast.", c, float64(b.Paced.Load()), nil},
 		{"takeovers_total", "Sessions taken over by a new connection.", c, float64(b.Takeovers.Load()), nil},
 	}
 	for i := range qos {
@@ -100,7 +101,8 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		all = append(all, sample{"dropped_messages_total", "Messages to MQTT clients that were dropped.", c, float64(v), []string{"cause", cause}})
 	}
 	for cause, v := range map[string]uint64{
-		"accept_error": b.AcceptErrors.Load(), "limit": b.RefusedConns.Load(), "sessions": b.RefusedSessions.Load(),
+		"accept_error": b.AcceptErrors.Load(), "limit": b.RefusedConns.Load(), "address_limit": b.RefusedOfAddress.Load(),
+		"rate": b.RefusedRate.Load(), "memory": b.RefusedMemory.Load(), "sessions": b.RefusedSessions.Load(),
 		"refused": b.RefusedLogins.Load(), "websocket": b.BadUpgrades.Load(), "connect_timeout": b.ConnectTimeout.Load(),
 		"no_connect": b.NoConnect.Load(), "keep_alive": b.KeepAlive.Load(), "unread": b.Unread.Load(),
 		"malformed": b.Malformed.Load(), "protocol_error": b.ProtocolErrors.Load(), "packet_too_large": b.TooLarge.Load(),

@@ -225,6 +225,7 @@ func (n *Node) brokerConfig() mqttfront.Config {
 	l := n.cfg.Limits
 	c := mqttfront.DefaultConfig()
 	c.MaxConnections, c.MaxConnectionsPerAddress = l.MaxConnections, l.MaxConnectionsPerAddress
+	c.MaxConnectionRate, c.MaxConnectionRatePerAddress = l.MaxConnectionRate, l.MaxConnectionRatePerAddress
 	c.ConnectTimeout = l.ConnectTimeout
 	c.MaxPacketSize = asInt(l.MaxPacketSize)
 	c.ReceiveMaximum, c.MaxInflight = l.ReceiveMaximum, l.MaxInflightMessages
@@ -232,7 +233,7 @@ func (n *Node) brokerConfig() mqttfront.Config {
 	c.MaxKeepAlive, c.MaxSessionExpiry = l.MaxKeepAlive, l.MaxSessionExpiry
 	c.MaxSessions, c.MaxSubscriptions = l.MaxSessions, l.MaxSubscriptions
 	c.MaxRetainedMessages, c.MaxRetainedBytes = l.MaxRetainedMessages, int64(l.MaxRetainedBytes)
-	c.Topics.Levels = l.MaxTopicLevels
+	c.Topics.Length, c.Topics.Levels = l.MaxTopicLength, l.MaxTopicLevels
 	c.MaxQueuedMessages, c.MaxQueuedBytes = l.MaxQueuedMessages, int64(l.MaxQueuedBytes)
 	c.MaxPendingBytes = asInt(l.MaxPendingBytes)
 	c.SysInterval = n.cfg.MQTT.SysInterval

@@ -109,8 +109,14 @@ type Log struct {
 type Limits struct {
 	// MQTT connections at a time.
 	MaxConnections int `yaml:"max_connections"`
-	// MQTT connections from one IP address at a time; 0 for no limit but max_connections.
+	// MQTT connections from one IP address at a time; 0 for no limit but max_connections. Public IPv6 addresses
+	// count by their network of 64 bits.
 	MaxConnectionsPerAddress int `yaml:"max_connections_per_address"`
+	// How many MQTT connections may begin in a second. More wait for their turn, for 5 s at most, and are refused
+	// beyond that; 0 for no limit.
+	MaxConnectionRate int `yaml:"max_connection_rate"`
+	// The same for one IP address; 0 for no limit but max_connection_rate.
+	MaxConnectionRatePerAddress int `yaml:"max_connection_rate_per_address"`
 	// How long a new connection may take to send its CONNECT.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
 	// The largest MQTT packet that is taken from a client; at most 16MiB, which is what nodes pass on to each other.
@@ -131,6 +137,8 @@ type Limits struct {
 	MaxSessions int `yaml:"max_sessions"`
 	// Subscriptions of one session.
 	MaxSubscriptions int `yaml:"max_subscriptions"`
+	// Bytes of a topic or filter, 1 to 65535.
+	MaxTopicLength int `yaml:"max_topic_length"`
 	// Levels of a topic or filter, 1 to 65535.
 	MaxTopicLevels int `yaml:"max_topic_levels"`
 	// Messages that wait for one session.
@@ -165,7 +173,12 @@ func Default() Config {
 		Admin:     Admin{Listen: "127.0.0.1:7880"},
 		Log:       Log{Level: "info", Format: "text"},
 		Limits: Limits{
-			MaxConnections:      20_000,
+			MaxConnections: 20_000,
+
+			MaxConnectionsPerAddress:    15_000,
+			MaxConnectionRate:           2_000,
+			MaxConnectionRatePerAddress: 1_000,
+
 			ConnectTimeout:      10 * time.Second,
 			MaxPacketSize:       8 << 20,
 			ReceiveMaximum:      1024,
@@ -175,6 +188,7 @@ func Default() Config {
 			MaxSessionExpiry:    7 * 24 * time.Hour,
 			MaxSessions:         100_000,
 			MaxSubscriptions:    10_000,
+			MaxTopicLength:      4096,
 			MaxTopicLevels:      128,
 			MaxQueuedMessages:   100_000,
 			MaxQueuedBytes:      32 << 20,

@@ -21,6 +21,7 @@ const (
 	maxPacketSize = 16 << 20 // what fits a frame between nodes
 	maxSmall      = 500      // a full mesh of more costs more than it gives
 	maxCount      = 1 << 40  // far more than fits a machine
+	maxRate       = 1_000_000
 )
 
 // Validate says what is impossible in the configuration: nil, or Problems, each with its key and, where
@@ -125,6 +126,8 @@ func (v *validator) limits() {
 	l := &v.config.Limits
 	v.atLeast("limits.max_connections", int64(l.MaxConnections), 1)
 	v.atLeast("limits.max_connections_per_address", int64(l.MaxConnectionsPerAddress), 0)
+	v.intRange("limits.max_connection_rate", l.MaxConnectionRate, 0, maxRate)
+	v.intRange("limits.max_connection_rate_per_address", l.MaxConnectionRatePerAddress, 0, maxRate)
 	if l.ConnectTimeout < time.Second || l.ConnectTimeout > time.Hour {
 		v.addf("limits.connect_timeout", "want 1s to 1h, not %s", formatDuration(l.ConnectTimeout))
 	}
@@ -137,6 +140,7 @@ func (v *validator) limits() {
 	if l.MaxKeepAlive < time.Second || l.MaxKeepAlive > mqttMaxKeepAlive {
 		v.addf("limits.max_keep_alive", "want 1s to %s, not %s", formatDuration(mqttMaxKeepAlive), formatDuration(l.MaxKeepAlive))
 	}
+	v.intRange("limits.max_topic_length", l.MaxTopicLength, 1, mqttMaxCount)
 	v.intRange("limits.max_topic_levels", l.MaxTopicLevels, 1, mqttMaxCount)
 	for _, least := range []struct {
 		key   string
