@@ -45,7 +45,7 @@ func (b *Broker) passGate(nc net.Conn) *gated {
 		return nil
 	}
 	c.refusal = r
-	c.endIn(3*turnAwayTime, func() { c.Close() })
+	c.endIn(3*turnAwayTime, func() { _ = c.Close() })
 	return c
 }
 
@@ -71,7 +71,7 @@ type gated struct {
 func (c *gated) Read(p []byte) (int, error) {
 	c.turn.Do(func() {
 		if !c.b.waitTurn(c.place.wait) {
-			c.Close()
+			_ = c.Close()
 		}
 	})
 	return c.Conn.Read(p)
@@ -95,7 +95,7 @@ func (c *gated) Close() error {
 // late ends a connection that has not become one of MQTT in time.
 func (c *gated) late() {
 	c.b.stats.ConnectTimeout.Add(1)
-	c.Close()
+	_ = c.Close()
 }
 
 type gatedKey struct{}

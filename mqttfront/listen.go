@@ -195,7 +195,7 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !gc.overdue.Stop() {
-		nc.Close()
+		_ = nc.Close()
 		return
 	}
 	l.b.runAdmitted(nc, l, gc.before) // from now on there is a deadline
