@@ -116,10 +116,14 @@ func (b *Broker) drainLocked() bool {
 	return true
 }
 
+// isDraining takes no lock: it is asked with session.mu held, which comes after registry.reg.
 func (b *Broker) isDraining() bool {
-	b.reg.Lock()
-	defer b.reg.Unlock()
-	return b.draining
+	select {
+	case <-b.leaving:
+		return true
+	default:
+		return false
+	}
 }
 
 // Drain takes leave of all clients: no more are accepted, those that are there are told (MQTT 5: 0x8B) and

@@ -3,6 +3,8 @@ package mqttfront_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,4 +154,39 @@ func TestDrain(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestTakeoverAsConnectionBreaks has clients with a delayed will lose their connections at the moment that they are back:
+// neither waits for the other for ever.
+func TestTakeoverAsConnectionBreaks(t *testing.T) {
+	b, _, addr := start(t, nil)
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			packet := connectOpts{id: fmt.Sprint("c", i), version: 5, resume: true, props: sessionExpiry(60),
+				will: &willOpts{topic: "w", payload: "w", props: u32(0x18, 60)}}.encode()
+			for range 300 {
+				for range 2 { // the second takes over while the first breaks
+					nc, err := dialPlain(addr)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					nc.SetDeadline(time.Now().Add(patience))
+					if _, err := nc.Write(packet); err != nil {
+						t.Error(err)
+					}
+					if _, err := io.ReadFull(nc, make([]byte, 5)); err != nil {
+						t.Errorf("CONNECT is not answered: %v", err)
+					}
+					go nc.Close()
+				}
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	eventually(t, "all are offline", func() bool { return b.Stats().Offline.Load() == 4 && b.Stats().Connections.Load() == 0 })
 }
