@@ -43,6 +43,7 @@ type Broker struct {
 
 	wg      sync.WaitGroup // every goroutine
 	stopped chan struct{}  // closed by Close
+	ticked  chan struct{}  // gets one at each turn of runTicker that somebody waits for
 	once    sync.Once
 }
 
@@ -85,7 +86,7 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 			turned: make(map[net.Conn]struct{}), listeners: make(map[*listener]struct{}), leaving: make(chan struct{}),
 			idle: make(chan struct{}),
 		},
-		stopped: make(chan struct{}),
+		stopped: make(chan struct{}), ticked: make(chan struct{}),
 	}
 	b.local.stats, b.local.most, b.local.bytes = b.stats, cfg.MaxRetainedMessages, cfg.MaxRetainedBytes
 	if err := b.restore(); err != nil {

@@ -1,6 +1,8 @@
 package mqttfront
 
 import (
+	"context"
+	"errors"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -28,7 +30,22 @@ func (b *Broker) runTicker() {
 				b.forgetStale()
 				b.local.sweep(now)
 			}
+			select {
+			case b.ticked <- struct{}{}:
+			default:
+			}
 		}
+	}
+}
+
+// Alive returns nil when the broker has looked after its connections once more, which takes it a second, and what it
+// keeps of its clients can be got at. At the end of ctx it says what hangs.
+func (b *Broker) Alive(ctx context.Context) error {
+	select {
+	case <-b.ticked:
+		return nil
+	case <-ctx.Done():
+		return errors.New("nobody looks after the clients' connections")
 	}
 }
 

@@ -24,6 +24,7 @@ const stopTimeout = 9500 * time.Millisecond
 // runningNode is what this command needs of a node.
 type runningNode interface {
 	admin.Node
+	watched
 	// Stop hands over what the node is responsible for, says goodbye and ends it; at the end of ctx the rest
 	// is cut off.
 	Stop(ctx context.Context) error
@@ -31,13 +32,15 @@ type runningNode interface {
 
 // reloadOnHangup has the node read again what may change at each SIGHUP, until ctx ends. The node says in the log how it
 // went.
-func reloadOnHangup(ctx context.Context, hangups <-chan os.Signal, n runningNode) {
+func reloadOnHangup(ctx context.Context, hangups <-chan os.Signal, n runningNode, m *manager) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangups:
+			m.reloading()
 			_, _ = n.Reload()
+			m.ready(n.Status())
 		}
 	}
 }
@@ -92,9 +95,14 @@ func run(ctx context.Context, c config.Config, stdout, stderr io.Writer) error {
 		return err
 	}
 	announce(n.Status(), time.Since(began), c.Log.Format, log, stdout)
-	reloadOnHangup(ctx, hangups, n)
+	manager := newManager(log)
+	manager.ready(n.Status())
+	endWatch := manager.watch(n)
+	reloadOnHangup(ctx, hangups, n, manager)
 	cancel() // from here on, a second signal ends the process by itself
 	log.Info("stopping; a second signal stops at once")
+	manager.stopping()
+	endWatch()
 	return stop(n, log)
 }
 

@@ -130,6 +130,7 @@ type Service struct {
 
 	stats   Stats
 	left    chan struct{}
+	ticked  chan struct{} // gets one at each turn of runTick that somebody waits for
 	lookups chan struct{} // holds one for each that runs
 
 	ctx    context.Context
@@ -143,7 +144,7 @@ func New(cfg Config) *Service {
 		cfg.Pending = DefaultPending
 	}
 	s := &Service{cfg: cfg, log: cfg.Log, links: map[peer.ID]*link{}, byNode: map[core.NodeID]*link{}, warned: map[proto.Kind]bool{},
-		callWake: make(chan struct{}, 1), doneWake: make(chan struct{}, 1), left: make(chan struct{}),
+		callWake: make(chan struct{}, 1), doneWake: make(chan struct{}, 1), left: make(chan struct{}), ticked: make(chan struct{}),
 		lookups: make(chan struct{}, maxLookups)}
 	s.self = core.MakeNodeID(cfg.Database, string(cfg.Host.ID()))
 	s.core = core.New(core.Config{Self: s.self, Depth: cfg.Depth, Small: cfg.Small,
@@ -313,6 +314,33 @@ func (s *Service) runTick() {
 		}
 		s.coarse.Store(int64(bootTime()))
 		s.step(func(n *core.Node) { n.Tick() })
+		select {
+		case s.ticked <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Alive returns nil when the Service has shown that it does its work: its time has passed once more, and what was
+// queued for the owner has been called. At the end of ctx it says what hangs. It is for who restarts a node that does
+// not answer any more.
+func (s *Service) Alive(ctx context.Context) error {
+	called := make(chan struct{})
+	s.queueCall(func() {
+		s.deliverMu.Lock()   // which is held as long as the broker takes a delivery in
+		s.deliverMu.Unlock() //nolint:staticcheck // SA2001: that it can be had is all that is wanted
+		close(called)
+	})
+	select {
+	case <-s.ticked:
+	case <-ctx.Done():
+		return errors.New("the time of the locations stands still")
+	}
+	select {
+	case <-called:
+		return nil
+	case <-ctx.Done():
+		return errors.New("messages or answers from the swarm are not taken in")
 	}
 }
 
