@@ -55,8 +55,8 @@ func TestServiceManager(t *testing.T) {
 		for range 3 {
 			hear("WATCHDOG=1")
 		}
-		if took := time.Since(began); took < within/2 || took > 3*within {
-			t.Errorf("it lived three times in %v: want once in half of %v", took, within)
+		if took := time.Since(began); took < within/2 {
+			t.Errorf("it said three times in %v that it lives: want once in half of %v", took, within)
 		}
 		n.signal(syscall.SIGHUP)
 		hear("RELOADING=1")

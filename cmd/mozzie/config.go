@@ -14,12 +14,12 @@ func newConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check and show configurations",
-		Args:  args("check or show"),
+		Args:  args("check, example or show"),
 		RunE: func(_ *cobra.Command, words []string) error {
-			return usagef("there is no command config %s; want config check or config show", words[0])
+			return usagef("there is no command config %s; want config check, config example or config show", words[0])
 		},
 	}
-	cmd.AddCommand(newConfigCheck(), newConfigShow())
+	cmd.AddCommand(newConfigCheck(), newConfigExample(), newConfigShow())
 	return cmd
 }
 
@@ -37,6 +37,21 @@ Exit code: 0 when a node can be started with it, 2 when not, 1 when the file can
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: right\n", words[0])
+			return nil
+		},
+	}
+}
+
+func newConfigExample() *cobra.Command {
+	return &cobra.Command{
+		Use:   "example",
+		Short: "Print a configuration file that explains every setting and sets none",
+		Long: `Print a configuration file with every setting and what it does, each commented out with its default. It is what
+the Debian package installs as /etc/mozzie/mozzie.yaml.`,
+		Example: "  mozzie config example > mozzie.yaml",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprint(cmd.OutOrStdout(), config.Example())
 			return nil
 		},
 	}

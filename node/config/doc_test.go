@@ -77,7 +77,7 @@ func TestEnvironmentIsOurs(t *testing.T) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && slices.Contains([]string{".git", "bin", "node_modules"}, d.Name()):
+		case d.IsDir() && slices.Contains([]string{".git", "bin", "dist", "node_modules"}, d.Name()):
 			return filepath.SkipDir
 		case !d.Type().IsRegular() || slices.Contains(refusals, rel):
 			return nil
