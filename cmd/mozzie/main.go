@@ -93,7 +93,7 @@ one. Connect a client to the nearest node; what it publishes reaches whoever sub
 		"node":   {newRun(), newConfig(), newDemo()},
 		"ask":    {newStatus(), newPeers(), newLocate(), newInvite(), newReload()},
 		"client": {newPub(), newSub(), newBench()},
-		"":       {newVersion(), newCompletion()},
+		"":       {newVersion(), newCompletion(), newMan()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group
