@@ -7,7 +7,7 @@ FUZZTIME ?= 60s
 SEEDS    ?= 10000
 
 .DEFAULT_GOAL := build
-.PHONY: help build run demo test nightly accept lint generate generated clean
+.PHONY: help build run demo test nightly bench accept lint generate generated clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +30,9 @@ nightly: test ## the longer forms of the tests: swarms of 100 nodes, more seeds 
 	NIGHTLY=1 $(GO) test -count=1 -p=1 -timeout=60m -v -run='TestSwarm(Of100)?$$' ./node ./dht
 	$(GO) test -count=1 -timeout=120m ./dht/rendezvous/core -seeds=$(SEEDS)
 	FUZZTIME=$(FUZZTIME) .ci/fuzz
+
+bench: build ## measure beside mosquitto, NATS and mochi; QUICK=1 for a rough answer, ROWS=a,e for some, UPDATE=1 to write docs/benchmarks.md
+	$(GO) run ./e2e/bench $(if $(ROWS),-rows $(ROWS)) $(if $(STAGES),-stages $(STAGES)) $(if $(QUICK),-quick) $(if $(UPDATE),-update)
 
 accept: build ## hold the built program against the acceptance tools, where they are beside this folder
 	.ci/accept

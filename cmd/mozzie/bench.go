@@ -83,7 +83,7 @@ when what was measured until then is printed.`,
 	fs.DurationVar(&l.Settle, "settle", l.Settle, "wait for `TIME` between subscribing and publishing")
 	fs.DurationVar(&l.Drain, "drain", l.Drain, "what has not come when nothing has for `TIME` is lost")
 	fs.IntVar(&f.runs, "runs", 1, "measure `N` times, and show medians of rates and latencies, sums of what was lost")
-	fs.IntVar(&f.idle, "clients", 10_000, "`N` idle clients, for the rows h and h-off")
+	fs.IntVar(&f.idle, "clients", 10_000, "`N` idle clients, for the rows h and h-off; they come at 800/s or --rate, and stay for 5s or --duration")
 	fs.IntSliceVar(&l.PIDs, "pid", nil, "the broker's `PID`, to tell its CPU time and memory; several, by commas")
 	fs.BoolVar(&f.json, "json", false, "print a JSON object for each row, in a line of its own")
 	f.addLogin(cmd, "311") // what every broker speaks
@@ -173,9 +173,12 @@ func (f *benchFlags) row(ctx context.Context, cmd *cobra.Command, row bench.Row,
 }
 
 func (f *benchFlags) idleRow(ctx context.Context, cmd *cobra.Command, row bench.Row, offline bool, out *benchPrinter) error {
-	i := bench.Idle{Client: f.load.Client, Brokers: f.load.PublishTo, Clients: f.idle, Offline: offline, PIDs: f.load.PIDs, Hold: 5 * time.Second}
+	i := bench.Idle{Client: f.load.Client, Brokers: f.load.PublishTo, Clients: f.idle, Offline: offline, PIDs: f.load.PIDs, Rate: bench.DefaultIdleRate, Hold: 5 * time.Second}
 	if cmd.Flags().Changed("duration") {
 		i.Hold = f.load.Duration
+	}
+	if cmd.Flags().Changed("rate") {
+		i.Rate = f.load.Rate
 	}
 	if err := i.Complete(); err != nil {
 		return usagef("%s: %w", row.Name, err)

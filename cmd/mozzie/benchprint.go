@@ -103,8 +103,8 @@ func (p *benchPrinter) idle(row bench.Row, r *bench.IdleResult) {
 	if r.Offline {
 		what = "offline sessions"
 	}
-	fmt.Fprintf(p.out, "%-6s %d %s: %.1f KiB each, above %.1f MiB; %.3f cores; connected %s/s\n",
-		row.Name, r.Clients, what, r.PerClient/1024, float64(r.RSS)/(1<<20), r.CPU, thousands(r.Rate))
+	fmt.Fprintf(p.out, "%-6s %d %s: %.1f KiB each, above %.1f MiB; %.3f cores; connecting takes %s (p99 %s)\n",
+		row.Name, r.Clients, what, r.PerClient/1024, float64(r.RSS)/(1<<20), r.CPU, micros(r.Latency.P50), micros(r.Latency.P99))
 }
 
 func (p *benchPrinter) line(v any) {

@@ -16,6 +16,7 @@ type Idle struct {
 	Client  client.Options // as in Load
 	Brokers []string       // host:port, used in turn
 	Clients int
+	Rate    float64       // connections/s while they come; 0: as fast as can be
 	Offline bool          // they have left a session behind, with one subscription, instead of being connected
 	Hold    time.Duration // how long they have been there when the memory is read
 	PIDs    []int         // processes of the brokers
@@ -25,7 +26,6 @@ type Idle struct {
 type IdleResult struct {
 	Clients   int       `json:"clients"`
 	Offline   bool      `json:"offline"`
-	Rate      float64   `json:"connects_per_s"`
 	Latency   Latency   `json:"connect_us"`
 	RSS       int64     `json:"rss_bytes"`            // of all brokers, before
 	PerClient float64   `json:"rss_bytes_per_client"` // how much it grew by
@@ -35,6 +35,9 @@ type IdleResult struct {
 
 // idleAtOnce is how many connections are opened at a time.
 const idleAtOnce = 32
+
+// DefaultIdleRate is how fast the clients come, unless somebody says otherwise: brokers have limits on that.
+const DefaultIdleRate = 800
 
 // minIdleHold is how long at least the clients are held: less says nothing about CPU time.
 const minIdleHold = time.Second
@@ -46,6 +49,8 @@ func (i *Idle) Complete() error {
 		return fmt.Errorf("--clients %d: want 1 to %d", i.Clients, maxConnections)
 	case len(i.PIDs) == 0:
 		return errors.New("what idle clients cost is read from the broker's process; name it with --pid")
+	case i.Rate < 0:
+		return fmt.Errorf("--rate %g: want 0 or more", i.Rate)
 	case i.Hold < minIdleHold:
 		return fmt.Errorf("--duration %v: want %v at least", i.Hold, minIdleHold)
 	}
@@ -61,11 +66,9 @@ func MeasureIdle(ctx context.Context, i Idle, watch func(connected int)) (*IdleR
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
 	if err := r.each(ctx, watch, r.enter); err != nil {
 		return nil, err
 	}
-	res.Rate = float64(i.Clients) / time.Since(began).Seconds()
 	res.Latency = latencyOf(&r.took)
 	settled, err := r.usage()
 	if err != nil {
@@ -109,7 +112,7 @@ func (r *idleRun) usage() (all []usage, err error) {
 	return all, nil
 }
 
-// each does something for each client, some at a time, until one fails.
+// each does something for each client, some at a time and no faster than the rate, until one fails.
 func (r *idleRun) each(ctx context.Context, watch func(int), do func(context.Context, int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -126,10 +129,17 @@ func (r *idleRun) each(ctx context.Context, watch func(int), do func(context.Con
 	}
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	began := time.Now()
 	for n := 0; n < r.Clients && ctx.Err() == nil; {
+		if r.Rate > 0 && float64(n) > r.Rate*time.Since(began).Seconds() {
+			if sleep(ctx, time.Duration(float64(time.Second)/r.Rate)) != nil {
+				break
+			}
+		}
 		select {
 		case next <- n:
 			n++
+		case <-ctx.Done():
 		case <-tick.C:
 			if watch != nil {
 				watch(n)
