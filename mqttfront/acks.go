@@ -118,7 +118,7 @@ func (c *conn) ready2(packetID uint16) {
 	in, open := s.inbound[packetID]
 	switch {
 	case !open:
-	case refused:
+	case refused: // [MQTT-4.3.3-9]
 		s.forgetInboundLocked(packetID)
 	default:
 		in.accepted = true
@@ -144,8 +144,8 @@ func (r *ackRing) find(ok func(*ackWait) bool) *ackWait {
 	return nil
 }
 
-// releaseLocked writes the acknowledgements that are due, in the order of the messages [MQTT-4.6.0-2]
-// [MQTT-4.6.0-3].
+// releaseLocked writes the acknowledgements that are due [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8], in the order of the
+// messages [MQTT-4.6.0-2] [MQTT-4.6.0-3].
 func (c *conn) releaseLocked() {
 	r := &c.acks
 	for r.n > 0 {
@@ -166,10 +166,11 @@ func (c *conn) releaseLocked() {
 			if w.qos == 2 {
 				r.open2--
 			}
-			c.appendAckLocked(kind, w.packetID, w.refusal.Code, w.refusal.Text)
+			c.appendAckLocked(kind, w.packetID, lawful(kind, w.refusal.Code), w.refusal.Text)
 		case w.refusal.Code == ReasonNotAuthorized || w.refusal.Code == reasonTopicInvalid:
-			c.appendAckLocked(kind, w.packetID, reasonSuccess, "") // [MQTT-3.3.5-2] of MQTT 3.1.1
-		default: // MQTT 3 has no way to say no: it stays without an answer
+			c.appendAckLocked(kind, w.packetID, reasonSuccess, "") // [MQTT3-3.3.5-2]
+		default: // MQTT 3 has no other way to say no [MQTT3-4.8.0-2]
+			c.abandonLocked()
 		}
 		r.bytes -= w.size
 		*w = ackWait{}
@@ -182,7 +183,8 @@ func (c *conn) releaseLocked() {
 	c.wakeLocked()
 }
 
-// appendAckLocked appends an acknowledgement to what waits for the client.
+// appendAckLocked appends an acknowledgement to what waits for the client, with a reason string at most [MQTT-3.4.2-3]
+// [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3].
 func (c *conn) appendAckLocked(kind byte, packetID uint16, reason Reason, text string) {
 	if c.closing {
 		return
@@ -196,6 +198,10 @@ func (c *conn) appendAckLocked(kind byte, packetID uint16, reason Reason, text s
 		return
 	}
 	c.reserveLocked(16 + len(text))
+	at := len(c.out.b)
 	c.out.b = appendAck(c.out.b, c.version, kind, packetID, reason, text)
+	if text != "" && len(c.out.b)-at > c.maxPacket { // [MQTT-3.4.2-2] [MQTT-3.5.2-2]
+		c.out.b = appendAck(c.out.b[:at], c.version, kind, packetID, reason, "")
+	}
 	c.touchLocked(nil)
 }

@@ -211,7 +211,8 @@ func own(m *proto.Message) *proto.Message {
 	return &c
 }
 
-// serve gives a message to the targets that its topic has on this node.
+// serve gives a message to the targets that its topic has on this node [MQTT-4.5.0-1], behind what their sessions were
+// given before [MQTT-4.6.0-6].
 func (u *burst) serve(m *outMessage, targets []target) {
 	u.have = [2]bool{}
 	for i := range targets {
@@ -253,7 +254,7 @@ func (u *burst) serveOne(m *outMessage, t *target) {
 	t.s.offer(u, e)
 }
 
-// send0 appends a QoS 0 message to what waits for a client.
+// send0 appends a QoS 0 message to what waits for a client [MQTT-4.3.1-1].
 func (u *burst) send0(c *conn, m *outMessage, ids []uint32, retain bool) {
 	v := 0
 	if c.version == v5 {

@@ -157,7 +157,7 @@ func checkConnect(version byte, b []byte) error {
 	case flags&1 != 0, // [MQTT-3.1.2-3]
 		willQoS == 3,                            // [MQTT-3.1.2-12]
 		!will && (willQoS > 0 || willRetain),    // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
-		version < v5 && hasPassword && !hasUser: // [MQTT-3.1.2-22] of MQTT 3.1.1
+		version < v5 && hasPassword && !hasUser: // [MQTT3-3.1.2-22]
 		return errMalformed
 	}
 	b = b[3:]
@@ -231,20 +231,39 @@ func skipText(b []byte) ([]byte, bool) {
 	return b[2+len(s):], true
 }
 
-// appendDisconnect appends a DISCONNECT with a reason.
+// announcedMaximum returns the Maximum Packet Size in a CONNECT of MQTT 5, from what follows the protocol level. It is
+// for answers to any CONNECT, good or not.
+func announcedMaximum(b []byte) int {
+	most := maxPacketLimit
+	if len(b) < 3 {
+		return most
+	}
+	if p, _, ok := sizedProperties(b[3:]); ok {
+		_ = eachProperty(propsOfConnect, p, func(id byte, value []byte) {
+			if id == propMaximumPacketSize {
+				most = int(min(binary.BigEndian.Uint32(value), maxPacketLimit))
+			}
+		})
+	}
+	return most
+}
+
+// appendDisconnect appends a DISCONNECT with a reason, in words too where the client takes as much [MQTT-3.14.2-3]
+// [MQTT-3.14.2-4], and without anything else [MQTT-3.14.2-2].
 func (c *conn) appendDisconnect(b []byte, r *Refusal) []byte {
 	pk := packets.Packet{
 		FixedHeader:     packets.FixedHeader{Type: packets.Disconnect},
 		ProtocolVersion: v5,
-		ReasonCode:      byte(r.Code),
+		ReasonCode:      byte(lawful(typeDisconnect, r.Code)),
 	}
-	pk.Properties.ReasonString = clip(r.Text)
-	pk.Mods.MaxSize = uint32(c.maxPacket)
-	var buf bytes.Buffer
-	if pk.DisconnectEncode(&buf) != nil {
-		return b
+	for _, text := range []string{clip(r.Text), ""} {
+		pk.Properties.ReasonString = text
+		var buf bytes.Buffer
+		if pk.DisconnectEncode(&buf) == nil && buf.Len() <= c.maxPacket {
+			return append(b, buf.Bytes()...)
+		}
 	}
-	return append(b, buf.Bytes()...)
+	return b
 }
 
 // clip keeps a reason string to what is worth sending.
@@ -256,7 +275,7 @@ func clip(s string) string {
 	return s
 }
 
-// encodeSuback encodes the answer to SUBSCRIBE or UNSUBSCRIBE.
+// encodeSuback encodes the answer to SUBSCRIBE or UNSUBSCRIBE, under its packet ID [MQTT-2.2.1-6].
 func (c *conn) encodeSuback(kind byte, packetID uint16, codes []byte, user []packets.UserProperty, text string) []byte {
 	pk := packets.Packet{
 		FixedHeader:     packets.FixedHeader{Type: kind},
@@ -267,7 +286,6 @@ func (c *conn) encodeSuback(kind byte, packetID uint16, codes []byte, user []pac
 	pk.Properties.User = user
 	pk.Properties.ReasonString = clip(text)
 	pk.Mods.DisallowProblemInfo = !c.problemInfo
-	pk.Mods.MaxSize = uint32(c.maxPacket)
 	var buf bytes.Buffer
 	var err error
 	if kind == typeSuback {

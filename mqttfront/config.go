@@ -104,7 +104,7 @@ func DefaultConfig() Config {
 
 // Bounds that the protocol or this implementation sets.
 const (
-	maxPacketIDs     = 65535     // [MQTT-2.2.1-3]: 1 to 65535
+	maxPacketIDs     = 65535     // [MQTT-2.2.1-4]: 1 to 65535
 	maxPacketLimit   = 268435460 // the largest remaining length and its header
 	minPacketLimit   = 1024
 	maxKeepAliveSecs = 65535

@@ -61,7 +61,8 @@ type reading struct {
 
 var errBye = errors.New("the client said goodbye")
 
-// runConn serves a connection, if there is a place for it, until it ends.
+// runConn serves a connection, if there is a place for it, until it ends. It may be of any kind that brings bytes in order
+// and loses none [MQTT-4.2.0-1].
 func (b *Broker) runConn(nc net.Conn, l *listener) {
 	p, r := b.admit(hostOf(nc.RemoteAddr()))
 	if r != nil {
@@ -143,6 +144,9 @@ func (c *conn) handleAll(u *burst, data []byte) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
+		if c.version == v5 && head > 1+varintLen(body) { // [MQTT-1.5.5-1]
+			return n, errOverlong
+		}
 		if head+body > c.b.cfg.MaxPacketSize { // [MQTT-3.2.2-15]
 			return n, refuse(reasonPacketTooLarge, "%d bytes, at most %d are taken here", head+body, c.b.cfg.MaxPacketSize)
 		}
@@ -164,14 +168,15 @@ func (c *conn) handleAll(u *burst, data []byte) (n int, err error) {
 	return n, nil
 }
 
-// handle handles one packet that is no PUBLISH.
+// handle handles one packet that is no PUBLISH. That none of them waits for the windows of QoS 1 and 2 carries out
+// [MQTT-3.3.4-10] and [MQTT-4.9.0-3].
 func (c *conn) handle(u *burst, first byte, body []byte) error {
 	want := byte(0)
 	switch kind := first >> 4; kind {
 	case typePubrel, typeSubscribe, typeUnsubscribe:
 		want = 2
 	}
-	if first&0xf != want { // [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1]
+	if first&0xf != want { // [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1]
 		return errMalformed
 	}
 	switch kind := first >> 4; kind {
@@ -202,7 +207,7 @@ func (c *conn) handle(u *burst, first byte, body []byte) error {
 		return c.onDisconnect(body)
 	case typeConnect:
 		return refuse(reasonProtocolError, "a second CONNECT") // [MQTT-3.1.0-2]
-	case typeAuth:
+	case typeAuth: // nor is one ever sent [MQTT-3.15.2-1] [MQTT-3.15.2-2] [MQTT-3.15.2-3] [MQTT-4.12.0-2] [MQTT-4.12.1-2]
 		return refuse(reasonProtocolError, "AUTH without an authentication method")
 	}
 	return refuse(reasonProtocolError, "packet type %d from a client", first>>4)
@@ -318,7 +323,8 @@ func (c *conn) linger(drained chan struct{}) {
 	}
 }
 
-// stop ends the connection from any goroutine. An MQTT 5 client is told why.
+// stop ends the connection from any goroutine. An MQTT 5 client that has had its CONNACK is told why [MQTT-3.14.0-1].
+// Nothing is sent after that, and the connection is closed [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1].
 func (c *conn) stop(r *Refusal) {
 	c.mu.Lock()
 	if c.closing {

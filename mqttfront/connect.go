@@ -20,7 +20,7 @@ var errNoConnect = errors.New("the first packet is no CONNECT") // [MQTT-3.1.0-1
 // connect reads CONNECT, which has to be there before some time, and answers it.
 func (c *conn) connect(before time.Time) error {
 	c.nc.SetReadDeadline(before)
-	body, rest, err := c.readConnect()
+	body, rest, overlong, err := c.readConnect()
 	switch {
 	case err == errNoConnect:
 		c.b.stats.NoConnect.Add(1)
@@ -43,7 +43,14 @@ func (c *conn) connect(before time.Time) error {
 		understood, _ := spoken(name, version)
 		return c.refuseConnect(understood, refuse(reasonUnsupportedVersion, "level %d; MQTT 3.1, 3.1.1 and 5 are spoken here", version))
 	}
-	if err := checkConnect(version, tail); err != nil {
+	if version == v5 {
+		c.maxPacket = announcedMaximum(tail)
+	}
+	err = checkConnect(version, tail) // [MQTT-3.1.4-1]
+	if err == nil && overlong && version == v5 {
+		err = errOverlong
+	}
+	if err != nil {
 		if version == v5 {
 			return c.refuseConnect(version, asRefusal(err, reasonMalformed))
 		}
@@ -55,7 +62,7 @@ func (c *conn) connect(before time.Time) error {
 	}
 	if err := c.accept(pk); err != nil {
 		r := asRefusal(err, ReasonUnspecified)
-		if version < v5 && r.Code == reasonTopicInvalid {
+		if version < v5 && r.Code == reasonTopicInvalid { // [MQTT3-3.2.2-6]
 			return r // MQTT 3 has no code for that, and "unavailable" would have the client try again for ever
 		}
 		return c.refuseConnect(version, r)
@@ -63,38 +70,43 @@ func (c *conn) connect(before time.Time) error {
 	return c.in.keepUnread(rest)
 }
 
-// readConnect returns the body of the first packet, and what came behind it.
-func (c *conn) readConnect() (body, rest []byte, err error) {
+// readConnect returns the body of the first packet, and what came behind it. overlong says that its length was written
+// with more bytes than it needs.
+func (c *conn) readConnect() (body, rest []byte, overlong bool, err error) {
 	for {
 		data, err := c.in.fill(c)
 		if len(data) == 0 {
-			return nil, nil, err
+			return nil, nil, false, err
 		}
 		if data[0] != typeConnect<<4 {
-			return nil, nil, errNoConnect
+			return nil, nil, false, errNoConnect
 		}
 		head, size, err := header(data)
 		if err != nil && err != errShort {
-			return nil, nil, err
+			return nil, nil, false, err
 		}
 		if most := min(maxConnect, c.b.cfg.MaxPacketSize); size > most {
-			return nil, nil, refuse(reasonPacketTooLarge, "CONNECT of %d bytes, at most %d are taken here", size, most)
+			return nil, nil, false, refuse(reasonPacketTooLarge, "CONNECT of %d bytes, at most %d are taken here", size, most)
 		}
 		if err == nil && len(data) >= head+size {
-			return data[head : head+size], data[head+size:], nil
+			return data[head : head+size], data[head+size:], head > 1+varintLen(size), nil
 		}
 		if err == nil {
 			c.in.need = head + size
 		}
 		if err := c.in.keep(data); err != nil {
-			return nil, nil, err
+			return nil, nil, false, err
 		}
 	}
 }
 
-// refuseConnect answers CONNECT with a refusal, and returns it.
+// refuseConnect answers CONNECT with a refusal, and returns it, which ends the connection whatever else the client
+// has sent [MQTT-3.1.4-6] [MQTT-3.2.2-7] [MQTT-4.13.2-1].
 func (c *conn) refuseConnect(version byte, r *Refusal) error {
-	packet := encodeRefusal(version, r)
+	packet := encodeRefusal(version, r, c.maxPacket)
+	if len(packet) == 0 {
+		return r
+	}
 	c.mu.Lock()
 	c.reserveLocked(len(packet))
 	c.out.b = append(c.out.b, packet...)
@@ -108,7 +120,7 @@ func (c *conn) refuseConnect(version byte, r *Refusal) error {
 func (c *conn) accept(pk *packets.Packet) error {
 	p := &pk.Properties
 	cfg := &c.b.cfg
-	if p.AuthenticationMethod != "" { // [MQTT-4.12.0-1]
+	if p.AuthenticationMethod != "" { // [MQTT-4.12.0-1] [MQTT-4.12.0-5]
 		return refuse(reasonBadAuthMethod, "%.60q is not known here, and no other is", p.AuthenticationMethod)
 	}
 	if len(p.AuthenticationData) > 0 {
@@ -116,7 +128,7 @@ func (c *conn) accept(pk *packets.Packet) error {
 	}
 	assigned := ""
 	if pk.Connect.ClientIdentifier == "" {
-		if !pk.Connect.Clean { // [MQTT-3.1.3-8] of MQTT 3.1.1
+		if !pk.Connect.Clean { // [MQTT-3.1.3-8] [MQTT3-3.1.3-8]
 			return refuse(reasonBadClientID, "an empty one needs a clean start")
 		}
 		assigned = "auto-" + rand.Text() // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
@@ -129,8 +141,8 @@ func (c *conn) accept(pk *packets.Packet) error {
 	if c.listener != nil {
 		login.Listener, login.Anonymous = c.listener.URL, c.listener.Anonymous
 	}
-	who, err := c.b.auth.Connect(login)
-	if err != nil {
+	who, err := c.b.auth.Connect(login) // with any client ID [MQTT-3.1.3-5]
+	if err != nil {                     // [MQTT-3.1.4-2] [MQTT-4.12.0-4]
 		return asRefusal(err, ReasonNotAuthorized)
 	}
 	c.who = who
@@ -140,16 +152,13 @@ func (c *conn) accept(pk *packets.Packet) error {
 	}
 	c.version = pk.ProtocolVersion
 	c.problemInfo = !p.RequestProblemInfoFlag || p.RequestProblemInfo == 1
-	if p.MaximumPacketSize > 0 {
-		c.maxPacket = int(min(p.MaximumPacketSize, maxPacketLimit))
-	}
 	c.window = min(cfg.MaxInflight, maxPacketIDs)
 	if p.ReceiveMaximum > 0 {
 		c.window = min(c.window, int(p.ReceiveMaximum))
 	}
 	c.aliasMax = min(int(p.TopicAliasMaximum), cfg.MaxOutboundAliases)
 	asked := time.Duration(pk.Connect.Keepalive) * time.Second
-	c.keepAlive = asked
+	c.keepAlive = asked // [MQTT-3.2.2-22]
 	if asked == 0 || asked > cfg.MaxKeepAlive {
 		c.keepAlive = cfg.MaxKeepAlive
 	}
@@ -162,10 +171,16 @@ func (c *conn) accept(pk *packets.Packet) error {
 	}
 	nc.expiry = min(time.Duration(nc.asked)*time.Second, cfg.MaxSessionExpiry)
 	nc.connack = func(present bool) []byte { return c.connack(&nc, asked, assigned, present) }
+	if n := len(nc.connack(false)); n > c.maxPacket { // [MQTT-3.1.2-24]
+		return refuse(reasonPacketTooLarge, "CONNACK has %d bytes", n)
+	}
 	return c.b.attach(&nc)
 }
 
-// connack encodes the CONNACK of an accepted client, which announces every limit that we have.
+// connack encodes the CONNACK of an accepted client [MQTT-3.1.4-5] [MQTT-3.2.2-1], which announces every limit that we
+// have. Nothing is said of what there is anyway, such as QoS 2 and retained messages [MQTT-3.2.2-9] [MQTT-3.2.2-10]
+// [MQTT-3.2.2-12] [MQTT-3.2.2-13], and there is no response information [MQTT-3.1.2-28] and no authentication method
+// [MQTT-4.12.0-6].
 func (c *conn) connack(nc *newConnection, askedKeepAlive time.Duration, assigned string, present bool) []byte {
 	cfg := &c.b.cfg
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: c.version}
@@ -188,7 +203,7 @@ func (c *conn) connack(nc *newConnection, askedKeepAlive time.Duration, assigned
 	return buf.Bytes()
 }
 
-// willOf returns the will of a CONNECT, or why it can't be.
+// willOf returns the will of a CONNECT, or why it can't be [MQTT-3.1.2-9].
 func (c *conn) willOf(pk *packets.Packet) (*WillRecord, error) {
 	if !pk.Connect.WillFlag {
 		return nil, nil
@@ -215,7 +230,7 @@ func (c *conn) willOf(pk *packets.Packet) (*WillRecord, error) {
 	return w, nil
 }
 
-// travelling encodes the properties of a will that go with its message.
+// travelling encodes the properties of a will that go with its message, user properties in their order [MQTT-3.1.3-10].
 func travelling(p *packets.Properties) (b []byte) {
 	str := func(id byte, s string) {
 		b = append(binary.BigEndian.AppendUint16(append(b, id), uint16(len(s))), s...)

@@ -83,7 +83,7 @@ func (u *burst) serveLocal(m *outMessage) {
 	})
 }
 
-// publishWill publishes a will.
+// publishWill publishes a will, to be retained or not [MQTT-3.1.2-14] [MQTT-3.1.2-15].
 func (b *Broker) publishWill(w *WillRecord) {
 	msg := w.Msg
 	now := time.Now()

@@ -1,6 +1,7 @@
 // Package mqttfront is the MQTT side of a node: listeners, connections, sessions, subscriptions and delivery
 // for MQTT 3.1, 3.1.1 and 5. It knows nothing of the nodes around it but the interface Swarm, which the node
-// implements.
+// implements. What clients of other makers need is in the specifications, and no extension is [MQTT3-7.0.0-2]; it connects
+// to no other server [MQTT3-7.0.0-1].
 //
 // # The way of a message
 //

@@ -161,7 +161,8 @@ func (l *listener) runHTTP() {
 	}
 }
 
-// upgrade turns an HTTP request into an MQTT connection [MQTT-6.0.0-1] [MQTT-6.0.0-2] [MQTT-6.0.0-3] [MQTT-6.0.0-4].
+// upgrade turns an HTTP request into an MQTT connection [MQTT-6.0.0-1] [MQTT-6.0.0-2] [MQTT-6.0.0-3]
+// [MQTT-6.0.0-4].
 func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	gc, err := gatedOf(r)
 	if err != nil {

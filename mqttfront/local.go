@@ -70,7 +70,7 @@ func (r *localRetained) sweep(now time.Time) {
 }
 
 // retainLocal keeps a message below $local that is to be retained, or clears the one before it [MQTT-3.3.1-5]
-// [MQTT-3.3.1-6] [MQTT-3.3.1-7]. It returns false where a limit forbids that.
+// [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-8]. It returns false where a limit forbids that.
 func (b *Broker) retainLocal(m *outMessage) bool {
 	switch {
 	case !m.Retain:

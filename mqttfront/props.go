@@ -111,7 +111,7 @@ func propertyValue(kind propKind, b []byte) (value []byte, n int, ok bool) {
 	case propString, propBinary:
 		s, ok := prefixed(b)
 		return s, 2 + len(s), ok && (kind == propBinary || validString(s))
-	case propPair:
+	case propPair: // [MQTT-1.5.7-1]
 		k, ok := prefixed(b)
 		if !ok || !validString(k) {
 			return nil, 0, false
@@ -138,7 +138,8 @@ func prefixed(b []byte) ([]byte, bool) {
 	return b[2:n], true
 }
 
-// validString carries out [MQTT-1.5.4-1] and [MQTT-1.5.4-2].
+// validString reports whether s is what MQTT allows in a string [MQTT-1.5.4-1] [MQTT-1.5.4-2]. Nothing is taken out of it,
+// not even a U+FEFF in front [MQTT-1.5.4-3].
 func validString(s []byte) bool { return utf8.Valid(s) && bytes.IndexByte(s, 0) < 0 }
 
 // sizedProperties splits properties with their length in front off b.

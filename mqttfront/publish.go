@@ -108,7 +108,7 @@ func (c *conn) message(u *burst, p *publish, sl *slot) *outMessage {
 	return m
 }
 
-// publishKept handles a QoS 1 or 2 message.
+// publishKept handles a QoS 1 or 2 message. A packet ID of QoS 1 is nothing to remember [MQTT-4.3.2-5].
 func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error {
 	kept := false
 	if p.qos == 2 {
@@ -124,7 +124,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 	}
 	over := c.version == v5 && c.acks.open1+c.acks.open2 >= c.b.cfg.ReceiveMaximum+int(p.qos-1)
 	c.mu.Unlock()
-	if over { // [MQTT-3.3.4-7] [MQTT-3.3.4-9]
+	if over { // [MQTT-3.3.4-7]
 		return refuse(reasonReceiveMaximum, "at most %d messages may be without an acknowledgement", c.b.cfg.ReceiveMaximum)
 	}
 	_ = c.waitForRoom(u, typePublish) // it is noted as received, and goes on even where the connection does not
@@ -217,7 +217,7 @@ func (s *session) forgetInboundLocked(packetID uint16) {
 	}
 }
 
-// onPubrel ends the exchange of a QoS 2 message from the client [MQTT-4.3.3-11].
+// onPubrel ends the exchange of a QoS 2 message from the client [MQTT-4.3.3-11], expired or not [MQTT-4.3.3-13].
 func (c *conn) onPubrel(a ack) {
 	s := c.sess
 	s.mu.Lock()

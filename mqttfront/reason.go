@@ -3,6 +3,7 @@ package mqttfront
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Reason is an MQTT 5 reason code.
@@ -65,6 +66,27 @@ func (r Reason) String() string {
 		name = "reason"
 	}
 	return fmt.Sprintf("%s (0x%02x)", name, byte(r))
+}
+
+// lawfulReasons are the codes that each packet may have, beside those of success [MQTT-3.2.2-8] [MQTT-3.4.2-1]
+// [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1] [MQTT-3.9.3-2] [MQTT-3.11.3-2] [MQTT-3.14.2-1].
+var lawfulReasons = [16]string{
+	typeConnack:    "\x80\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x8c\x90\x95\x97\x99\x9a\x9b\x9c\x9d\x9f",
+	typePuback:     "\x80\x83\x87\x90\x91\x97\x99",
+	typePubrec:     "\x80\x83\x87\x90\x91\x97\x99",
+	typePubrel:     "\x92",
+	typePubcomp:    "\x92",
+	typeSuback:     "\x80\x83\x87\x8f\x91\x97\x9e\xa1\xa2",
+	typeUnsuback:   "\x11\x80\x83\x87\x8f\x91",
+	typeDisconnect: "\x80\x81\x82\x83\x87\x89\x8b\x8d\x8e\x8f\x90\x93\x94\x95\x96\x97\x98\x99\x9a\x9b\x9c\x9d\x9e\x9f\xa0\xa1\xa2",
+}
+
+// lawful returns the code that a packet of MQTT 5 may have for a reason.
+func lawful(kind byte, r Reason) Reason {
+	if r == reasonSuccess || strings.IndexByte(lawfulReasons[kind], byte(r)) >= 0 {
+		return r
+	}
+	return ReasonUnspecified
 }
 
 // Refusal is an error that a client is told as it is. Clients show what the code means by themselves: Text says

@@ -15,7 +15,7 @@ type newConnection struct {
 	connack func(present bool) []byte
 }
 
-// keyOf is what a session is known by: the user cannot contain the character between.
+// keyOf is what a session is known by [MQTT-3.1.3-2]: the user cannot contain the character between.
 func keyOf(user, clientID string) string { return user + "\x00" + clientID }
 
 // standing is what of a session its interest in filters depends on.
@@ -32,7 +32,7 @@ type claim struct {
 	kicked  *conn    // taken over; to be told
 }
 
-// claimLocked finds or makes the session of a CONNECT. registry.reg is held.
+// claimLocked finds or makes the session of a CONNECT [MQTT-3.1.4-4]. registry.reg is held.
 func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err error) {
 	user := nc.conn.who.User
 	key := keyOf(user, nc.id)
@@ -53,7 +53,7 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 	} else if len(b.sessions) >= b.cfg.MaxSessions {
 		return cl, b.manySessions
 	}
-	cl.s = &session{b: b, id: nc.id}
+	cl.s = &session{b: b, id: nc.id} // [MQTT-3.1.2-6]
 	cl.s.mu.Lock()
 	cl.s.user = user
 	b.sessions[key] = cl.s
@@ -102,7 +102,7 @@ func (b *Broker) attach(nc *newConnection) error {
 	return nil
 }
 
-// attachLocked makes c the connection of the session.
+// attachLocked makes c the connection of the session. CONNACK goes first, once [MQTT-3.2.0-1] [MQTT-3.2.0-2].
 func (s *session) attachLocked(u *burst, nc *newConnection, present bool) {
 	c := nc.conn
 	s.gen++
@@ -110,9 +110,9 @@ func (s *session) attachLocked(u *burst, nc *newConnection, present bool) {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	s.will, s.asked, s.since = nc.will, nc.asked, time.Time{}
+	s.will, s.asked, s.since = nc.will, nc.asked, time.Time{} // [MQTT-3.1.2-7]
 	s.setExpiryLocked(nc.expiry)
-	s.quota, s.resend = c.window, 0
+	s.quota, s.resend = c.window, 0 // [MQTT-4.9.0-1]
 	answer := nc.connack(present)
 	c.mu.Lock()
 	c.sess = s
@@ -214,7 +214,7 @@ func (s *session) endLocked() {
 	}
 }
 
-// detach parts a connection that is over from its session.
+// detach parts a connection that is over from its session, which goes on if it has an expiry [MQTT-3.1.2-23].
 func (b *Broker) detach(c *conn) {
 	s := c.sess
 	b.stats.Disconnected.Add(1)
@@ -286,7 +286,8 @@ func (s *session) armLocked(now time.Time) {
 	s.timer = time.AfterFunc(max(due.Sub(now), 0), func() { s.onTimer(gen) })
 }
 
-// onTimer sends a delayed will that is due, and ends the session when its time is over.
+// onTimer sends a delayed will that is due [MQTT-3.1.2-8], and ends the session when its time is over [MQTT-4.1.0-2]; it does
+// nothing once a client is back [MQTT-4.1.0-1].
 func (s *session) onTimer(gen int) {
 	select {
 	case <-s.b.stopped:
@@ -317,7 +318,8 @@ func (s *session) onTimer(gen int) {
 	}
 }
 
-// finish undoes what an ended session has in the broker, and sends its will if that is still to be sent.
+// finish undoes what an ended session has in the broker, and sends its will if that is still to be sent. What its client
+// had retained is not the session's [MQTT3-3.1.2-7].
 func (b *Broker) finish(s *session) {
 	key := keyOf(s.user, s.id)
 	b.reg.Lock()
@@ -357,7 +359,7 @@ func (b *Broker) finish(s *session) {
 }
 
 // orphan deals with a message that its session can't deliver any more. One of a shared subscription goes to
-// another member [MQTT-4.8.2-6], unless it is QoS 2 and was sent [MQTT-4.8.2-4] [MQTT-4.8.2-5].
+// another member, unless it is QoS 2 and was sent [MQTT-4.8.2-5].
 func (u *burst) orphan(e Entry) {
 	if e.Group != nil && e.QoS > 0 && (e.QoS == 1 || e.State == EntryWaiting) {
 		u.redo = append(u.redo, e)

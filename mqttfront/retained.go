@@ -145,7 +145,7 @@ func (a *retainedAsk) pass(ms []*proto.Message) {
 		if m.Expired(u.now) || len(m.Payload) == 0 {
 			continue
 		}
-		e := Entry{Msg: m, IDs: ids, QoS: min(m.QoS, a.sub.qos), Retain: true} // [MQTT-3.3.1-8]
+		e := Entry{Msg: m, IDs: ids, QoS: min(m.QoS, a.sub.qos), Retain: true} // [MQTT3-3.3.1-8]
 		a.s.mu.Lock()
 		_, overtaken := a.live[m.Topic]
 		gone := a.dropped || a.s.conn.Load() != a.c

@@ -106,7 +106,8 @@ func (b *Broker) targets(sl *slot) []target {
 	return m.targets
 }
 
-// match joins the subscriptions that match a topic to one target for each session.
+// match joins the subscriptions that match a topic [MQTT-3.3.2-3] to one target for each session, which gets one copy
+// [MQTT-3.3.4-5].
 func (b *Broker) match(name string) []target {
 	var ts []target
 	var first string

@@ -169,14 +169,14 @@ func (s *session) sendLocked(u *burst, e *Entry) bool {
 		return true
 	}
 	if e.QoS > 0 {
-		if s.quota <= 0 { // [MQTT-3.3.4-7] as a sender
+		if s.quota <= 0 { // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
 			return false
 		}
-		if e.PacketID = s.win.next(); e.PacketID == 0 {
+		if e.PacketID = s.win.next(); e.PacketID == 0 { // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
 			return false
 		}
 	}
-	switch c.transmit(u, e, false) {
+	switch c.transmit(u, e, false) { // without DUP [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
 	case sentNot:
 		e.PacketID = 0
 		return false
@@ -213,7 +213,7 @@ func (c *conn) transmit(u *burst, e *Entry, dup bool) sent {
 	o := outgoing{version: c.version, qos: e.QoS, dup: dup, retain: e.Retain, packetID: e.PacketID, ids: e.IDs}
 	o.expires(e.Msg, u.now)
 	size := o.size(e.Msg)
-	if size > c.maxPacket {
+	if size > c.maxPacket { // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 		return sentTooLarge
 	}
 	c.mu.Lock()
@@ -235,7 +235,7 @@ func (c *conn) transmit(u *burst, e *Entry, dup bool) sent {
 }
 
 // pumpLocked sends what waits, as far as the client can take it: first again what a connection before had sent,
-// in its order [MQTT-4.4.0-1] [MQTT-4.6.0-1], then the queue.
+// in its order [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-4.8.2-4], then the queue.
 func (s *session) pumpLocked(u *burst) {
 	c := s.conn.Load()
 	if c == nil {
@@ -262,14 +262,14 @@ func (s *session) pumpLocked(u *burst) {
 
 // resendLocked repeats what a connection before has sent of an entry. It returns false when there is no room.
 func (s *session) resendLocked(u *burst, c *conn, e *Entry) bool {
-	if e.State == EntryReleased {
+	if e.State == EntryReleased { // [MQTT-4.3.3-5] [MQTT-4.3.3-6]
 		c.mu.Lock()
 		c.appendAckLocked(typePubrel, e.PacketID, reasonSuccess, "")
 		c.mu.Unlock()
 		s.resend++
 		return true
 	}
-	if e.QoS == 1 && e.Msg.Expired(u.now) {
+	if e.QoS == 1 && e.Msg.Expired(u.now) { // not QoS 2 [MQTT-4.3.3-7]
 		s.b.stats.DropExpired.Add(1)
 		s.dropSentLocked(u, e)
 		return true
@@ -322,6 +322,8 @@ func (s *session) pumpNow() {
 	u.end()
 }
 
+// onPuback ends the delivery of a QoS 1 message [MQTT-4.3.2-3], whatever the client says of it: one that it refuses is not
+// sent again, nor to another member of a shared subscription [MQTT-4.4.0-2] [MQTT-4.8.2-6].
 func (s *session) onPuback(u *burst, c *conn, a ack) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -342,6 +344,7 @@ func (s *session) finishLocked(u *burst, c *conn, e *Entry) {
 	s.pumpLocked(u)
 }
 
+// onPubrec goes on with a QoS 2 message that the client has [MQTT-4.3.3-3], or ends the delivery of one that it refuses.
 func (s *session) onPubrec(u *burst, c *conn, a ack) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -349,7 +352,7 @@ func (s *session) onPubrec(u *burst, c *conn, a ack) {
 		return
 	}
 	e := s.win.find(a.packetID)
-	if e != nil && e.QoS == 2 && a.reason >= 0x80 && e.State == EntrySent { // [MQTT-4.3.3-4]
+	if e != nil && e.QoS == 2 && a.reason >= 0x80 && e.State == EntrySent { // [MQTT-4.3.3-4] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
 		s.finishLocked(u, c, e)
 		return
 	}
@@ -368,6 +371,7 @@ func (s *session) onPubrec(u *burst, c *conn, a ack) {
 	c.mu.Unlock()
 }
 
+// onPubcomp ends the delivery of a QoS 2 message [MQTT-4.3.3-5].
 func (s *session) onPubcomp(u *burst, c *conn, a ack) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,6 +3,8 @@ package mqttfront
 import (
 	"slices"
 	"sync"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
 // group is the local part of a shared subscription.
@@ -58,37 +60,53 @@ func (g *group) index(s *session) int {
 }
 
 // pick chooses who gets the next message: in turn, of those with a connection that can take it at once, else
-// of those with a connection, else, above QoS 0, of those that have a session waiting [MQTT-4.8.2-3].
-func (g *group) pick(qos byte) (m member, ok bool) {
+// of those with a connection, else, above QoS 0, of those that have a session waiting, else of those with a connection
+// for which it is too large, so that it ends there.
+func (g *group) pick(msg *proto.Message) (m member, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	online, offline := -1, -1
+	online, offline, small := -1, -1, -1
 	n := len(g.members)
 	for i := range n {
 		at := (g.next + i) % n
 		m := g.members[at]
+		qos := min(msg.QoS, m.sub.qos)
+		c := m.s.conn.Load()
 		switch {
-		case m.s.conn.Load() == nil:
-			if offline < 0 && min(qos, m.sub.qos) > 0 && m.s.waits() {
+		case c == nil:
+			if offline < 0 && qos > 0 && m.s.waits() {
 				offline = at
 			}
-			continue
-		case m.s.free(min(qos, m.sub.qos)):
+		case !c.fits(msg, qos, m.sub.id):
+			if small < 0 {
+				small = at
+			}
+		case m.s.free(qos):
 			g.next = at + 1
 			return m, true
 		case online < 0:
 			online = at
 		}
 	}
-	at := online
-	if at < 0 {
-		at = offline
+	for _, at := range []int{online, offline, small} {
+		if at >= 0 {
+			g.next = at + 1
+			return g.members[at], true
+		}
 	}
-	if at < 0 {
-		return member{}, false
+	return member{}, false
+}
+
+// fits reports whether a message is small enough for the client.
+func (c *conn) fits(m *proto.Message, qos byte, id uint32) bool {
+	if c.maxPacket == maxPacketLimit {
+		return true
 	}
-	g.next = at + 1
-	return g.members[at], true
+	o := outgoing{version: c.version, qos: qos, hasExpiry: !m.Expires.IsZero()}
+	if id > 0 {
+		o.ids = []uint32{id}
+	}
+	return o.size(m) <= c.maxPacket
 }
 
 // free reports whether the client can be sent a message at once.
@@ -107,7 +125,7 @@ func (s *session) waits() bool {
 
 // serveGroup gives a message to one member of a shared subscription.
 func (u *burst) serveGroup(m *outMessage, g *group) {
-	mem, ok := g.pick(m.QoS)
+	mem, ok := g.pick(&m.Message)
 	if !ok {
 		u.noMember(m, g.Group)
 		return
@@ -116,7 +134,7 @@ func (u *burst) serveGroup(m *outMessage, g *group) {
 	if mem.sub.id > 0 {
 		ids = []uint32{mem.sub.id}
 	}
-	qos := min(m.QoS, mem.sub.qos)
+	qos := min(m.QoS, mem.sub.qos) // [MQTT-4.8.2-3]
 	retain := m.Retain && mem.sub.retainAsPublished
 	if qos == 0 {
 		if c := mem.s.conn.Load(); c != nil {

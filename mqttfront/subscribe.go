@@ -60,6 +60,8 @@ func (c *conn) settle(a *answer, local bool) {
 	}
 }
 
+// writeAnswerLocked writes a SUBACK or UNSUBACK, of which the latter never has a reason string or user property
+// [MQTT-3.11.2-1] [MQTT-3.11.2-2].
 func (c *conn) writeAnswerLocked(a *answer) {
 	if c.closing {
 		return
@@ -70,7 +72,10 @@ func (c *conn) writeAnswerLocked(a *answer) {
 		user = []packets.UserProperty{{Key: "promise", Val: "local"}}
 	}
 	packet := c.encodeSuback(a.kind, a.packetID, a.codes, user, a.text)
-	if len(packet) > c.maxPacket {
+	if len(packet) > c.maxPacket { // [MQTT-3.9.2-1]
+		packet = c.encodeSuback(a.kind, a.packetID, a.codes, user, "")
+	}
+	if len(packet) > c.maxPacket { // [MQTT-3.9.2-2]
 		packet = c.encodeSuback(a.kind, a.packetID, a.codes, nil, "")
 	}
 	c.reserveLocked(len(packet))
@@ -78,29 +83,42 @@ func (c *conn) writeAnswerLocked(a *answer) {
 	c.touchLocked(nil)
 }
 
-// onSubscribe handles SUBSCRIBE. The answer is written when the swarm has promised every filter [MQTT-3.8.4-1].
+// answerFits checks that the answer to a packet with so many filters will not be larger than the client takes, so that
+// nothing is done that it cannot be told of [MQTT-3.1.2-24].
+func (c *conn) answerFits(filters int) error {
+	if body := 3 + filters; c.version == v5 && 1+varintLen(body)+body > c.maxPacket {
+		return refuse(reasonPacketTooLarge, "the answer to %d filters is", filters)
+	}
+	return nil
+}
+
+// onSubscribe handles SUBSCRIBE. The answer is written when the swarm has promised every filter [MQTT-3.8.4-1]
+// [MQTT-3.8.4-2].
 func (c *conn) onSubscribe(u *burst, body []byte) error {
 	pk, err := c.b.decode(c.version, typeSubscribe<<4|2, body)
+	if err == nil {
+		err = c.answerFits(len(pk.Filters))
+	}
 	if err != nil {
 		return err
 	}
 	a := c.beginAnswer(typeSuback, pk.PacketID, len(pk.Filters))
-	codes := make([]byte, len(pk.Filters)) // [MQTT-3.8.4-6]: one for each filter, in order
+	codes := make([]byte, len(pk.Filters)) // one for each filter, in order [MQTT-3.8.4-6] [MQTT-3.9.3-1]
 	var fresh []*subscription
 	var asks []*retainedAsk
-	var texts []string // why, each reason once
-	for i := range pk.Filters {
+	var texts []string          // why, each reason once
+	for i := range pk.Filters { // [MQTT-3.8.4-5]
 		made, ask, refusal := c.subscribe(&pk.Filters[i], a)
-		switch {
+		switch { // [MQTT-3.8.4-7]
 		case refusal == nil:
 			codes[i] = pk.Filters[i].Qos
 		case c.version == v5:
-			codes[i] = byte(refusal.Code)
+			codes[i] = byte(lawful(typeSuback, refusal.Code))
 			if refusal.Text != "" && !slices.Contains(texts, refusal.Text) {
 				texts = append(texts, refusal.Text)
 			}
 		default:
-			codes[i] = byte(ReasonUnspecified) // the only one of MQTT 3.1.1 [MQTT-3.9.3-2]
+			codes[i] = byte(ReasonUnspecified) // the only one of MQTT 3 [MQTT-3.9.3-2]
 		}
 		if made != nil {
 			fresh = append(fresh, made)
@@ -196,7 +214,7 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 	if old == nil {
 		c.b.stats.Subscriptions.Add(1)
 	}
-	if sub.share == "" {
+	if sub.share == "" { // in one step, so that no message goes by in between [MQTT-3.8.4-3] [MQTT-3.8.4-4]
 		c.b.subs.Set(sub.inner, s, sub)
 	}
 	s.mu.Unlock()
@@ -253,11 +271,14 @@ func (sub *subscription) record() SubscriptionRecord {
 // end [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-3] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6].
 func (c *conn) onUnsubscribe(u *burst, body []byte) error {
 	pk, err := c.b.decode(c.version, typeUnsubscribe<<4|2, body)
+	if err == nil {
+		err = c.answerFits(len(pk.Filters))
+	}
 	if err != nil {
 		return err
 	}
 	a := c.beginAnswer(typeUnsuback, pk.PacketID, len(pk.Filters))
-	codes := make([]byte, len(pk.Filters))
+	codes := make([]byte, len(pk.Filters)) // [MQTT-3.11.3-1]
 	for i := range pk.Filters {
 		if !c.b.unsubscribe(c.sess, pk.Filters[i].Filter, nil) {
 			codes[i] = byte(reasonNoSubscription)

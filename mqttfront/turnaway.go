@@ -24,12 +24,12 @@ func (b *Broker) turnAway(nc net.Conn, r *Refusal) {
 	defer b.turnedAway(nc)
 	defer nc.Close()
 	nc.SetReadDeadline(time.Now().Add(turnAwayTime))
-	version, ok := connectVersion(nc)
+	version, maxPacket, ok := beginningOf(nc)
 	if !ok {
 		return
 	}
 	nc.SetWriteDeadline(time.Now().Add(turnAwayTime))
-	if _, err := nc.Write(encodeRefusal(version, r)); err != nil {
+	if _, err := nc.Write(encodeRefusal(version, r, maxPacket)); err != nil {
 		return
 	}
 	if l, ok := nc.(lingerer); ok {
@@ -51,25 +51,33 @@ func (b *Broker) turnAway(nc net.Conn, r *Refusal) {
 	}
 }
 
-// connectVersion reads the start of a CONNECT, up to the protocol level. It returns the version of MQTT in which a
-// refusal can be understood.
-func connectVersion(nc io.Reader) (version byte, ok bool) {
-	var buf [32]byte // 5 bytes of header and 9 of protocol name and level are needed
+// beginningOf reads the start of a CONNECT. It returns the version of MQTT in which a refusal can be understood, and
+// how large that may be.
+func beginningOf(nc io.Reader) (version byte, maxPacket int, ok bool) {
+	var buf [256]byte // 5 bytes of header, 9 of protocol name and level, 3 of flags and keep alive, and the properties
 	for n := 0; n < len(buf); {
 		more, err := nc.Read(buf[n:])
 		if n += more; n > 0 && buf[0] != typeConnect<<4 { // [MQTT-3.1.0-1]
-			return 0, false
+			return 0, 0, false
 		}
 		if head, _, short := header(buf[:n]); short == nil {
-			if name, level, _, whole := protocolOf(buf[head:n]); whole {
-				return spoken(name, level)
+			if name, level, tail, whole := protocolOf(buf[head:n]); whole {
+				version, ok = spoken(name, level)
+				if !ok || level != v5 {
+					return version, maxPacketLimit, ok
+				}
+				if len(tail) > 3 {
+					if _, _, whole = sizedProperties(tail[3:]); whole {
+						return version, announcedMaximum(tail), true
+					}
+				}
 			}
 		}
 		if err != nil {
-			return 0, false
+			break
 		}
 	}
-	return 0, false
+	return version, leastPacket, ok // who has so many properties is told no more than the code
 }
 
 // spoken returns the version of MQTT in which a client understands a CONNACK.
@@ -83,17 +91,23 @@ func spoken(name string, level byte) (version byte, ok bool) {
 	return 0, false
 }
 
-// encodeRefusal encodes the CONNACK that says no [MQTT-3.2.2-6], of MQTT 3.1.1 [MQTT-3.2.2-4].
-func encodeRefusal(version byte, r *Refusal) []byte {
+// leastPacket is the size of the smallest CONNACK of MQTT 5.
+const leastPacket = 5
+
+// encodeRefusal encodes the CONNACK that says no [MQTT-3.2.2-6], if the client takes one, with a reason string if it takes
+// that too [MQTT-3.2.2-19] [MQTT-3.2.2-20].
+func encodeRefusal(version byte, r *Refusal, maxPacket int) []byte {
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: version}
-	pk.ReasonCode = byte(r.Code)
-	pk.Properties.ReasonString = clip(r.Text)
+	pk.ReasonCode = byte(lawful(typeConnack, r.Code))
 	if version < v5 {
 		pk.ReasonCode = v3Connack(r.Code)
 	}
-	var buf bytes.Buffer
-	if pk.ConnackEncode(&buf) != nil {
-		return nil
+	for _, text := range []string{clip(r.Text), ""} {
+		pk.Properties.ReasonString = text
+		var buf bytes.Buffer
+		if pk.ConnackEncode(&buf) == nil && buf.Len() <= maxPacket {
+			return buf.Bytes()
+		}
 	}
-	return buf.Bytes()
+	return nil
 }

@@ -40,6 +40,7 @@ const (
 var (
 	errMalformed = &Refusal{Code: reasonMalformed}
 	errLength    = &Refusal{reasonMalformed, "the remaining length has more than 4 bytes"}
+	errOverlong  = &Refusal{reasonMalformed, "the remaining length has more bytes than it needs"}
 	errShort     = errors.New("packet is not whole")
 )
 
@@ -61,19 +62,20 @@ func header(b []byte) (head, body int, err error) {
 	return 0, 0, errShort
 }
 
-// varint reads a variable byte integer.
+// varint reads a variable byte integer, which may be no longer than it must [MQTT-1.5.5-1].
 func varint(b []byte) (v, n int, ok bool) {
 	for n < len(b) && n < 4 {
 		d := b[n]
 		v |= int(d&0x7f) << (7 * n)
 		n++
 		if d < 0x80 {
-			return v, n, true
+			return v, n, d > 0 || n == 1
 		}
 	}
 	return 0, 0, false
 }
 
+// appendVarint appends a variable byte integer [MQTT-1.5.5-1].
 func appendVarint(b []byte, v int) []byte {
 	for v >= 0x80 {
 		b = append(b, byte(v)|0x80)
@@ -118,6 +120,8 @@ const (
 	propPayloadFormat = 0x01
 	propResponseTopic = 0x08
 	propUserProperty  = 0x26
+
+	propMaximumPacketSize = 0x27 // of CONNECT
 )
 
 // decodePublish decodes the body of a PUBLISH whose first byte is first. scratch is for properties that are
@@ -131,7 +135,7 @@ func decodePublish(p *publish, version, first byte, b, scratch []byte) (_ []byte
 	if len(b) < n {
 		return scratch, errMalformed
 	}
-	p.topic, b = b[2:n], b[n:]
+	p.topic, b = b[2:n], b[n:] // [MQTT-3.3.2-1]
 	if p.qos > 0 {
 		if len(b) < 2 {
 			return scratch, errMalformed
@@ -264,7 +268,7 @@ type outgoing struct {
 	hasExpiry bool
 }
 
-// expires fills in what is left of m's life. It goes out rounded up, so that nothing is sent with 0 left.
+// expires fills in what is left of m's life [MQTT-3.3.2-6]. It goes out rounded up, so that nothing is sent with 0 left.
 func (o *outgoing) expires(m *proto.Message, now time.Time) {
 	if o.hasExpiry = !m.Expires.IsZero(); o.hasExpiry {
 		left := max(m.Expires.Sub(now), 0)
@@ -320,11 +324,11 @@ func appendPublish(b []byte, o *outgoing, m *proto.Message) []byte {
 	} else {
 		b = append(binary.BigEndian.AppendUint16(b, uint16(len(m.Topic))), m.Topic...)
 	}
-	if o.qos > 0 {
+	if o.qos > 0 { // [MQTT-2.2.1-2]
 		b = binary.BigEndian.AppendUint16(b, o.packetID)
 	}
 	if o.version == v5 {
-		b = appendVarint(b, props)
+		b = appendVarint(b, props) // [MQTT-2.2.2-1]
 		if o.hasExpiry {
 			b = binary.BigEndian.AppendUint32(append(b, propExpiry), o.expiry)
 		}
@@ -334,6 +338,7 @@ func appendPublish(b []byte, o *outgoing, m *proto.Message) []byte {
 		for _, id := range o.ids {
 			b = appendVarint(append(b, propSubscriptionID), int(id))
 		}
+		// [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
 		b = append(b, m.Properties...)
 	}
 	return append(b, m.Payload...)
@@ -376,7 +381,8 @@ func decodeAck(version byte, b []byte) (ack, error) {
 	return a, nil
 }
 
-// appendAck appends one of the four acknowledgements. text, which may be "", goes to MQTT 5 clients.
+// appendAck appends one of the four acknowledgements, under the packet ID of the message [MQTT-2.2.1-5]. text, which
+// may be "", goes to MQTT 5 clients.
 func appendAck(b []byte, version byte, kind byte, packetID uint16, reason Reason, text string) []byte {
 	first := kind << 4
 	if kind == typePubrel {

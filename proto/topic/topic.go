@@ -46,14 +46,14 @@ func ValidName(name string, lim Limits) error {
 	if err := common(name, lim); err != nil {
 		return bad("topic", name, err)
 	}
-	if strings.ContainsAny(name, "+#") { // [MQTT-3.3.2-2] [MQTT-4.7.1-1]
+	if strings.ContainsAny(name, "+#") { // [MQTT-3.3.2-2] [MQTT-4.7.0-1]
 		return bad("topic", name, ErrWildcard)
 	}
 	return nil
 }
 
-// ValidFilter reports why filter is no topic filter; nil when it is one. A shared subscription is split with
-// ParseShare first.
+// ValidFilter reports why filter is no topic filter; nil when it is one, with wildcards or without [MQTT3-3.8.3-2]. A shared
+// subscription is split with ParseShare first.
 func ValidFilter(filter string, lim Limits) error {
 	if err := common(filter, lim); err != nil {
 		return bad("filter", filter, err)
@@ -64,7 +64,7 @@ func ValidFilter(filter string, lim Limits) error {
 			continue
 		}
 		alone := (i == 0 || filter[i-1] == '/') && (i == len(filter)-1 || filter[i+1] == '/')
-		if !alone || c == '#' && i != len(filter)-1 { // [MQTT-4.7.1-1] [MQTT-4.7.1-2] of MQTT 5
+		if !alone || c == '#' && i != len(filter)-1 { // [MQTT-4.7.1-1] [MQTT-4.7.1-2]
 			return bad("filter", filter, ErrWildcard)
 		}
 	}
@@ -139,7 +139,7 @@ func Levels(s string) int { return strings.Count(s, "/") + 1 }
 // HasWildcard reports whether a filter stands for more than one topic.
 func HasWildcard(filter string) bool { return strings.ContainsAny(filter, "+#") }
 
-// Match reports whether a valid filter matches a valid topic name.
+// Match reports whether a valid filter matches a valid topic name, each as it is [MQTT-4.7.3-4].
 func Match(filter, topic string) bool {
 	if topic != "" && topic[0] == '$' && filter != "" && (filter[0] == '+' || filter[0] == '#') {
 		return false // [MQTT-4.7.2-1]
