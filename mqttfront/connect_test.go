@@ -40,31 +40,48 @@ func TestConnectRefused(t *testing.T) {
 		raw  []byte
 		code int // of the CONNACK; -1: closed without a word
 	}{
-		{"not CONNECT", []byte{0xc0, 0}, -1},                                              // [MQTT-3.1.0-1]
-		{"five bytes of length", []byte{0x10, 0xff, 0xff, 0xff, 0xff, 0x7f}, -1},          // [MQTT-1.5.5-1]
-		{"256 MiB", []byte{0x10, 0xff, 0xff, 0xff, 0x7f}, -1},                             //
-		{"protocol name", packet(0x10, str("MQTP"), []byte{4, 2, 0, 0}, str("c")), -1},    // [MQTT-3.1.2-1]
-		{"protocol name long", packet(0x10, str(long), []byte{4, 2, 0, 0}, str("c")), -1}, //
-		{"level 6", packet(0x10, str("MQTT"), []byte{6, 2, 0, 0, 0}, str("c")), 0x84},     // [MQTT-3.1.2-2]
+		{"not CONNECT", []byte{0xc0, 0}, -1},                                                            // [MQTT-3.1.0-1] [MQTT-3.14.0-1] [MQTT3-3.1.0-1]
+		{"five bytes of length", []byte{0x10, 0xff, 0xff, 0xff, 0xff, 0x7f}, -1},                        // [MQTT-1.5.5-1]
+		{"256 MiB", []byte{0x10, 0xff, 0xff, 0xff, 0x7f}, -1},                                           //
+		{"protocol name", packet(0x10, str("MQTP"), []byte{4, 2, 0, 0}, str("c")), -1},                  // [MQTT3-3.1.2-1]
+		{"protocol name, 5", packet(0x10, str("MQTP"), []byte{5, 2, 0, 0, 0}, str("c")), -1},            // [MQTT-3.1.2-1]
+		{"protocol name in lower case", packet(0x10, str("mqtt"), []byte{5, 2, 0, 0, 0}, str("c")), -1}, // [MQTT-3.1.2-1]
+		{"protocol name long", packet(0x10, str(long), []byte{4, 2, 0, 0}, str("c")), -1},               //
+		{"level 6", packet(0x10, str("MQTT"), []byte{6, 2, 0, 0, 0}, str("c")), 0x84},                   // [MQTT-3.1.2-2]
 		{"level 5 with the bit of bridges", packet(0x10, str("MQTT"), []byte{0x85, 2, 0, 0, 0}, str("c")), 1},
 		{"level 6 with the bit of bridges", packet(0x10, str("MQTT"), []byte{0x86, 2, 0, 0, 0}, str("c")), 1},
-		{"level 3 of MQTT", packet(0x10, str("MQTT"), []byte{3, 2, 0, 0}, str("c")), 1},                   //
-		{"reserved flag, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 3, 0, 0}, str("c")), -1},             // [MQTT-3.1.2-3]
-		{"reserved flag", packet(0x10, str("MQTT"), []byte{5, 3, 0, 0, 0}, str("c")), 0x81},               //
-		{"will QoS 3", packet(0x10, str("MQTT"), []byte{4, 0x1e, 0, 0}, str("c"), str("w"), str("")), -1}, // [MQTT-3.1.2-12]
-		{"will QoS without will", packet(0x10, str("MQTT"), []byte{4, 0x0a, 0, 0}, str("c")), -1},         // [MQTT-3.1.2-11]
-		{"will retain without will", packet(0x10, str("MQTT"), []byte{4, 0x22, 0, 0}, str("c")), -1},      // [MQTT-3.1.2-13]
-		{"password without user, 3.1.1", connectOpts{version: 4, id: "c", password: "p"}.encode(), -1},    // [MQTT-3.1.2-22]
-		{"empty ID with session", connectOpts{version: 5, resume: true}.encode(), 0x85},
-		{"empty ID with session, 3.1.1", connectOpts{version: 4, resume: true}.encode(), 2},                                      // [MQTT-3.1.3-8]
-		{"client ID not UTF-8", connectOpts{version: 5, id: "\xff"}.encode(), 0x81},                                              // [MQTT-3.1.3-4]
-		{"client ID with NUL", connectOpts{version: 5, id: "\x00"}.encode(), 0x81},                                               // [MQTT-1.5.4-2]
-		{"client ID with a surrogate", connectOpts{version: 5, id: "\xed\xa0\x80"}.encode(), 0x81},                               // [MQTT-1.5.4-1]
-		{"will topic not UTF-8", connectOpts{version: 5, id: "c", will: &willOpts{topic: "\xff"}}.encode(), 0x81},                // [MQTT-3.1.3-11]
-		{"will topic not UTF-8, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{topic: "\xff"}}.encode(), -1},           // [MQTT-3.1.3-11]
-		{"user name not UTF-8", connectOpts{version: 5, id: "c", user: "\xff"}.encode(), 0x81},                                   // [MQTT-3.1.3-12]
-		{"user name not UTF-8, 3.1.1", connectOpts{version: 4, id: "c", user: "\xff"}.encode(), -1},                              // [MQTT-3.1.3-12]
-		{"authentication method", connectOpts{version: 5, id: "c", props: append([]byte{0x15}, str("SCRAM")...)}.encode(), 0x8c}, // [MQTT-4.12.0-1]
+		{"level 3 of MQTT", packet(0x10, str("MQTT"), []byte{3, 2, 0, 0}, str("c")), 1},                                                        // [MQTT3-3.1.2-2]
+		{"reserved flag, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 3, 0, 0}, str("c")), -1},                                                  // [MQTT3-3.1.2-3]
+		{"reserved flag", packet(0x10, str("MQTT"), []byte{5, 3, 0, 0, 0}, str("c")), 0x81},                                                    // [MQTT-3.1.2-3]
+		{"flags of the header", packet(0x11, str("MQTT"), []byte{5, 2, 0, 0, 0}, str("c")), -1},                                                // [MQTT-2.1.3-1] [MQTT3-2.2.2-2]
+		{"will QoS 3, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 0x1e, 0, 0}, str("c"), str("w"), str("")), -1},                               // [MQTT3-3.1.2-14]
+		{"will QoS 3", packet(0x10, str("MQTT"), []byte{5, 0x1e, 0, 0, 0}, str("c"), []byte{0}, str("w"), str("")), 0x81},                      // [MQTT-3.1.2-12]
+		{"will QoS without will, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 0x0a, 0, 0}, str("c")), -1},                                       // [MQTT3-3.1.2-11] [MQTT3-3.1.2-13]
+		{"will QoS without will", packet(0x10, str("MQTT"), []byte{5, 0x0a, 0, 0, 0}, str("c")), 0x81},                                         // [MQTT-3.1.2-11]
+		{"will retain without will, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 0x22, 0, 0}, str("c")), -1},                                    // [MQTT3-3.1.2-11] [MQTT3-3.1.2-15]
+		{"will retain without will", packet(0x10, str("MQTT"), []byte{5, 0x22, 0, 0, 0}, str("c")), 0x81},                                      // [MQTT-3.1.2-13]
+		{"will that is not there", packet(0x10, str("MQTT"), []byte{5, 0x06, 0, 0, 0}, str("c")), 0x81},                                        // [MQTT-3.1.2-9]
+		{"will that is not there, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 0x06, 0, 0}, str("c")), -1},                                      // [MQTT3-3.1.2-9]
+		{"user that is not there", packet(0x10, str("MQTT"), []byte{5, 0x82, 0, 0, 0}, str("c")), 0x81},                                        // [MQTT-3.1.2-17]
+		{"password that is not there", packet(0x10, str("MQTT"), []byte{5, 0x42, 0, 0, 0}, str("c")), 0x81},                                    // [MQTT-3.1.2-19]
+		{"user without the flag", packet(0x10, str("MQTT"), []byte{5, 2, 0, 0, 0}, str("c"), str("u")), 0x81},                                  // [MQTT-3.1.2-16] [MQTT-3.1.2-18]
+		{"client ID that is not there", packet(0x10, str("MQTT"), []byte{5, 2, 0, 0, 0}), 0x81},                                                // [MQTT-3.1.3-3]
+		{"password without user, 3.1.1", connectOpts{version: 4, id: "c", password: "p"}.encode(), -1},                                         // [MQTT3-3.1.2-22]
+		{"length with a byte too many", append([]byte{0x10, 0x8d, 0}, packet(0x10, str("MQTT"), []byte{5, 2, 0, 0, 0}, str(""))[2:]...), 0x81}, // [MQTT-1.5.5-1]
+		{"empty ID with session", connectOpts{version: 5, resume: true}.encode(), 0x85},                                                        // [MQTT-3.1.3-8]
+		{"empty ID with session, 3.1.1", connectOpts{version: 4, resume: true}.encode(), 2},                                                    // [MQTT3-3.1.3-7] [MQTT3-3.1.3-8] [MQTT3-3.1.3-9]
+		{"client ID not UTF-8", connectOpts{version: 5, id: "\xff"}.encode(), 0x81},                                                            // [MQTT-3.1.3-4]
+		{"client ID not UTF-8, 3.1.1", connectOpts{version: 4, id: "\xff"}.encode(), -1},                                                       // [MQTT3-3.1.3-4] [MQTT3-1.5.3-1]
+		{"client ID with NUL, 3.1.1", connectOpts{version: 4, id: "\x00"}.encode(), -1},                                                        // [MQTT3-1.5.3-2]
+		{"user property not UTF-8", connectOpts{version: 5, id: "c", props: []byte("\x26\x00\x01k\x00\x01\xff")}.encode(), 0x81},               // [MQTT-1.5.7-1]
+		{"user property with a NUL", connectOpts{version: 5, id: "c", props: []byte("\x26\x00\x01\x00\x00\x01v")}.encode(), 0x81},              // [MQTT-1.5.7-1]
+		{"client ID with NUL", connectOpts{version: 5, id: "\x00"}.encode(), 0x81},                                                             // [MQTT-1.5.4-2]
+		{"client ID with a surrogate", connectOpts{version: 5, id: "\xed\xa0\x80"}.encode(), 0x81},                                             // [MQTT-1.5.4-1]
+		{"will topic not UTF-8", connectOpts{version: 5, id: "c", will: &willOpts{topic: "\xff"}}.encode(), 0x81},                              // [MQTT-3.1.3-11]
+		{"will topic not UTF-8, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{topic: "\xff"}}.encode(), -1},                         // [MQTT3-3.1.3-10]
+		{"user name not UTF-8", connectOpts{version: 5, id: "c", user: "\xff"}.encode(), 0x81},                                                 // [MQTT-3.1.3-12]
+		{"user name not UTF-8, 3.1.1", connectOpts{version: 4, id: "c", user: "\xff"}.encode(), -1},                                            // [MQTT3-3.1.3-11]
+		{"authentication method", connectOpts{version: 5, id: "c", props: append([]byte{0x15}, str("SCRAM")...)}.encode(), 0x8c},               // [MQTT-4.12.0-1]
 		{"authentication data", connectOpts{version: 5, id: "c", props: append([]byte{0x16}, str("x")...)}.encode(), 0x82},
 		{"receive maximum 0", connectOpts{version: 5, id: "c", props: u16(0x21, 0)}.encode(), 0x82},
 		{"maximum packet size 0", connectOpts{version: 5, id: "c", props: u32(0x27, 0)}.encode(), 0x82},
@@ -73,12 +90,14 @@ func TestConnectRefused(t *testing.T) {
 		{"topic alias", connectOpts{version: 5, id: "c", props: u16(0x23, 1)}.encode(), 0x82},
 		{"properties cut", packet(0x10, str("MQTT"), []byte{5, 2, 0, 0, 9}, str("c")), 0x81},
 		{"will topic with wildcard", connectOpts{version: 5, id: "c", will: &willOpts{topic: "a/#"}}.encode(), 0x90},
-		{"will topic with wildcard, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{topic: "a/#"}}.encode(), -1},
+		{"will topic with wildcard, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{topic: "a/#"}}.encode(), -1}, // [MQTT3-3.2.2-6]
 		{"will topic empty, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{}}.encode(), -1},
 		{"will for a user, 3.1.1", connectOpts{version: 4, id: "c", will: &willOpts{topic: "@alice/x"}}.encode(), 5},
 		{"will for a user", connectOpts{version: 5, id: "c", will: &willOpts{topic: "@alice/x"}}.encode(), 0x87},
-		{"rubbish behind", packet(0x10, str("MQTT"), []byte{4, 2, 0, 0}, str("c"), []byte{1}), -1},
-		{"cut", packet(0x10, str("MQTT"), []byte{4, 2, 0}), -1},
+		{"rubbish behind, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 2, 0, 0}, str("c"), []byte{1}), -1}, // [MQTT3-3.1.4-1]
+		{"cut, 3.1.1", packet(0x10, str("MQTT"), []byte{4, 2, 0}), -1},                                    // [MQTT3-3.1.4-1]
+		{"rubbish behind", packet(0x10, str("MQTT"), []byte{5, 2, 0, 0, 0}, str("c"), []byte{1}), 0x81},   // [MQTT-3.1.4-1]
+		{"cut", packet(0x10, str("MQTT"), []byte{5, 2, 0}), 0x81},                                         // [MQTT-3.1.4-1]
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			version := byte(5)
@@ -89,11 +108,11 @@ func TestConnectRefused(t *testing.T) {
 			r.send(c.raw)
 			if c.code >= 0 {
 				ack := r.expect(packets.Connack)
-				if int(ack.ReasonCode) != c.code || ack.SessionPresent { // [MQTT-3.2.2-6], of MQTT 3.1.1 [MQTT-3.2.2-4]
+				if int(ack.ReasonCode) != c.code || ack.SessionPresent { // [MQTT-3.2.2-6] [MQTT3-3.2.2-4]
 					t.Errorf("CONNACK 0x%02x %s, want 0x%02x", ack.ReasonCode, ack.Properties.ReasonString, c.code)
 				}
 			}
-			r.expectEnd() // [MQTT-3.2.2-7]
+			r.expectEnd() // [MQTT-3.2.2-7] [MQTT-4.13.2-1] [MQTT3-3.2.2-5]
 		})
 	}
 }
@@ -114,9 +133,16 @@ func TestConnectGood(t *testing.T) {
 	r, _ := connect(t, addr, connectOpts{id: "c"})
 	r.send(connectOpts{version: 5, id: "c"}.encode())
 	r.expectDisconnect(0x82) // [MQTT-3.1.0-2]
+	r, _ = connect(t, addr, connectOpts{id: "c", version: 4})
+	r.send(connectOpts{version: 4, id: "c"}.encode())
+	r.expectEnd() // [MQTT3-3.1.0-2] [MQTT3-4.8.0-1]
+	r = newRaw(t, addr, 5)
+	r.send(packet(0x10, str("MQTT"), []byte{5, 0xc2, 0, 0, 0}, str("c"), str("u"), str(""))) // an empty password
+	r.expect(packets.Connack)
 }
 
-func TestPipelinedConnect(t *testing.T) { // [MQTT-3.1.4-6]
+// TestPipelinedConnect: clients need not wait for CONNACK.
+func TestPipelinedConnect(t *testing.T) {
 	_, _, addr := start(t, nil)
 	r := newRaw(t, addr, 5)
 	r.send(connectOpts{version: 5, id: "c"}.encode(), r.subscribePacket(1, nil, filter{"a", 1}), r.publishPacket(2, 5, "a", "x"))
@@ -175,7 +201,7 @@ func TestConnectionLimits(t *testing.T) {
 	connect(t, addr, connectOpts{id: "1"}) // a takeover is no new session
 }
 
-func TestKeepAlive(t *testing.T) { // [MQTT-3.1.2-22]
+func TestKeepAlive(t *testing.T) { // [MQTT-3.1.2-22] [MQTT-3.2.2-22] [MQTT3-3.1.2-24]
 	b, _, addr := start(t, nil)
 	r, _ := connect(t, addr, connectOpts{id: "c", keepAlive: 1})
 	began := time.Now()
@@ -238,7 +264,7 @@ func TestAuth(t *testing.T) {
 		if version == 5 {
 			want = 0x87
 		}
-		if got := r.publish("secret/x", "v"); got != want { // [MQTT-3.3.5-2]
+		if got := r.publish("secret/x", "v"); got != want { // [MQTT3-3.3.5-2]
 			t.Errorf("PUBACK 0x%02x", got)
 		}
 		if version == 5 { // ACLs see the topic that an alias stands for

@@ -170,7 +170,7 @@ func dialWS(t *testing.T, addr, path string, o *websocket.DialOptions) (net.Conn
 		return nil, err
 	}
 	t.Cleanup(func() { ws.CloseNow() })
-	if ws.Subprotocol() != "mqtt" { // [MQTT-6.0.0-4]
+	if ws.Subprotocol() != "mqtt" {
 		return nil, fmt.Errorf("subprotocol %q", ws.Subprotocol())
 	}
 	return websocket.NetConn(context.Background(), ws, websocket.MessageBinary), nil

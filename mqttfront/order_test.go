@@ -13,7 +13,8 @@ import (
 )
 
 // TestOrderBehindRetained: a retained message, which comes back by way of its rendezvous, is not overtaken by those
-// that its publisher sends right behind it, wherever they end up in what is read at once [MQTT-4.6.0-5].
+// that its publisher sends right behind it, wherever they end up in what is read at once [MQTT-4.6.0-5] [MQTT-4.6.0-6]
+// [MQTT3-4.6.0-5] [MQTT3-4.6.0-6].
 func TestOrderBehindRetained(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		for _, version := range []byte{4, 5} {

@@ -11,13 +11,13 @@ import (
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
 )
 
-func TestQoSDowngrade(t *testing.T) { // [MQTT-3.8.4-8]
+func TestQoSDowngrade(t *testing.T) { // [MQTT-3.8.4-8] [MQTT3-3.8.4-6]
 	_, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	for _, version := range []byte{3, 4, 5} {
 		for max := byte(0); max < 3; max++ {
 			sub, _ := connect(t, addr, connectOpts{id: "sub", version: version})
-			if codes := sub.subscribe(filter{"a", max}); codes[0] != max {
+			if codes := sub.subscribe(filter{"a", max}); codes[0] != max { // [MQTT-3.8.4-7]
 				t.Fatalf("granted %d", codes[0])
 			}
 			for qos := byte(0); qos < 3; qos++ {
@@ -134,7 +134,7 @@ func TestManyOpenQoS2(t *testing.T) { // more than 1,024 exchanges may be open
 		}
 	}()
 	for i := 1; i <= n; i++ {
-		if rec := pub.expect(packets.Pubrec); rec.PacketID != uint16(i) { // [MQTT-4.6.0-3]
+		if rec := pub.expect(packets.Pubrec); rec.PacketID != uint16(i) { // [MQTT3-4.6.0-3]
 			t.Fatalf("PUBREC for %d, want %d", rec.PacketID, i)
 		}
 	}
@@ -158,16 +158,18 @@ func TestRefusedBySwarm(t *testing.T) {
 		t.Errorf("PUBREC %+v", rec)
 	}
 	l.refuse = errors.New("something else")
-	pub.send(pub.publishPacket(4, 3, "a", "v")) // the ID is free again
+	pub.send(pub.publishPacket(4, 3, "a", "v")) // the ID is free again [MQTT-4.3.3-9]
 	if rec := pub.expect(packets.Pubrec); rec.ReasonCode != 0x80 {
 		t.Errorf("PUBREC %+v", rec)
 	}
-	old, _ := connect(t, addr, connectOpts{id: "old", version: 4})
-	old.send(old.publishPacket(2, 3, "a", "v"))
-	old.silent() // MQTT 3 can't say no
+	for qos := byte(1); qos <= 2; qos++ { // MQTT 3 can't say no [MQTT3-4.8.0-2]
+		old, _ := connect(t, addr, connectOpts{id: "old", version: 4, resume: true})
+		old.send(old.publishPacket(qos<<1, 3, "a", "v"))
+		old.expectEnd()
+	}
 }
 
-func TestReceiveMaximum(t *testing.T) { // [MQTT-3.3.4-7] [MQTT-3.3.4-9]
+func TestReceiveMaximum(t *testing.T) { // [MQTT-3.3.4-7]
 	_, l, addr := start(t, func(c *mqttfront.Config) { c.ReceiveMaximum = 3 })
 	l.hold = make(chan struct{})
 	for _, qos := range []byte{1, 2} {
@@ -395,7 +397,7 @@ func TestDollarTopics(t *testing.T) {
 		c.ack(packets.Pubrel, 5)
 		c.expect(packets.Pubcomp)
 	}
-	c.silent() // [MQTT-4.7.2-1]
+	c.silent() // [MQTT-4.7.2-1] with the filters above
 	local, _ := connect(t, addr, connectOpts{id: "local"})
 	local.subscribe(filter{"$local/#", 2})
 	member, _ := connect(t, addr, connectOpts{id: "member"})

@@ -24,6 +24,7 @@ type raw struct {
 	nc      net.Conn
 	br      *bufio.Reader
 	version byte
+	most    int // the Maximum Packet Size of the client; 0: none
 }
 
 const patience = 5 * time.Second
@@ -175,6 +176,10 @@ func (r *raw) next(d time.Duration) (*packets.Packet, error) {
 		err = fmt.Errorf("type %d", pk.FixedHeader.Type)
 	}
 	r.saidOnce(pk)
+	r.lawful(pk)
+	if size := 1 + len(vbi(int(n))) + int(n); r.most > 0 && size > r.most {
+		r.t.Errorf("%s of %d bytes, and the client takes %d", packets.PacketNames[pk.FixedHeader.Type], size, r.most)
+	}
 	return pk, err
 }
 
@@ -217,7 +222,7 @@ func (r *raw) expectPublish(payload string) *packets.Packet {
 func (r *raw) silent() {
 	r.t.Helper()
 	r.send([]byte{0xc0, 0})
-	r.expect(packets.Pingresp) // [MQTT-3.12.4-1]
+	r.expect(packets.Pingresp)
 }
 
 // expectEnd checks that the server closes the connection without a word.
@@ -272,7 +277,7 @@ func (r *raw) subscribe(fs ...filter) []byte {
 	r.t.Helper()
 	r.send(r.subscribePacket(77, nil, fs...))
 	ack := r.expect(packets.Suback)
-	if ack.PacketID != 77 || len(ack.ReasonCodes) != len(fs) { // [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.8.4-6]
+	if ack.PacketID != 77 || len(ack.ReasonCodes) != len(fs) {
 		r.t.Fatalf("SUBACK %+v", ack)
 	}
 	return ack.ReasonCodes
@@ -312,7 +317,7 @@ func (r *raw) publish(topic, payload string, props ...byte) byte {
 	r.t.Helper()
 	r.send(r.publishPacket(2, 99, topic, payload, props...))
 	ack := r.expect(packets.Puback)
-	if ack.PacketID != 99 { // [MQTT-4.3.2-4]
+	if ack.PacketID != 99 {
 		r.t.Fatalf("PUBACK for %d", ack.PacketID)
 	}
 	return ack.ReasonCode

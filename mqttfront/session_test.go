@@ -25,7 +25,11 @@ func fill(pub *raw, qos byte, from, to int) {
 	}
 }
 
-func TestResume(t *testing.T) { // [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1]
+// TestResume has sessions go on after their connections: what is unacknowledged comes again, in order, and what was kept
+// meanwhile behind it [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-4.3.2-3] [MQTT-4.3.3-3] [MQTT-4.3.3-5]
+// [MQTT-4.3.3-6] [MQTT-4.5.0-1] [MQTT-3.1.2-23] [MQTT3-4.4.0-1] [MQTT3-4.6.0-1] [MQTT3-3.3.1-1] [MQTT3-2.3.1-4] [MQTT3-3.1.2-4]
+// [MQTT3-3.1.2-5] [MQTT3-4.5.0-1].
+func TestResume(t *testing.T) {
 	b, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	for _, version := range []byte{4, 5} {
@@ -34,7 +38,7 @@ func TestResume(t *testing.T) { // [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1]
 			o.props = append(sessionExpiry(60), u16(0x21, 20)...)
 		}
 		sub, ack := connect(t, addr, o)
-		if ack.SessionPresent { // [MQTT-3.2.2-2]
+		if ack.SessionPresent { // [MQTT-3.1.2-6] [MQTT-3.2.2-3] [MQTT3-3.2.2-3]
 			t.Fatal("a session from nowhere")
 		}
 		sub.subscribe(filter{"a", 2})
@@ -63,7 +67,7 @@ func TestResume(t *testing.T) { // [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1]
 		eventually(t, "offline", func() bool { return b.Stats().Offline.Load() == 1 })
 		fill(pub, 1, 10, 13)
 		sub, ack = connect(t, addr, o)
-		if !ack.SessionPresent { // [MQTT-3.1.2-5] [MQTT-3.2.2-3]
+		if !ack.SessionPresent { // [MQTT-3.1.2-5] [MQTT-3.2.2-3] [MQTT3-3.2.2-2]
 			t.Fatal("the session is gone")
 		}
 		sent = nil
@@ -93,8 +97,8 @@ func TestResume(t *testing.T) { // [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1]
 		sub.silent()
 		eventually(t, "nothing is queued", func() bool { return b.Stats().QueuedMessages.Load() == 0 })
 		o.resume = false
-		sub, ack = connect(t, addr, o) // [MQTT-3.1.2-4]
-		if ack.SessionPresent {
+		sub, ack = connect(t, addr, o) // [MQTT-3.1.2-4] [MQTT-3.1.4-4] [MQTT3-3.1.2-6] [MQTT3-3.1.4-3]
+		if ack.SessionPresent {        // [MQTT-3.2.2-2] [MQTT3-3.2.2-1]
 			t.Error("a clean start finds a session")
 		}
 		fill(pub, 1, 20, 21)
@@ -106,7 +110,8 @@ func TestResume(t *testing.T) { // [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1]
 	}
 }
 
-// TestReceiveMaximumOfClient: the window of the client is kept to, at resume too, without stall or loss.
+// TestReceiveMaximumOfClient: the window of the client is kept to, at resume too, without stall or loss [MQTT-3.3.4-9]
+// [MQTT-4.9.0-1] [MQTT-4.9.0-2].
 func TestReceiveMaximumOfClient(t *testing.T) {
 	_, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
@@ -155,7 +160,7 @@ func TestReceiveMaximumOfClient(t *testing.T) {
 	}
 }
 
-func TestPubrecRefusal(t *testing.T) { // [MQTT-4.3.3-4]: an error ends the exchange
+func TestPubrecRefusal(t *testing.T) { // an error ends the exchange [MQTT-4.3.3-4]
 	_, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	sub, _ := connect(t, addr, connectOpts{id: "sub", props: u16(0x21, 1)})
@@ -166,7 +171,7 @@ func TestPubrecRefusal(t *testing.T) { // [MQTT-4.3.3-4]: an error ends the exch
 	sub.expectPublish("1") // and no PUBREL
 }
 
-func TestSessionExpiry(t *testing.T) { // [MQTT-3.1.2-23]
+func TestSessionExpiry(t *testing.T) { // [MQTT-3.1.2-23] [MQTT-4.1.0-2]
 	b, l, addr := start(t, nil)
 	o := connectOpts{id: "c", props: sessionExpiry(1)}
 	c, _ := connect(t, addr, o)
@@ -201,7 +206,7 @@ func TestSessionExpiryInDisconnect(t *testing.T) {
 	c.expectDisconnect(0x82)
 }
 
-func TestTakeover(t *testing.T) { // [MQTT-3.1.4-3]
+func TestTakeover(t *testing.T) { // [MQTT-3.1.4-3] [MQTT3-3.1.4-2]
 	b, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	o := connectOpts{id: "c", props: sessionExpiry(60), resume: true}

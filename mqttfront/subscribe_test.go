@@ -15,6 +15,7 @@ func TestFilters(t *testing.T) {
 	_, _, addr := start(t, func(c *mqttfront.Config) { c.MaxSubscriptions, c.Topics.Levels = 5, 10 })
 	for version, bad := range map[byte]byte{4: 0x80, 5: 0x8f} {
 		c, _ := connect(t, addr, connectOpts{id: "c", version: version})
+		// [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2] [MQTT3-4.7.1-2] [MQTT3-4.7.1-3] [MQTT3-4.7.3-1]
 		for _, f := range []string{"sport#", "sport+", "a/b+/c", "#/a", "$share//t", "$share/g", "$share/g/", "$share/+/t", "", strings.Repeat("/", 10)} {
 			if codes := c.subscribe(filter{f, 1}); codes[0] != bad {
 				t.Errorf("version %d: %q gets 0x%02x, want 0x%02x", version, f, codes[0], bad)
@@ -25,7 +26,7 @@ func TestFilters(t *testing.T) {
 		if version == 4 {
 			quota = 0x80
 		}
-		if want := []byte{0, bad, 1, 2, 2, 0, quota}; !slices.Equal(codes, want) { // [MQTT-3.8.4-6] [MQTT-3.9.3-2]
+		if want := []byte{0, bad, 1, 2, 2, 0, quota}; !slices.Equal(codes, want) { // [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1] [MQTT3-3.8.4-4] [MQTT3-3.8.4-5] [MQTT3-3.9.3-1] [MQTT3-3.9.3-2]
 			t.Errorf("version %d: SUBACK %x, want %x", version, codes, want)
 		}
 		if codes := c.subscribe(filter{"a", 2}); codes[0] != 2 { // no new one
@@ -55,7 +56,7 @@ func TestUnsubscribe(t *testing.T) {
 	c.silent()
 	old, _ := connect(t, addr, connectOpts{id: "old", version: 4})
 	old.subscribe(filter{"x", 0})
-	if codes := old.unsubscribe("x", "never"); len(codes) != 0 {
+	if codes := old.unsubscribe("x", "never"); len(codes) != 0 { // [MQTT3-3.10.4-4] [MQTT3-3.10.4-5] [MQTT3-3.10.4-6]
 		t.Errorf("UNSUBACK of MQTT 3.1.1 with a payload: %x", codes)
 	}
 }
@@ -168,7 +169,7 @@ func TestSubackWaits(t *testing.T) {
 	c.expect(packets.Unsuback)
 }
 
-func TestOverlap(t *testing.T) { // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+func TestOverlap(t *testing.T) { // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4] [MQTT-3.3.4-5] [MQTT3-3.3.5-1]
 	_, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	for _, version := range []byte{4, 5} {
@@ -268,7 +269,7 @@ func TestBridge(t *testing.T) {
 	}
 }
 
-func TestRetained(t *testing.T) { // [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-8]
+func TestRetained(t *testing.T) { // [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-9]
 	_, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	for i := range 3 {
@@ -373,7 +374,7 @@ func TestManyRetained(t *testing.T) {
 	c.silent()
 }
 
-func TestShared(t *testing.T) { // [MQTT-4.8.2-3] [MQTT-4.8.2-4]
+func TestShared(t *testing.T) { // [MQTT-4.8.2-3]
 	b, _, addr := start(t, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	var members []*raw
@@ -427,7 +428,7 @@ func TestSharedSkipsTheBusy(t *testing.T) {
 		ready.expectPublish(fmt.Sprint(i))
 	}
 	busy.silent()
-	// [MQTT-4.8.2-6]: what they have not acknowledged goes to others when they leave for good
+	// what they have not acknowledged goes to others when they leave for good
 	ready.kill()
 	eventually(t, "ready left", func() bool { return b.Stats().Sessions.Load() == 3 })
 	busy.ack(packets.Puback, 1)

@@ -17,7 +17,9 @@ func watcher(t *testing.T, addr string) *raw {
 	return w
 }
 
-func TestWill(t *testing.T) { // [MQTT-3.1.2-8] [MQTT-3.1.2-9] [MQTT-3.1.2-14] [MQTT-3.1.2-15]
+// TestWill: a will is published when its connection breaks, as it was given, and not when the client takes its leave
+// [MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-14] [MQTT-3.1.3-10] [MQTT3-3.1.2-8] [MQTT3-3.1.2-16].
+func TestWill(t *testing.T) {
 	_, _, addr := start(t, nil)
 	w := watcher(t, addr)
 	props := "\x01\x01\x03\x00\x01t\x08\x00\x01r\x09\x00\x01c\x26\x00\x01a\x00\x011\x26\x00\x01a\x00\x012\x02\x00\x00\x00\x3c"
@@ -36,7 +38,7 @@ func TestWill(t *testing.T) { // [MQTT-3.1.2-8] [MQTT-3.1.2-9] [MQTT-3.1.2-14] [
 	w.expectPublish("") // an empty will is a will
 	for _, version := range []byte{4, 5} {
 		c, _ = connect(t, addr, connectOpts{id: "c", version: version, will: &willOpts{topic: "will/c", payload: "x"}})
-		c.bye() // [MQTT-3.1.2-10] [MQTT-3.14.4-3]
+		c.bye() // [MQTT-3.1.2-10] [MQTT-3.14.4-3] [MQTT3-3.1.2-10] [MQTT3-3.14.4-3]
 	}
 	w.silent()
 	c, _ = connect(t, addr, connectOpts{id: "c", will: &willOpts{topic: "will/c", payload: "as asked"}})

@@ -7,7 +7,8 @@ import (
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
-// TestWindowOracle compares with a plain map, around the turn of the packet IDs too.
+// TestWindowOracle compares with a plain map, around the turn of the packet IDs too: none is 0, and none is given out
+// while it is in use [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1].
 func TestWindowOracle(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	msg := &proto.Message{}

@@ -65,9 +65,11 @@ func TestValid(t *testing.T) {
 		{long, ErrTooLong, ErrTooLong}, {long[1:], nil, nil}, // [MQTT-4.7.3-3]
 		{"a\x00b", ErrEncoding, ErrEncoding},                 // [MQTT-4.7.3-2]
 		{"a\xffb", ErrEncoding, ErrEncoding},                 // [MQTT-1.5.4-1]
-		{"a\xed\xa0\x80", ErrEncoding, ErrEncoding},          // a surrogate
-		{"+", ErrWildcard, nil}, {"a/+/b", ErrWildcard, nil}, // [MQTT-4.7.1-1]
-		{"#", ErrWildcard, nil}, {"a/#", ErrWildcard, nil}, //
+		{"a\xed\xa0\x80", ErrEncoding, ErrEncoding},          // [MQTT-1.5.4-1]: a surrogate
+		{"\ufeffa\ufeff", nil, nil},                          // [MQTT-1.5.4-3]
+		{"+", ErrWildcard, nil}, {"a/+/b", ErrWildcard, nil}, // [MQTT-4.7.0-1]
+		{"#", ErrWildcard, nil}, {"a/#", ErrWildcard, nil}, // [MQTT-4.7.0-1]
+		// [MQTT-4.7.1-1] [MQTT-4.7.1-2]
 		{"sport#", ErrWildcard, ErrWildcard}, {"sport+", ErrWildcard, ErrWildcard},
 		{"a/b+/c", ErrWildcard, ErrWildcard}, {"a/#/b", ErrWildcard, ErrWildcard}, {"+a", ErrWildcard, ErrWildcard},
 		{"##", ErrWildcard, ErrWildcard}, {"a/+#", ErrWildcard, ErrWildcard}, {"#/", ErrWildcard, ErrWildcard},
@@ -88,7 +90,7 @@ func TestValid(t *testing.T) {
 	}
 }
 
-func TestParseShare(t *testing.T) {
+func TestParseShare(t *testing.T) { // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
 	for _, c := range []struct {
 		in, name, inner string
 		bad             bool
