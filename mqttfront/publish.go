@@ -34,7 +34,7 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 		return nil
 	}
 	m := c.message(u, p, sl)
-	if c.version < v5 && packet[0] == typePublish<<4 {
+	if c.version < v5 && packet[0] == typePublish<<4 && len(packet)-len(body) == 1+varintLen(len(body)) {
 		m.packet = packet
 	} else {
 		m.packet = nil
