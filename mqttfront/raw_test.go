@@ -367,3 +367,9 @@ func within(t testing.TB, limit time.Duration, what string, ok func() bool) {
 }
 
 func newReader(r io.Reader) *bufio.Reader { return bufio.NewReader(r) }
+
+// secondsLater is for eventually, where time has to pass.
+func secondsLater(s float64) func() bool {
+	end := time.Now().Add(time.Duration(s * float64(time.Second)))
+	return func() bool { return time.Now().After(end) }
+}
