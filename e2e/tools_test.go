@@ -167,7 +167,8 @@ func (tl tool) publish(t testing.TB, n *node, qos byte, topic string, count int)
 	}
 }
 
-// TestClients has every client publish at every QoS, and every client hear all of it, at another node.
+// TestClients has every client publish at every QoS, and every client hear all of it, at another node. They
+// know of MQTT what its specifications say [MQTT3-7.0.0-2].
 func TestClients(t *testing.T) {
 	long(t)
 	all := tools(t)

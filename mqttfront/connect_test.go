@@ -155,17 +155,20 @@ func TestPipelinedConnect(t *testing.T) {
 	}
 }
 
+// TestByteByByte: a connection is a stream of bytes [MQTT-4.2.0-1] [MQTT3-7.1.1-1].
 func TestByteByByte(t *testing.T) {
 	_, _, addr := start(t, nil)
-	r := newRaw(t, addr, 5)
-	all := append(connectOpts{version: 5, id: "c"}.encode(), r.subscribePacket(1, nil, filter{"a", 0})...)
-	all = append(all, r.publishPacket(0, 0, "a", strings.Repeat("y", 200))...)
-	for i := range all {
-		r.send(all[i : i+1])
+	for _, version := range versions {
+		r := newRaw(t, addr, version)
+		all := append(connectOpts{version: version, id: "c"}.encode(), r.subscribePacket(1, nil, filter{"a", 0})...)
+		all = append(all, r.publishPacket(0, 0, "a", strings.Repeat("y", 200))...)
+		for i := range all {
+			r.send(all[i : i+1])
+		}
+		r.expect(packets.Connack)
+		r.expect(packets.Suback)
+		r.expectPublish(strings.Repeat("y", 200))
 	}
-	r.expect(packets.Connack)
-	r.expect(packets.Suback)
-	r.expectPublish(strings.Repeat("y", 200))
 }
 
 func TestConnectTimeout(t *testing.T) {

@@ -277,7 +277,9 @@ func TestRetained(t *testing.T) { // [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-9
 	}
 	pub.expect(packets.Puback)
 	pub.expect(packets.Pubrec)
-	pub.publish("r/0/x", "not retained")
+	pub.publish("r/0/x", "not retained") // [MQTT-3.3.1-8]
+	pub.publish("r/1", "not retained")
+	pub.publish("r/2", "")
 	for _, f := range []string{"r/+", "r/#", "#", "+/+"} {
 		c, _ := connect(t, addr, connectOpts{id: "c"})
 		c.send(c.subscribePacket(1, []byte{0x0b, 9}, filter{f, 1}))
