@@ -26,11 +26,11 @@ func TestWebSocketFrames(t *testing.T) {
 	dialIt := func() (*websocket.Conn, net.Conn) {
 		t.Helper()
 		ws, resp, err := websocket.Dial(t.Context(), "ws://"+addr.String()+"/mqtt", &websocket.DialOptions{Subprotocols: []string{"other", "mqtt"}, HTTPClient: client})
-		if err != nil {
-			t.Fatal(err)
+		if resp != nil && resp.Body != nil {
+			resp.Body.Close()
 		}
-		if resp.Header.Get("Sec-WebSocket-Protocol") != "mqtt" {
-			t.Errorf("subprotocol %q", resp.Header.Get("Sec-WebSocket-Protocol"))
+		if err != nil || ws.Subprotocol() != "mqtt" {
+			t.Fatalf("subprotocol %q: %v", ws.Subprotocol(), err)
 		}
 		t.Cleanup(func() { ws.CloseNow() })
 		return ws, websocket.NetConn(context.Background(), ws, websocket.MessageBinary)
