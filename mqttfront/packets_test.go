@@ -207,9 +207,9 @@ func anyVersion(b byte) byte {
 	return v311
 }
 
-// FuzzConnectVersion reads the start of a CONNECT byte by byte and as a whole, to the same end, and finds the version
+// FuzzBeginning reads the start of a CONNECT byte by byte and as a whole, to the same end, and finds the version
 // of every CONNECT that we take.
-func FuzzConnectVersion(f *testing.F) {
+func FuzzBeginning(f *testing.F) {
 	f.Add(string(whole(0x10, []byte(connect311))))
 	f.Add(string(whole(0x10, []byte(connect31))))
 	f.Add(string(whole(0x10, []byte(connectV5))))
@@ -217,10 +217,10 @@ func FuzzConnectVersion(f *testing.F) {
 	f.Add("\x10\x80\x80\x80\x80\x01")
 	f.Add("GET / HTTP/1.1\r\n\r\n")
 	f.Fuzz(func(t *testing.T, s string) {
-		slow, slowOK := connectVersion(oneByOne{bytes.NewReader([]byte(s))})
-		version, ok := connectVersion(bytes.NewReader([]byte(s)))
-		if ok != slowOK || version != slow {
-			t.Fatalf("%x is of version %d, %v at once and %d, %v byte by byte", s, version, ok, slow, slowOK)
+		slow, slowMost, slowOK := beginningOf(oneByOne{bytes.NewReader([]byte(s))})
+		version, most, ok := beginningOf(bytes.NewReader([]byte(s)))
+		if ok != slowOK || version != slow || most != slowMost {
+			t.Fatalf("%x is of version %d, %v and takes %d at once, and %d, %v, %d byte by byte", s, version, ok, most, slow, slowOK, slowMost)
 		}
 		if ok && version != v311 && version != v5 {
 			t.Fatalf("%x is of version %d", s, version)
