@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
 // TestRetained311: what is retained, for MQTT 3.1.1 clients. What is written here is one client's life after another.
@@ -14,10 +17,10 @@ func TestRetained311(t *testing.T) {
 	_, _, addr := start(t, nil)
 	live, _ := connect(t, addr, connectOpts{id: "live", version: 4})
 	live.subscribe(filter{"r/#", 2})
-	retain := func(qos byte, topic, payload string) {
+	retain := func(qos byte, name, payload string) {
 		t.Helper()
 		pub, _ := connect(t, addr, connectOpts{id: "pub", version: 4})
-		pub.send(pub.publishPacket(qos<<1|1, 1, topic, payload))
+		pub.send(pub.publishPacket(qos<<1|1, 1, name, payload))
 		switch qos {
 		case 1:
 			pub.expect(packets.Puback)
@@ -80,14 +83,14 @@ func TestWill311(t *testing.T) {
 	w := watcher(t, addr)
 	for qos := range byte(3) {
 		for _, retain := range []bool{false, true} {
-			topic := fmt.Sprint("will/", qos, retain)
-			c, _ := connect(t, addr, connectOpts{id: "c", version: 4, will: &willOpts{topic: topic, payload: "gone", qos: qos, retain: retain}})
+			name := fmt.Sprint("will/", qos, retain)
+			c, _ := connect(t, addr, connectOpts{id: "c", version: 4, will: &willOpts{topic: name, payload: "gone", qos: qos, retain: retain}})
 			c.kill()
 			if pk := w.expectPublish("gone"); pk.FixedHeader.Qos != qos || pk.FixedHeader.Retain {
 				t.Errorf("%+v", pk.FixedHeader)
 			}
 			late, _ := connect(t, addr, connectOpts{id: "late", version: 4})
-			late.subscribe(filter{topic, 2})
+			late.subscribe(filter{name, 2})
 			if retain {
 				if pk := late.expectPublish("gone"); !pk.FixedHeader.Retain || pk.FixedHeader.Qos != qos {
 					t.Errorf("retained: %+v", pk.FixedHeader)
@@ -180,28 +183,28 @@ func TestReplacing(t *testing.T) {
 // comes matches what was subscribed to [MQTT-1.5.4-3] [MQTT-3.3.2-3] [MQTT-4.7.2-1] [MQTT-4.7.3-3] [MQTT-4.7.3-4]
 // [MQTT3-1.5.3-3] [MQTT3-3.3.2-3] [MQTT3-4.7.2-1] [MQTT3-4.7.3-3] [MQTT3-4.7.3-4].
 func TestTopicsAsTheyAre(t *testing.T) {
-	_, _, addr := start(t, nil)
+	_, _, addr := start(t, func(c *mqttfront.Config) { c.Topics.Length = topic.MaxLength })
 	topics := []string{"a", "A", "a ", " a", "a/", "/a", "a//b", "a/b", "\ufeffa", "a\ufeff", "\u00e9", "e\u0301", "a\u200bb", "ab",
 		"/", "//", "a\tb", "\ufffe", strings.Repeat("x", 65535)}
 	for _, version := range versions {
 		all, _ := connect(t, addr, connectOpts{id: "all", version: version})
 		all.subscribe(filter{"#", 0}, filter{"+/x", 0})
 		var subs []*raw
-		for i, topic := range topics {
+		for i, name := range topics {
 			c, _ := connect(t, addr, connectOpts{id: fmt.Sprint("sub", i), version: version})
-			if codes := c.subscribe(filter{topic, 0}); codes[0] != 0 {
-				t.Fatalf("%.20q: SUBACK %x", topic, codes)
+			if codes := c.subscribe(filter{name, 0}); codes[0] != 0 {
+				t.Fatalf("%.20q: SUBACK %x", name, codes)
 			}
 			subs = append(subs, c)
 		}
 		local, _ := connect(t, addr, connectOpts{id: "local", version: version})
 		local.subscribe(filter{"$local/#", 0}, filter{"$local/+", 0})
 		pub, _ := connect(t, addr, connectOpts{id: "pub", version: version})
-		for i, topic := range topics {
-			pub.send(pub.publishPacket(0, 0, topic, fmt.Sprint(i)))
+		for i, name := range topics {
+			pub.send(pub.publishPacket(0, 0, name, fmt.Sprint(i)))
 			for _, c := range []*raw{subs[i], all} {
-				if pk := c.expectPublish(fmt.Sprint(i)); pk.TopicName != topic {
-					t.Errorf("%.20q came as %.20q", topic, pk.TopicName)
+				if pk := c.expectPublish(fmt.Sprint(i)); pk.TopicName != name {
+					t.Errorf("%.20q came as %.20q", name, pk.TopicName)
 				}
 			}
 		}
