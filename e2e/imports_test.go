@@ -83,7 +83,7 @@ var imports = map[string]struct {
 	"e2e/bench":   {why: "it starts programs, Mozzie's as everybody's, and reads what they print"},
 	"e2e": {
 		why:   "these tests see what users see",
-		tests: "node/admin node/datadir",
+		tests: "cmd/mozzie/client node/admin node/datadir",
 	},
 }
 

@@ -18,6 +18,7 @@ type traffic struct {
 	t      testing.TB
 	sub    *client
 	topics []flow
+	pace   time.Duration // how long a publisher waits after a message
 
 	stopping atomic.Bool
 	running  sync.WaitGroup
@@ -32,15 +33,20 @@ type flow struct {
 
 const (
 	window = 20
-	// pace is how long a publisher waits after a message, so that tests under the race detector keep up.
-	pace = 2 * time.Millisecond
+	// usualPace is so that tests under the race detector keep up.
+	usualPace = 2 * time.Millisecond
 )
 
 // startTraffic begins to publish at one node to topics that a client of the other is subscribed to, at QoS 1 and
 // 2 each.
 func startTraffic(t testing.TB, from, to *node, topics ...string) *traffic {
 	t.Helper()
-	tr := &traffic{t: t, sub: connect(t, to.mqtt), topics: make([]flow, 2*len(topics))}
+	return startTrafficAt(t, usualPace, from, to, topics...)
+}
+
+func startTrafficAt(t testing.TB, pace time.Duration, from, to *node, topics ...string) *traffic {
+	t.Helper()
+	tr := &traffic{t: t, sub: connect(t, to.mqtt), topics: make([]flow, 2*len(topics)), pace: pace}
 	for i := range tr.topics {
 		f := &tr.topics[i]
 		f.qos = byte(1 + i%2)
@@ -69,7 +75,7 @@ func (tr *traffic) run(pub *client, f *flow) {
 	})
 	for i := 0; !tr.stopping.Load(); i++ {
 		open <- pub.mqtt.Publish(f.topic, f.qos, false, numbered(i))
-		time.Sleep(pace)
+		time.Sleep(tr.pace)
 	}
 	close(open)
 	acks.Wait()
