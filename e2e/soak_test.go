@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,20 +21,26 @@ import (
 	"github.com/mozzie-mqtt/mozzie/node/admin"
 )
 
-// soakLong says how long the soak is: SOAK=1h, or NIGHTLY=1 for the same.
+// soakLong says how long the soak is: SOAK=1h, or NIGHTLY=1 for the same. With SOAK_PROFILES=DIR, what the nodes' heaps
+// hold is kept there, for "go tool pprof -base".
 func soakLong(t *testing.T) (clients int, d time.Duration) {
 	text := os.Getenv("SOAK")
 	switch {
 	case text == "" && os.Getenv("NIGHTLY") == "":
 		return 100, 10 * time.Second
 	case text == "":
-		return 1000, time.Hour
+		text = "1h"
+	}
+	clients = 1000
+	if n, rest, ok := strings.Cut(text, "x"); ok { // SOAK=100x5m: so many clients
+		text = rest
+		clients, _ = strconv.Atoi(n)
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil {
-		t.Fatalf("SOAK: %v", err)
+	if err != nil || clients == 0 {
+		t.Fatalf("SOAK=%s: want a time such as 1h, or 100x1h for 100 clients", os.Getenv("SOAK"))
 	}
-	return 1000, d
+	return clients, d
 }
 
 // TestSoak has clients connect, subscribe, publish, fall silent and vanish at random, at three nodes, beside traffic that
@@ -97,8 +104,15 @@ func settle(t *testing.T, nodes []*node) []usage {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, _ = io.Copy(io.Discard, r.Body)
+			profile, err := io.ReadAll(r.Body)
 			r.Body.Close()
+			if dir := os.Getenv("SOAK_PROFILES"); dir != "" && err == nil {
+				name := fmt.Sprintf("%s-%s.heap", strings.ReplaceAll(n.name, " ", "-"), time.Now().Format("150405"))
+				err = os.WriteFile(filepath.Join(dir, name), profile, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		all[i] = usage{heap: n.metric("go_memstats_heap_alloc_bytes"), rss: n.metric("process_resident_memory_bytes"),
 			goroutines: n.metric("go_goroutines"), files: n.metric("process_open_fds")}
