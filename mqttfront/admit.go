@@ -7,50 +7,99 @@ import (
 
 // place is one of the connections that the node takes, from when it is accepted until it is closed.
 type place struct {
-	host string        // that it counts for
+	host string        // that it counts for; "": none
 	wait time.Duration // until it is its turn
 }
 
-// admit finds a place for a connection from an address, see hostOf, or says why there is none. Whoever gets one gives it
-// back with leave. It is where all limits on connections are; what is over one is counted here.
-func (b *Broker) admit(host string) (place, *Refusal) {
-	now := time.Now()
+// admit finds a place for a connection, or says why there is none. Whoever gets one gives it back with leave. It is
+// where all limits on connections are; what is over one is counted here. Where a proxy says who the client is, admitHost
+// has to follow.
+func (b *Broker) admit(c *conn) *Refusal {
+	now, l, host := time.Now(), c.listener, ""
+	if len(l.Proxies) == 0 {
+		host = hostOf(c.remote)
+	}
 	b.reg.Lock()
 	defer b.reg.Unlock()
 	if b.draining {
-		return place{}, errDraining
+		return errDraining
 	}
 	if b.places >= b.cfg.MaxConnections {
 		b.stats.RefusedConns.Add(1)
-		return place{}, b.manyConns
+		return b.manyConns
 	}
-	if limit := b.cfg.MaxConnectionsPerAddress; limit > 0 && host != "" && b.byHost[host] >= limit {
-		b.stats.RefusedOfAddress.Add(1)
-		return place{}, b.manyOfHost
+	if l.MaxConnections > 0 && l.places >= l.MaxConnections {
+		b.stats.RefusedOfListener.Add(1)
+		return l.many
+	}
+	if b.hostFullLocked(host) {
+		return b.manyOfHost
 	}
 	wait, ok := b.arrivals.take(now, host, b.cfg.MaxConnectionRate, b.cfg.MaxConnectionRatePerAddress)
 	if !ok {
 		b.stats.RefusedRate.Add(1)
-		return place{}, b.quickConns
+		return b.quickConns
 	}
 	if wait > 0 {
 		b.stats.Paced.Add(1)
 	}
 	b.places++
-	b.byHost[host]++
+	l.places++
 	b.stats.Connections.Add(1)
-	return place{host, wait}, nil
+	b.placeLocked(c, host, wait)
+	return nil
+}
+
+// admitHost has a connection with a place count for the address that its proxy has given, and wait for its turn.
+func (b *Broker) admitHost(c *conn) *Refusal {
+	host := hostOf(c.remote)
+	wait, ok := b.arrivals.take(time.Now(), host, 0, b.cfg.MaxConnectionRatePerAddress)
+	if !ok {
+		b.stats.RefusedRate.Add(1)
+		return b.quickConns
+	}
+	if wait > 0 {
+		b.stats.Paced.Add(1)
+	}
+	b.reg.Lock()
+	if b.hostFullLocked(host) {
+		b.reg.Unlock()
+		return b.manyOfHost
+	}
+	b.placeLocked(c, host, wait)
+	b.reg.Unlock()
+	b.waitTurn(wait)
+	return nil
+}
+
+func (b *Broker) hostFullLocked(host string) bool {
+	limit := b.cfg.MaxConnectionsPerAddress
+	full := limit > 0 && host != "" && b.byHost[host] >= limit
+	if full {
+		b.stats.RefusedOfAddress.Add(1)
+	}
+	return full
+}
+
+func (b *Broker) placeLocked(c *conn, host string, wait time.Duration) {
+	c.place = place{host, wait}
+	if host != "" {
+		b.byHost[host]++
+	}
 }
 
 var errDraining = &Refusal{reasonShuttingDown, "connect to another node, or again when this one is back"}
 
 // leave gives a place back.
-func (b *Broker) leave(p place) {
+func (b *Broker) leave(c *conn) {
 	b.reg.Lock()
 	defer b.reg.Unlock()
 	b.places--
-	if b.byHost[p.host]--; b.byHost[p.host] == 0 {
-		delete(b.byHost, p.host)
+	c.listener.places--
+	if host := c.place.host; host != "" {
+		if b.byHost[host]--; b.byHost[host] == 0 {
+			delete(b.byHost, host)
+		}
 	}
 	b.stats.Connections.Add(-1)
 }
@@ -67,15 +116,6 @@ func (b *Broker) waitTurn(wait time.Duration) bool {
 		return true
 	case <-b.leaving:
 		return false
-	}
-}
-
-// refuseConn says why to a connection that there is no place for, unless many are being told, and closes it.
-func (b *Broker) refuseConn(nc net.Conn, r *Refusal) {
-	if b.mayTell(nc, r) {
-		b.turnAway(nc, r)
-	} else {
-		nc.Close()
 	}
 }
 

@@ -73,7 +73,7 @@ func TestHTTPHasPlaces(t *testing.T) {
 	client.expect(packets.Connack)
 
 	silent := dial(t, ws.String())
-	asking := dial(t, ws.String()) // for something else, again and again
+	asking := dial(t, ws.String()) // for something else, which ends it
 	upgraded, err := dialWS(t, ws.String(), "/mqtt", options)
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +104,9 @@ func TestHTTPHasPlaces(t *testing.T) {
 			t.Errorf("%s: %v after %v", name, err, time.Since(began))
 		}
 	}
-	eventually(t, "they have left", func() bool { return st.Connections.Load() == 1 && st.ConnectTimeout.Load() == 3 })
+	eventually(t, "they have left", func() bool {
+		return st.Connections.Load() == 1 && st.ConnectTimeout.Load() == 2 && st.BadUpgrades.Load() == 1
+	})
 	client.silent()
 	client.bye()
 	eventually(t, "all places are free", func() bool { return st.Connections.Load() == 0 })

@@ -154,7 +154,7 @@ func (b *Broker) Drain(ctx context.Context) error {
 			if c.ready() {
 				c.stop(errDraining)
 			} else {
-				c.nc.Close()
+				c.raw.Close()
 			}
 		}
 		for _, s := range ss {
@@ -243,7 +243,7 @@ func (b *Broker) Close() error {
 			c.mu.Lock()
 			c.abandonLocked()
 			c.mu.Unlock()
-			c.nc.Close()
+			c.raw.Close()
 		}
 		for _, s := range ss {
 			s.mu.Lock()

@@ -67,8 +67,6 @@ type Config struct {
 	SysInterval time.Duration
 	// Version is what $SYS/broker/version says.
 	Version string
-	// WebSocketOrigins are the host patterns that browsers may come from, beside the listener's own host.
-	WebSocketOrigins []string
 }
 
 // DefaultConfig returns what a node runs with unless told otherwise.

@@ -1,9 +1,11 @@
 package mqttfront
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,9 +14,17 @@ import (
 // conn is one connection. It is the Origin of the messages that its client publishes.
 type conn struct {
 	b        *Broker
-	nc       net.Conn
+	raw      net.Conn // as it was accepted
 	listener *listener
+	place    place
+	refused  bool // it has none
 	in       reader
+
+	// Set before MQTT begins, constant afterwards.
+	nc         net.Conn // what MQTT is spoken over; written with mu held
+	remote     net.Addr // the client
+	certUser   string   // whom its certificate names
+	noCertUser bool     // it has one that names nobody
 
 	// Set while CONNECT is dealt with, before the session knows the connection; constant afterwards.
 	sess        *session
@@ -64,34 +74,55 @@ var errBye = errors.New("the client said goodbye")
 // runConn serves a connection, if there is a place for it, until it ends. It may be of any kind that brings bytes in order
 // and loses none [MQTT-4.2.0-1].
 func (b *Broker) runConn(nc net.Conn, l *listener) {
-	p, r := b.admit(hostOf(nc.RemoteAddr()))
+	c := &conn{b: b, raw: nc, nc: nc, listener: l, remote: nc.RemoteAddr(), maxPacket: maxPacketLimit}
+	timeout := b.cfg.ConnectTimeout
+	r := b.admit(c)
 	if r != nil {
-		b.refuseConn(nc, r)
+		if !b.mayTell(nc, r) {
+			nc.Close()
+			return
+		}
+		defer b.turnedAway(nc)
+		c.refused, timeout = true, turnAwayTime
+	} else {
+		defer b.leave(c)
+		if !b.waitTurn(c.place.wait) || !b.greet(c) {
+			nc.Close()
+			return
+		}
+		defer b.dismiss(c)
+	}
+	before := time.Now().Add(timeout)
+	_ = nc.SetDeadline(before)
+	over, counter, err := l.open(c)
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			counter = &b.stats.ConnectTimeout
+		}
+		if r == nil {
+			counter.Add(1)
+		}
+		b.log.Debug("refusing a connection", "listener", l.URL, "remote", c.remote, "error", err)
+		c.nc.Close()
 		return
 	}
-	defer b.leave(p)
-	if !b.waitTurn(p.wait) {
-		nc.Close()
+	_ = nc.SetDeadline(time.Time{})
+	if r = cmp.Or(r, over); r != nil {
+		b.turnAway(c.nc, r)
 		return
 	}
-	b.runAdmitted(nc, l, time.Now().Add(b.cfg.ConnectTimeout))
+	b.runOpen(c, before)
 }
 
-// runAdmitted serves a connection that has a place, and has to say CONNECT before some time, until it ends.
-func (b *Broker) runAdmitted(nc net.Conn, l *listener, before time.Time) {
-	c := &conn{b: b, nc: nc, listener: l, maxPacket: maxPacketLimit}
-	c.in.init(nc)
-	if !b.greet(c) {
-		nc.Close()
-		return
-	}
-	defer b.dismiss(c)
+// runOpen serves a connection over which MQTT can be spoken, and that has to say CONNECT before some time.
+func (b *Broker) runOpen(c *conn, before time.Time) {
+	c.in.init(c.nc)
 	c.seen()
 	err := c.connect(before)
 	if err == nil {
 		c.mu.Lock()
 		if !c.closing { // else somebody has ended the connection already, by a deadline
-			nc.SetReadDeadline(time.Time{})
+			c.nc.SetReadDeadline(time.Time{})
 		}
 		c.mu.Unlock()
 		err = c.serve()
@@ -247,7 +278,7 @@ func (c *conn) end(err error) {
 		if c.sess == nil {
 			what = "refusing a client"
 		}
-		c.b.log.Debug(what, "client", c.who.ClientID, "remote", c.nc.RemoteAddr(), "reason", r.Error())
+		c.b.log.Debug(what, "client", c.who.ClientID, "remote", c.remote, "reason", r.Error())
 		c.stop(r)
 	}
 	if c.sess != nil {
@@ -268,6 +299,8 @@ func (c *conn) end(err error) {
 	c.mu.Unlock()
 	if said && err != errBye {
 		c.linger(drained)
+	} else if t, ok := c.nc.(*tlsConn); ok && err == errBye {
+		_ = t.CloseWrite() // it may be gone
 	}
 	c.nc.Close()
 	c.in.release()

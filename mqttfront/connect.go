@@ -136,10 +136,11 @@ func (c *conn) accept(pk *packets.Packet) error {
 	}
 	login := Login{
 		ClientID: pk.Connect.ClientIdentifier, User: string(pk.Connect.Username), Password: pk.Connect.Password,
-		HasUser: pk.Connect.UsernameFlag, Remote: c.nc.RemoteAddr(),
+		HasUser: pk.Connect.UsernameFlag, Remote: c.remote,
+		Listener: c.listener.URL, Anonymous: c.listener.Anonymous, CertUser: c.certUser,
 	}
-	if c.listener != nil {
-		login.Listener, login.Anonymous = c.listener.URL, c.listener.Anonymous
+	if c.noCertUser {
+		return refuse(ReasonNotAuthorized, "the client's certificate has no name where this listener looks for one")
 	}
 	who, err := c.b.auth.Connect(login) // with any client ID [MQTT-3.1.3-5]
 	if err != nil {                     // [MQTT-3.1.4-2] [MQTT-4.12.0-4]

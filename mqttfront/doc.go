@@ -29,10 +29,9 @@
 // # Goroutines
 //
 //	runAccept   one for each listener; owner Broker; ends when the listener is closed
-//	runHTTP     one for each WebSocket listener; owner Broker; ends when its server is closed
-//	runConn     one for each connection (for WebSocket it is the HTTP server's); owner Broker; ends when the
-//	            connection is closed. For a connection over a limit it says so (turnAway), for at most maxTurnedAway
-//	            at a time and turnAwayTime each, or closes it
+//	runConn     one for each connection, which it takes through the PROXY protocol, TLS and WebSocket first; owner
+//	            Broker; ends when the connection is closed. For a connection over a limit it says so (turnAway), for
+//	            at most maxTurnedAway at a time and turnAwayTime each, or closes it
 //	runWriter   one for a connection whose socket did not take all at once; owner conn; ends when the buffer
 //	            is empty or the connection is closed
 //	runAsks     asks for retained messages for a client that has caught up; owner session; ends when no more may be

@@ -1,24 +1,36 @@
 package mqttfront
 
 import (
-	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
+	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/coder/websocket"
 )
 
 // ListenerConfig is one place that clients connect to, and its rules.
 type ListenerConfig struct {
-	// URL is tcp://HOST:PORT or ws://HOST:PORT/PATH, where the port may be 0.
+	// URL is tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST:PORT/PATH, where the port may be 0,
+	// or unix://PATH. Without a path, WebSocket is at /mqtt and /.
 	URL string
 	// Anonymous takes clients that do not say who they are.
 	Anonymous bool
+	// MaxConnections is the number of connections at a time; 0: no limit but the node's.
+	MaxConnections int
+	// Proxies, where there are any, are the only ones that may connect. Each connection has to begin with a header of
+	// version 2 of the PROXY protocol, which says who the client is.
+	Proxies []netip.Prefix
+	// TLS is how tls:// and wss:// are served. Where it asks for certificates, it verifies them.
+	TLS *tls.Config
+	// UserOf returns the user that a client's certificate names, "" where it names none; nil: certificates name nobody.
+	UserOf func(*x509.Certificate) string
+	// Origins are the host patterns that web pages may come from, beside the listener's own host.
+	Origins []string
 }
 
 // listener is something that connections come from.
@@ -27,67 +39,57 @@ type listener struct {
 
 	b    *Broker
 	l    net.Listener
-	http *http.Server // for WebSocket
+	web  bool
+	path string   // of the WebSocket
+	many *Refusal // what is said at MaxConnections
 	once sync.Once
+
+	places int // guarded by registry.reg
 }
 
-// Listen begins to accept clients. It returns the address that they can connect to.
+// Listen begins to accept clients at a TCP port. It returns the address that they can connect to.
 func (b *Broker) Listen(lc ListenerConfig) (net.Addr, error) {
-	rawURL := lc.URL
-	u, err := url.Parse(rawURL)
+	u, err := url.Parse(lc.URL)
 	if err != nil {
-		return nil, fmt.Errorf("MQTT listener %q: %w", rawURL, err)
+		return nil, fmt.Errorf("MQTT listener %q: %w", lc.URL, err)
 	}
 	switch u.Scheme {
-	case "tcp", "mqtt", "ws":
+	case "tcp", "tls", "ws", "wss":
 	default:
-		return nil, fmt.Errorf("MQTT listener %q: scheme %q is not known, tcp:// and ws:// are", rawURL, u.Scheme)
+		return nil, fmt.Errorf("MQTT listener %q: scheme %q is not known, tcp://, tls://, ws:// and wss:// are", lc.URL, u.Scheme)
 	}
 	if u.Port() == "" {
-		return nil, fmt.Errorf("MQTT listener %q: the port is missing", rawURL)
+		return nil, fmt.Errorf("MQTT listener %q: the port is missing", lc.URL)
 	}
 	l, err := net.Listen("tcp", u.Host)
 	if err != nil {
-		return nil, fmt.Errorf("MQTT listener %q: %w", rawURL, err)
+		return nil, fmt.Errorf("MQTT listener %q: %w", lc.URL, err)
 	}
-	if u.Scheme == "ws" {
-		err = b.ServeWebSocket(l, lc, u.Path)
-	} else {
-		err = b.Serve(l, lc)
-	}
-	if err != nil {
+	if err := b.Serve(l, lc); err != nil {
 		l.Close()
 		return nil, err
 	}
 	return l.Addr(), nil
 }
 
-// Serve begins to accept MQTT connections from l, which may be anything that brings byte streams; the URL in
-// lc is for Auth and the log. The broker closes l.
+// Serve begins to accept clients from l, which may be anything that brings byte streams. The URL says what is spoken
+// over them, plain MQTT where it has no scheme that is known. The broker closes l.
 func (b *Broker) Serve(l net.Listener, lc ListenerConfig) error {
-	ln := &listener{ListenerConfig: lc, b: b, l: l}
+	ln := &listener{ListenerConfig: lc, b: b, l: l,
+		many: refuse(ReasonQuotaExceeded, "this listener takes at most %d connections", lc.MaxConnections)}
+	if u, err := url.Parse(lc.URL); err == nil {
+		switch u.Scheme {
+		case "ws", "wss":
+			ln.web, ln.path = true, u.Path
+		}
+		if secure := u.Scheme == "tls" || u.Scheme == "wss"; secure != (lc.TLS != nil) {
+			return fmt.Errorf("MQTT listener %q: TLS belongs to tls:// and wss://, and they need it", lc.URL)
+		}
+	}
 	if err := b.addListener(ln); err != nil {
 		return err
 	}
 	b.wg.Go(ln.runAccept)
-	return nil
-}
-
-// ServeWebSocket begins to accept MQTT over WebSocket from l. An empty path stands for /mqtt and /.
-func (b *Broker) ServeWebSocket(l net.Listener, lc ListenerConfig, path string) error {
-	ln := &listener{ListenerConfig: lc, b: b, l: l}
-	mux := http.NewServeMux()
-	if path == "" || path == "/" {
-		mux.HandleFunc("/mqtt", ln.upgrade)
-		path = "/{$}"
-	}
-	mux.HandleFunc(path, ln.upgrade)
-	ln.http = &http.Server{Handler: mux, ReadHeaderTimeout: b.cfg.ConnectTimeout,
-		IdleTimeout: b.cfg.ConnectTimeout, MaxHeaderBytes: 16 << 10, ConnContext: withGated}
-	if err := b.addListener(ln); err != nil {
-		return err
-	}
-	b.wg.Go(ln.runHTTP)
 	return nil
 }
 
@@ -112,126 +114,92 @@ func (b *Broker) enter() bool {
 }
 
 func (l *listener) close() {
-	l.once.Do(func() {
-		if l.http != nil {
-			l.http.Close()
-		}
-		l.l.Close()
-	})
+	l.once.Do(func() { l.l.Close() })
 }
 
-// runAccept accepts connections until the listener is closed.
-func (l *listener) runAccept() {
-	for {
-		nc, err := l.accept()
-		if err != nil {
-			return
-		}
-		l.b.wg.Go(func() { l.b.runConn(nc, l) })
-	}
-}
-
-// accept waits for a connection. It fails when the listener is closed; other errors, such as running out of file
+// runAccept accepts connections until the listener is closed. Other errors, such as running out of file
 // descriptors, are waited out.
-func (l *listener) accept() (net.Conn, error) {
+func (l *listener) runAccept() {
 	const most = time.Second
 	pause := time.Duration(0)
 	for {
 		nc, err := l.l.Accept()
 		if err == nil {
-			return nc, nil
+			pause = 0
+			l.b.wg.Go(func() { l.b.runConn(nc, l) })
+			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
-			return nil, err
+			return
 		}
 		l.b.stats.AcceptErrors.Add(1)
 		pause = min(max(2*pause, 5*time.Millisecond), most)
 		l.b.log.Warn("accepting a client", "listener", l.URL, "error", err, "retry_in", pause)
 		select {
 		case <-l.b.stopped:
-			return nil, net.ErrClosed
+			return
 		case <-time.After(pause):
 		}
 	}
 }
 
-func (l *listener) runHTTP() {
-	if err := l.http.Serve(gate{l.l, l}); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		l.b.log.Error("serving WebSocket clients", "listener", l.URL, "error", err)
-	}
-}
-
-// upgrade turns an HTTP request into an MQTT connection [MQTT-6.0.0-1] [MQTT-6.0.0-2] [MQTT-6.0.0-3]
-// [MQTT-6.0.0-4].
-func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
-	gc, err := gatedOf(r)
-	if err != nil {
-		l.b.log.Error("serving WebSocket clients", "listener", l.URL, "error", err)
-		http.Error(w, "internal error", http.StatusInternalServerError)
-		return
-	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols:    []string{"mqtt", "mqttv3.1"},
-		OriginPatterns:  l.b.cfg.WebSocketOrigins,
-		CompressionMode: websocket.CompressionDisabled,
-	})
-	if err != nil {
-		l.b.stats.BadUpgrades.Add(1)
-		l.b.log.Debug("refusing a WebSocket client", "remote", r.RemoteAddr, "error", err)
-		return
-	}
-	if ws.Subprotocol() == "" {
-		l.b.stats.BadUpgrades.Add(1)
-		ws.Close(websocket.StatusPolicyViolation, "the subprotocol must be mqtt")
-		return
-	}
-	if !l.b.enter() {
-		ws.CloseNow()
-		return
-	}
-	defer l.b.wg.Done()
-	nc := &wsConn{Conn: websocket.NetConn(context.Background(), ws, websocket.MessageBinary), remote: remoteOf(r), ws: ws}
-	if gc.refusal != nil {
-		l.b.turnAway(nc, gc.refusal)
-		return
-	}
-	if !gc.overdue.Stop() {
-		_ = nc.Close()
-		return
-	}
-	l.b.runAdmitted(nc, l, gc.before) // from now on there is a deadline
-}
-
-// wsConn is a WebSocket connection as a byte stream that knows its peer.
-type wsConn struct {
-	net.Conn
-	remote net.Addr
-	ws     *websocket.Conn
-	over   sync.Once
-}
-
-func (c *wsConn) RemoteAddr() net.Addr { return c.remote }
-
-// linger implements lingerer: a deadline on a read would end writing too.
-func (c *wsConn) linger(drained <-chan struct{}, timeout time.Duration) {
-	c.over.Do(func() {
-		t := time.AfterFunc(timeout, func() { c.ws.CloseNow() })
-		defer t.Stop()
-		select {
-		case <-drained:
-			c.ws.Close(websocket.StatusNormalClosure, "")
-		case <-time.After(timeout):
+// open does what comes before MQTT on a new connection: the header of the PROXY protocol, TLS, WebSocket. It is bound
+// by the deadline of the connection, which has a place before. A refusal is for the client to read, an error is not and
+// has its counter.
+func (l *listener) open(c *conn) (over *Refusal, counter *atomic.Uint64, err error) {
+	st := l.b.stats
+	if len(l.Proxies) > 0 {
+		client, err := readProxyHeader(c.raw, l.Proxies)
+		if err != nil {
+			return nil, &st.BadProxy, fmt.Errorf("PROXY protocol: %w", err)
 		}
-		c.ws.CloseNow()
-	})
+		if client != nil {
+			c.remote = client
+			if !c.refused {
+				over = l.b.admitHost(c)
+			}
+		}
+	}
+	if l.TLS != nil {
+		if err := c.handshake(l); err != nil {
+			return nil, &st.BadHandshakes, fmt.Errorf("TLS: %w", err)
+		}
+	}
+	if l.web {
+		if err := c.upgrade(l); err != nil {
+			return nil, &st.BadUpgrades, fmt.Errorf("WebSocket: %w", err)
+		}
+	}
+	return over, nil, nil
 }
 
-// Close does not wait for the peer to agree.
-func (c *wsConn) Close() error { return c.ws.CloseNow() }
+// speakOver says what MQTT is spoken over from here on.
+func (c *conn) speakOver(nc net.Conn) {
+	c.mu.Lock()
+	c.nc = nc
+	c.mu.Unlock()
+}
 
-func remoteOf(r *http.Request) net.Addr {
-	if a, err := net.ResolveTCPAddr("tcp", r.RemoteAddr); err == nil {
-		return a
+// tlsConn is a connection by TLS. Close cuts it: saying goodbye first could wait for a peer that does not read.
+type tlsConn struct {
+	*tls.Conn
+	raw net.Conn
+}
+
+func (c *tlsConn) Close() error { return c.raw.Close() }
+
+// handshake sets TLS up, and notes whom the client's certificate names.
+func (c *conn) handshake(l *listener) error {
+	tc := tls.Server(c.raw, l.TLS)
+	if err := tc.Handshake(); err != nil {
+		return err
 	}
-	return &net.TCPAddr{}
+	if s := tc.ConnectionState(); len(s.VerifiedChains) > 0 && l.UserOf != nil {
+		c.certUser = l.UserOf(s.PeerCertificates[0])
+		if c.certUser == "" {
+			c.noCertUser = true
+		}
+	}
+	c.speakOver(&tlsConn{tc, c.raw})
+	return nil
 }

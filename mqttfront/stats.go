@@ -44,26 +44,29 @@ type Stats struct {
 	SubsDenied    atomic.Uint64 // not allowed to this client
 
 	// Connections that were refused or ended badly, by cause.
-	AcceptErrors     atomic.Uint64
-	RefusedConns     atomic.Uint64 // over the limit on connections
-	RefusedOfAddress atomic.Uint64 // over the limit on connections from one address
-	RefusedRate      atomic.Uint64 // they came too fast
-	RefusedMemory    atomic.Uint64 // there is too little memory
-	Paced            atomic.Uint64 // waited for their turn because they came fast; these are no errors
-	RefusedSessions  atomic.Uint64 // over the limit on sessions
-	RefusedLogins    atomic.Uint64 // whatever else a CONNECT is refused for
-	BadUpgrades      atomic.Uint64 // requests for WebSocket that were refused
-	ConnectTimeout   atomic.Uint64
-	NoConnect        atomic.Uint64 // the first packet was no CONNECT
-	KeepAlive        atomic.Uint64 // clients that fell silent
-	Unread           atomic.Uint64 // clients that did not read what they asked for
-	Malformed        atomic.Uint64
-	ProtocolErrors   atomic.Uint64
-	TooLarge         atomic.Uint64 // packets over MaxPacketSize
-	ReceiveMaximum   atomic.Uint64 // more unacknowledged messages than ReceiveMaximum
-	TopicAlias       atomic.Uint64 // topic aliases over TopicAliasMaximum, or never set
-	TopicInvalid     atomic.Uint64 // messages to topics that are none, too long or too deep
-	DecodePanics     atomic.Uint64 // caught in the codec
+	AcceptErrors      atomic.Uint64
+	RefusedConns      atomic.Uint64 // over the limit on connections
+	RefusedOfAddress  atomic.Uint64 // over the limit on connections from one address
+	RefusedOfListener atomic.Uint64 // over the limit of the listener
+	RefusedRate       atomic.Uint64 // they came too fast
+	RefusedMemory     atomic.Uint64 // there is too little memory
+	Paced             atomic.Uint64 // waited for their turn because they came fast; these are no errors
+	RefusedSessions   atomic.Uint64 // over the limit on sessions
+	RefusedLogins     atomic.Uint64 // whatever else a CONNECT is refused for
+	BadProxy          atomic.Uint64 // no good header of the PROXY protocol, or not from a proxy
+	BadHandshakes     atomic.Uint64 // TLS that could not be set up
+	BadUpgrades       atomic.Uint64 // requests for WebSocket that were refused
+	ConnectTimeout    atomic.Uint64
+	NoConnect         atomic.Uint64 // the first packet was no CONNECT
+	KeepAlive         atomic.Uint64 // clients that fell silent
+	Unread            atomic.Uint64 // clients that did not read what they asked for
+	Malformed         atomic.Uint64
+	ProtocolErrors    atomic.Uint64
+	TooLarge          atomic.Uint64 // packets over MaxPacketSize
+	ReceiveMaximum    atomic.Uint64 // more unacknowledged messages than ReceiveMaximum
+	TopicAlias        atomic.Uint64 // topic aliases over TopicAliasMaximum, or never set
+	TopicInvalid      atomic.Uint64 // messages to topics that are none, too long or too deep
+	DecodePanics      atomic.Uint64 // caught in the codec
 
 	PromisesLocal atomic.Uint64 // SUBACKs that hold for this node only, for now
 	WillsSent     atomic.Uint64

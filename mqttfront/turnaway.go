@@ -21,7 +21,6 @@ const (
 
 // turnAway answers the CONNECT of a connection that there is no room for, and closes it.
 func (b *Broker) turnAway(nc net.Conn, r *Refusal) {
-	defer b.turnedAway(nc)
 	defer nc.Close()
 	nc.SetReadDeadline(time.Now().Add(turnAwayTime))
 	version, maxPacket, ok := beginningOf(nc)

@@ -194,7 +194,7 @@ func (x *spy) needles() {
 		x.node[fmt.Sprintf("address %d in hex", i)] = []byte(hex.EncodeToString(a.Bytes()))
 		x.node[fmt.Sprintf("address %d as text", i)] = []byte(a.String())
 	}
-	_, port, _ := net.SplitHostPort(strings.TrimPrefix(x.nodes[x.publisher].listeners[0], "tcp://"))
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(x.nodes[x.publisher].listeners[0].url, "tcp://"))
 	x.node["MQTT address"] = []byte("127.0.0.1:" + port)
 	x.marks = map[string][]byte{"text": []byte(spiedText)} // not the topic, which registrations name too
 }

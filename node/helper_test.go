@@ -63,7 +63,7 @@ func (s *testSwarm) start(knows ...int) {
 	s.t.Helper()
 	c := config.Default()
 	c.Data = filepath.Join(s.dir, fmt.Sprint(len(s.nodes)))
-	c.MQTT.Listeners = []config.Listener{{URL: "tcp://127.0.0.1:0"}}
+	c.MQTT.Listeners = []config.Listener{config.NewListener("tcp://127.0.0.1:0")}
 	c.MQTT.SysInterval = 0
 	c.Swarm = config.Swarm{Open: true, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Small: 100}
 	c.Admin.Listen = "127.0.0.1:0"
@@ -176,7 +176,7 @@ func (s *testSwarm) connect(i int, id string, options ...func(*client.Options)) 
 	s.t.Helper()
 	c := &mqttClient{t: s.t, news: make(chan struct{})}
 	o := client.Options{
-		Address: strings.TrimPrefix(s.nodes[i].listeners[0], "tcp://"), Version: client.Version5, ClientID: id,
+		Address: strings.TrimPrefix(s.nodes[i].listeners[0].url, "tcp://"), Version: client.Version5, ClientID: id,
 		Clean: true, KeepAlive: 60, MaxInflight: 20,
 		OnMessage: func(m client.Message) bool {
 			c.mu.Lock()

@@ -103,7 +103,8 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 	for cause, v := range map[string]uint64{
 		"accept_error": b.AcceptErrors.Load(), "limit": b.RefusedConns.Load(), "address_limit": b.RefusedOfAddress.Load(),
 		"rate": b.RefusedRate.Load(), "memory": b.RefusedMemory.Load(), "sessions": b.RefusedSessions.Load(),
-		"refused": b.RefusedLogins.Load(), "websocket": b.BadUpgrades.Load(), "connect_timeout": b.ConnectTimeout.Load(),
+		"refused": b.RefusedLogins.Load(), "proxy": b.BadProxy.Load(), "tls": b.BadHandshakes.Load(),
+		"listener_limit": b.RefusedOfListener.Load(), "websocket": b.BadUpgrades.Load(), "connect_timeout": b.ConnectTimeout.Load(),
 		"no_connect": b.NoConnect.Load(), "keep_alive": b.KeepAlive.Load(), "unread": b.Unread.Load(),
 		"malformed": b.Malformed.Load(), "protocol_error": b.ProtocolErrors.Load(), "packet_too_large": b.TooLarge.Load(),
 		"receive_maximum": b.ReceiveMaximum.Load(), "topic_alias": b.TopicAlias.Load(), "topic": b.TopicInvalid.Load(),

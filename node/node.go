@@ -3,17 +3,11 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"net"
-	"net/url"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,6 +19,7 @@ import (
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
 	"github.com/mozzie-mqtt/mozzie/node/admin"
+	"github.com/mozzie-mqtt/mozzie/node/certs"
 	"github.com/mozzie-mqtt/mozzie/node/config"
 	"github.com/mozzie-mqtt/mozzie/node/datadir"
 	"github.com/mozzie-mqtt/mozzie/node/store"
@@ -53,7 +48,9 @@ type Node struct {
 	admin     atomic.Pointer[admin.Server] // nil until it serves, which it does before it can be noted here
 	registry  *prometheus.Registry
 	retained  *store.Retained
-	listeners []string // URLs with the ports that were taken
+	clock     *certs.Clock
+	certs     *certs.Keeper
+	listeners []listener
 	stopping  atomic.Bool
 	stopOnce  sync.Once
 	stopErr   error
@@ -181,44 +178,12 @@ func (n *Node) startService() error {
 func (n *Node) addresses() []string { return peerAddresses(n.host.Addrs()) }
 
 func (n *Node) startBroker() error {
-	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load(), n.retained}, mqttfront.AllowAll{}, store.NewSessions(), n.log)
+	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load(), n.retained}, noAccounts{}, store.NewSessions(), n.log)
 	if err != nil {
 		return err
 	}
 	n.broker.Store(b)
-	for _, l := range n.cfg.MQTT.Listeners {
-		addr, err := b.Listen(mqttfront.ListenerConfig{URL: l.URL, Anonymous: l.Anonymous})
-		if err != nil {
-			return explainListen(l.URL, err)
-		}
-		if l.Anonymous {
-			n.log.Warn("anybody who reaches this listener may connect", "listener", l.URL)
-		}
-		u, err := url.Parse(l.URL)
-		if err != nil {
-			return fmt.Errorf("listener %q: %w", l.URL, err)
-		}
-		u.Host, u.RawQuery = addr.String(), ""
-		n.listeners = append(n.listeners, u.String())
-	}
-	return nil
-}
-
-// explainListen words why there can be no listener for the person who asked for it.
-func explainListen(at string, err error) error {
-	var unknown *net.DNSError
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("listen for MQTT clients at %s: the address is in use, perhaps by another node or broker: "+
-			"stop that, or choose another with --mqtt (port 0 for any free one)", at)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("listen for MQTT clients at %s: no permission for user %d: choose a port above 1023 with --mqtt", at, os.Getuid())
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("listen for MQTT clients at %s: this machine has no such address: choose one of its own with --mqtt, or 0.0.0.0 for all", at)
-	case errors.As(err, &unknown):
-		return fmt.Errorf("listen for MQTT clients at %s: the name %q is not known: choose an address of this machine with --mqtt", at, unknown.Name)
-	}
-	return fmt.Errorf("listen for MQTT clients: %w", err)
+	return n.listen()
 }
 
 func (n *Node) brokerConfig() mqttfront.Config {
@@ -237,7 +202,6 @@ func (n *Node) brokerConfig() mqttfront.Config {
 	c.MaxQueuedMessages, c.MaxQueuedBytes = l.MaxQueuedMessages, int64(l.MaxQueuedBytes)
 	c.MaxPendingBytes = asInt(l.MaxPendingBytes)
 	c.SysInterval = n.cfg.MQTT.SysInterval
-	c.WebSocketOrigins = n.cfg.MQTT.WebSocketOrigins
 	c.Version = "mozzie " + n.opt.Version
 	return c
 }

@@ -22,8 +22,9 @@ func (n *Node) Status() admin.Status {
 	ready, reasons := n.Ready()
 	s := admin.Status{
 		PeerID: n.host.ID().String(), Version: n.opt.Version, UptimeS: time.Since(n.started).Seconds(),
-		Ready: ready, Reasons: reasons, Swarm: "open", Addresses: n.host.Addresses(), MQTT: n.listeners, Data: n.cfg.Data,
+		Ready: ready, Reasons: reasons, Swarm: "open", Addresses: n.host.Addresses(), Data: n.cfg.Data,
 	}
+	s.MQTT, s.Listeners = n.listenerStatus()
 	if api := n.admin.Load(); api != nil {
 		s.Admin = api.Address()
 	}

@@ -64,7 +64,7 @@ func (s *settingFlags) add(cmd *cobra.Command) {
 	}{
 		{settingFlag{name: "data", key: "data", what: "DIR"}, config.DefaultData(environment()), "directory of the node's key and state"},
 		{settingFlag{name: "mqtt", key: "mqtt.listeners", what: "URL", list: true}, "tcp://127.0.0.1:1883 and ws://127.0.0.1:8083",
-			"listen for MQTT clients at tcp://HOST:PORT or ws://HOST:PORT/PATH; repeatable, port 0 for any free one. Beyond loopback it must end in ?anonymous=true, since clients need no password"},
+			"listen for MQTT clients at tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH or unix:///PATH; repeatable, port 0 for any free one. Rules go behind it, such as ?anonymous=true; see the comments of \"mozzie config show\" and docs/configuration.md"},
 		{settingFlag{name: "listen", key: "swarm.listen", what: "MULTIADDR", list: true}, "all interfaces, TCP port 7883; with --open loopback only, TCP and QUIC",
 			"listen for other nodes; repeatable"},
 		{settingFlag{name: "bootstrap", key: "swarm.bootstrap", what: "MULTIADDR", list: true}, "",

@@ -65,7 +65,7 @@ func printStatus(w io.Writer, s admin.Status) {
 		row("swarm", "%s", s.Swarm)
 	}
 	row("", "%s known, connected to %d", count(s.Nodes, "node"), s.Peers)
-	rows("mqtt", s.MQTT)
+	rows("mqtt", listenerRows(s))
 	rows("addresses", s.Addresses)
 	row("admin", "%s", s.Admin)
 	row("data", "%s", s.Data)
@@ -73,6 +73,23 @@ func printStatus(w io.Writer, s admin.Status) {
 	row("messages", "%d from clients, %d to clients, %d dropped, %d retained", s.Received, s.Sent, s.Dropped, s.Retained)
 	row("locations", "%d held, rendezvous of %d, with %s", s.Locations, s.Rendezvous, count(s.Registrations, "registration"))
 	row("route", "%s, custody of %s", count(s.Streams, "stream"), count(s.Custody, "message"))
+}
+
+// listenerRows writes the listeners, with what a client should know of each.
+func listenerRows(s admin.Status) (rows []string) {
+	for i, at := range s.MQTT {
+		rows = append(rows, at)
+		if i >= len(s.Listeners) {
+			continue
+		}
+		switch l := s.Listeners[i]; {
+		case l.OwnCertificate:
+			rows = append(rows, "  the node's own certificate, SHA-256 "+l.Fingerprint)
+		case l.Fingerprint != "":
+			rows = append(rows, "  certificate, SHA-256 "+l.Fingerprint)
+		}
+	}
+	return rows
 }
 
 // count writes a number and its noun.

@@ -57,8 +57,20 @@ type Status struct {
 	Admin       string   `json:"admin"`                 // where this API answers
 	Data        string   `json:"data"`                  // the data directory
 
+	Listeners []Listener `json:"listeners"` // what is said of those of MQTT, in the same order
+
 	Broker
 	Route
+}
+
+// Listener is a place that clients connect to.
+type Listener struct {
+	URL       string `json:"url"`
+	Anonymous bool   `json:"anonymous"`       // it takes clients that do not say who they are
+	Mount     string `json:"mount,omitempty"` // what stands before their topics
+	// Fingerprint is the SHA-256 of the listener's certificate, in hex with colons; "" without TLS.
+	Fingerprint    string `json:"fingerprint,omitempty"`
+	OwnCertificate bool   `json:"own_certificate,omitempty"` // the node has made it itself
 }
 
 // Broker is the MQTT side in numbers. In JSON they are the status's own.

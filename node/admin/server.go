@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/mozzie-mqtt/mozzie/node/config"
+	"github.com/mozzie-mqtt/mozzie/node/unixsock"
 )
 
 // ErrBadTopic says that what was asked for is no topic name.
@@ -109,47 +110,23 @@ func (s *Server) Close(ctx context.Context) error {
 }
 
 // listen opens the listening socket, and says what to do where that fails.
-func listen(network, address string) (net.Listener, error) {
+func listen(network, address string) (l net.Listener, err error) {
 	if network == "unix" {
-		removeStale(address)
+		l, err = unixsock.Listen(address, 0o600)
+	} else {
+		l, err = net.Listen(network, address)
 	}
-	l, err := net.Listen(network, address)
 	switch {
 	case err == nil:
-	case errors.Is(err, syscall.EADDRINUSE) && network == "unix" && !isSocket(address):
+		return l, nil
+	case errors.Is(err, unixsock.ErrNoSocket):
 		return nil, fmt.Errorf("listen for the administration API at %s: something that is no socket is in the way: choose another path with --admin", address)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen for the administration API at %s: the address is in use, perhaps by another node: choose another with --admin (port 0 for any free one)", address)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("listen for the administration API at %s: no permission for user %d: choose another address with --admin", address, os.Getuid())
-	default:
-		return nil, fmt.Errorf("listen for the administration API: %w: choose another address with --admin", err)
 	}
-	if network == "unix" {
-		if err := os.Chmod(address, 0o600); err != nil {
-			l.Close()
-			return nil, fmt.Errorf("listen for the administration API: %w", err)
-		}
-	}
-	return l, nil
-}
-
-func isSocket(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.Mode()&fs.ModeSocket != 0
-}
-
-// removeStale removes the socket of a node that was killed: one that nobody listens at.
-func removeStale(path string) {
-	if !isSocket(path) {
-		return
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		c.Close()
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		os.Remove(path)
-	}
+	return nil, fmt.Errorf("listen for the administration API: %w: choose another address with --admin", err)
 }
 
 // guard lets through what may come from this machine only. A web page that a user of this machine visits

@@ -35,16 +35,58 @@ type Config struct {
 
 // MQTT is the side of the clients.
 type MQTT struct {
-	// URLs to listen at: tcp://HOST:PORT or ws://HOST:PORT/PATH, port 0 for any free one. Beyond loopback,
-	// where anyone who reaches the port may connect, a listener must say so: {url: URL, anonymous: true}, or
-	// ?anonymous=true behind the URL.
+	// Where to listen: a URL each, tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, with
+	// port 0 for any free one, or unix:///PATH. A listener with rules of its own is a section ({url: URL, NAME: VALUE})
+	// or has them behind its URL (?NAME=VALUE&NAME=VALUE): see "Rules of a listener" in docs/configuration.md.
 	Listeners []Listener `yaml:"listeners"`
-	// Web pages that may connect to ws:// listeners, beside those that come from the listener's own host:
-	// patterns of hosts, such as dashboard.example or *.example.
+	// Web pages that may connect to ws:// and wss:// listeners without origins of their own, beside those that come
+	// from the listener's own host: patterns of hosts, such as dashboard.example or *.example.
 	WebSocketOrigins []string `yaml:"websocket_origins"`
 	// How often the topics under $SYS are published; 0s for never.
 	SysInterval time.Duration `yaml:"sys_interval"`
 }
+
+// Listener is one address that MQTT clients connect to, and its rules.
+type Listener struct {
+	// Where it listens.
+	URL string `yaml:"url"`
+	// Whether clients that do not say who they are may connect: by default at loopback and Unix sockets only. It is said
+	// in the log for each listener where it is true.
+	Anonymous Choice `yaml:"anonymous"`
+	// Whether tcp:// and ws:// may be reached from other machines, though whoever is in between can read passwords and
+	// all else. It need not be said where anonymous is true.
+	Plaintext bool `yaml:"plaintext"`
+	// Connections at a time; 0 for no limit but limits.max_connections.
+	MaxConnections int `yaml:"max_connections"`
+	// Levels that stand before all topics of its clients, such as site1/, and that they do not see.
+	Mount string `yaml:"mount"`
+	// Whether a load balancer in front says who the client is, by version 2 of the PROXY protocol.
+	ProxyProtocol bool `yaml:"proxy_protocol"`
+	// The load balancers, as addresses or networks (10.1.0.0/16): nobody else may connect then. The default is loopback.
+	ProxyFrom []string `yaml:"proxy_from"`
+	// PEM file with the certificate of a tls:// or wss:// listener and those that lead to its authority. Without one,
+	// the listener has the node's own certificate, which is in the data directory.
+	Certificate string `yaml:"certificate"`
+	// PEM file with its private key.
+	Key string `yaml:"key"`
+	// PEM file with the authorities whose certificates clients must show.
+	ClientCA string `yaml:"client_ca"`
+	// required, or optional for clients without one, who then log in as others do.
+	ClientCertificate string `yaml:"client_certificate"`
+	// Where a client's certificate has the name of its user: cn, san_dns, san_email or san_uri (the first of them), or
+	// none, where clients with a certificate log in as others do.
+	UserFrom string `yaml:"user_from"`
+	// Web pages that may connect to ws:// and wss://, instead of those of mqtt.websocket_origins.
+	Origins []string `yaml:"origins"`
+	// Mode of a Unix socket, in octal.
+	Mode string `yaml:"mode"`
+}
+
+// RequiredCertificate and OptionalCertificate are the values of Listener.ClientCertificate.
+const (
+	RequiredCertificate = "required"
+	OptionalCertificate = "optional"
+)
 
 // Swarm is the side of the nodes.
 type Swarm struct {
@@ -158,8 +200,8 @@ type Limits struct {
 func Default() Config {
 	return Config{
 		MQTT: MQTT{Listeners: []Listener{
-			{URL: "tcp://127.0.0.1:1883"},
-			{URL: "ws://127.0.0.1:8083"},
+			NewListener("tcp://127.0.0.1:1883"),
+			NewListener("ws://127.0.0.1:8083"),
 		}, SysInterval: 10 * time.Second},
 		Swarm: Swarm{
 			Listen:       defaultListen(false),

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -101,26 +102,35 @@ func TestMistakesInFile(t *testing.T) {
 }
 
 func TestMistakesInAddresses(t *testing.T) {
-	const listenerHint = "; want tcp://HOST:PORT or ws://HOST:PORT/PATH"
+	const listenerHint = "; " + listenerWant
 	const listenHint = "; want /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1 (or ip6)"
-	const beyond = " can be reached from beyond this machine, and clients need no password: listen at 127.0.0.1, " +
-		`or say that you want this with "anonymous: true" (or ?anonymous=true behind the URL)`
+	beyond := func(from, to string) string {
+		return strconv.Quote(from) + " can be reached from beyond this machine, and passwords would go there in clear: listen at " + to +
+			`, which needs no more than that, or say that you want this with "plaintext: true", or, for clients without a password, with ` +
+			`"anonymous: true" (?plaintext=true or ?anonymous=true behind the URL)`
+	}
 	for _, tc := range []struct{ flag, key, value, want string }{
 		{"--mqtt", "mqtt.listeners", "1883", `"1883" is not a listener's URL; did you mean tcp://127.0.0.1:1883?`},
 		{"--mqtt", "mqtt.listeners", "127.0.0.1:1883", `"127.0.0.1:1883" is not a listener's URL; did you mean tcp://127.0.0.1:1883?`},
 		{"--mqtt", "mqtt.listeners", "pi.local:1883", `"pi.local:1883" is not a listener's URL; did you mean tcp://pi.local:1883?`},
 		{"--mqtt", "mqtt.listeners", "localhost", `"localhost" is not a listener's URL` + listenerHint},
-		{"--mqtt", "mqtt.listeners", "/mqtt:80", `"/mqtt:80" is not a listener's URL` + listenerHint},
+		{"--mqtt", "mqtt.listeners", "mqtt/80", `"mqtt/80" is not a listener's URL` + listenerHint},
+		{"--mqtt", "mqtt.listeners", "/run/mqtt.sock", `"/run/mqtt.sock" is not a listener's URL; did you mean unix:///run/mqtt.sock?`},
 		{"--mqtt", "mqtt.listeners", "mqtt://127.0.0.1:1883", `"mqtt://127.0.0.1:1883": listeners of kind "mqtt" are not known; did you mean tcp://127.0.0.1:1883?`},
-		{"--mqtt", "mqtt.listeners", "ssl://127.0.0.1:8883", `"ssl://127.0.0.1:8883": there is no TLS for clients yet` + listenerHint},
+		{"--mqtt", "mqtt.listeners", "ssl://127.0.0.1:8883", `"ssl://127.0.0.1:8883": listeners of kind "ssl" are not known; did you mean tls://127.0.0.1:8883?`},
+		{"--mqtt", "mqtt.listeners", "https://[::]:8084/mqtt", `"https://[::]:8084/mqtt": listeners of kind "https" are not known; did you mean wss://[::]:8084/mqtt?`},
 		{"--mqtt", "mqtt.listeners", "tcp://127.0.0.1", `"tcp://127.0.0.1": the port is missing` + listenerHint},
 		{"--mqtt", "mqtt.listeners", "tcp://127.0.0.1:99999", `"tcp://127.0.0.1:99999": there is no port "99999", ports are 0 (any free one) to 65535` + listenerHint},
 		{"--mqtt", "mqtt.listeners", "amqp://127.0.0.1:1", `"amqp://127.0.0.1:1": listeners of kind "amqp" are not known` + listenerHint},
-		{"--mqtt", "mqtt.listeners", "tcp://:1883", `"tcp://:1883"` + beyond},
-		{"--mqtt", "mqtt.listeners", "tcp://0.0.0.0:1883", `"tcp://0.0.0.0:1883"` + beyond},
-		{"--mqtt", "mqtt.listeners", "ws://pi.local:80?anonymous=false", `"ws://pi.local:80"` + beyond},
+		{"--mqtt", "mqtt.listeners", "tls://127.0.0.1:8883/mqtt", `"tls://127.0.0.1:8883/mqtt": a tls:// listener has no path; want tls://HOST:PORT`},
+		{"--mqtt", "mqtt.listeners", "unix://mqtt.sock", `"unix://mqtt.sock": want the absolute path of a socket, of at most 100 bytes, such as unix:///run/mozzie/mqtt.sock`},
+		{"--mqtt", "mqtt.listeners", "tcp://:1883", beyond("tcp://:1883", "tls://:1883")},
+		{"--mqtt", "mqtt.listeners", "tcp://0.0.0.0:1883", beyond("tcp://0.0.0.0:1883", "tls://0.0.0.0:1883")},
+		{"--mqtt", "mqtt.listeners", "ws://pi.local:80?anonymous=false", beyond("ws://pi.local:80", "wss://pi.local:80")},
 		{"--mqtt", "mqtt.listeners", "tcp://0.0.0.0:1883?anonymous=yes", `"tcp://0.0.0.0:1883?anonymous=yes": anonymous: want true or false, not "yes"`},
-		{"--mqtt", "mqtt.listeners", "tcp://0.0.0.0:1883?anon=true", `"tcp://0.0.0.0:1883?anon=true": unknown option "anon"; the only one is anonymous=true`},
+		{"--mqtt", "mqtt.listeners", "tcp://0.0.0.0:1883?anon=true", `"tcp://0.0.0.0:1883?anon=true": unknown option "anon"; known here: ` +
+			"anonymous, plaintext, max_connections, mount, proxy_protocol, proxy_from, certificate, key, client_ca, client_certificate, user_from, origins, mode"},
+		{"--mqtt", "mqtt.listeners", "tcp://127.0.0.1:1883?anonymus=true", `"tcp://127.0.0.1:1883?anonymus=true": unknown option "anonymus"; did you mean anonymous?`},
 		{"--listen", "swarm.listen", "127.0.0.1:7883", `"127.0.0.1:7883" is not a multiaddress; did you mean /ip4/127.0.0.1/tcp/7883?`},
 		{"--listen", "swarm.listen", "/ip4/1.2.3/tcp/1", `"/ip4/1.2.3/tcp/1" is not a multiaddress` + listenHint},
 		{"--listen", "swarm.listen", "/dns4/pi.local/tcp/1", `"/dns4/pi.local/tcp/1" is not an address to listen at` + listenHint},
@@ -193,11 +203,17 @@ func TestPriority(t *testing.T) {
 	want.Log = Log{Level: "debug", Format: "json"}
 	want.Locations.Depth = 3
 	want.Swarm.Listen = []string{"/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"}
-	want.MQTT.Listeners = []Listener{{URL: "tcp://127.0.0.1:0"}, {URL: "ws://0.0.0.0:0/mqtt", Anonymous: true}}
+	want.MQTT.Listeners = []Listener{NewListener("tcp://127.0.0.1:0"), anonymous("ws://0.0.0.0:0/mqtt")}
 	want.origins = c.origins
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("\nhave %+v\nwant %+v", c, want)
 	}
+}
+
+func anonymous(at string) Listener {
+	l := NewListener(at)
+	l.Anonymous = Yes
+	return l
 }
 
 func TestEverythingInFile(t *testing.T) {
@@ -222,7 +238,7 @@ limits: {max_packet_size: 64KiB, max_queued_bytes: 1_000_000, max_session_expiry
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := c.MQTT.Listeners; !slices.Equal(got, []Listener{{"tcp://localhost:1883", false}, {"tcp://[::]:1884", true}, {"ws://[::1]:8083/mqtt", false}}) {
+	if got := c.MQTT.Listeners; !reflect.DeepEqual(got, []Listener{NewListener("tcp://localhost:1883"), anonymous("tcp://[::]:1884"), NewListener("ws://[::1]:8083/mqtt")}) {
 		t.Errorf("listeners: %v", got)
 	}
 	// An open swarm's node is not reachable from elsewhere unless asked.
@@ -339,6 +355,7 @@ func TestEveryKeyIsExplained(t *testing.T) {
 		}
 	}
 	check(reflect.TypeFor[Config]())
+	check(reflect.TypeFor[Listener]())
 }
 
 func TestDefaultIsValid(t *testing.T) {

@@ -33,12 +33,9 @@ func (d *decoder) scalar(key string, n *yaml.Node, into reflect.Value) error {
 	return setScalar(n, into)
 }
 
-// listener decodes the long form of a listener.
+// listener decodes the long form of a listener. What is said beside the URL beats what is said behind it.
 func (d *decoder) listener(key string, n *yaml.Node, into *Listener) {
-	long := struct {
-		URL       string `yaml:"url"`
-		Anonymous bool   `yaml:"anonymous"`
-	}{}
+	long := NewListener("")
 	before := len(d.Problems)
 	d.Fields(key+".", n, reflect.ValueOf(&long).Elem())
 	if len(d.Problems) > before {
@@ -51,8 +48,10 @@ func (d *decoder) listener(key string, n *yaml.Node, into *Listener) {
 	l, err := parseListener(long.URL)
 	if err != nil {
 		d.Addf(n, key, "%v", err)
+		return
 	}
-	l.Anonymous = l.Anonymous || long.Anonymous
+	d.Fields(key+".", n, reflect.ValueOf(&l).Elem())
+	l.URL, _, _ = strings.Cut(l.URL, "?")
 	*into = l
 }
 
@@ -68,7 +67,7 @@ func setScalar(n *yaml.Node, into reflect.Value) error {
 		fits = n.Tag == "!!int" || n.Tag == "!!str"
 	case time.Duration:
 		fits = true // parseDuration says which unit is missing
-	case bool:
+	case bool, Choice:
 		fits = n.Tag == "!!bool"
 	case int:
 		fits = n.Tag == "!!int"
@@ -91,6 +90,8 @@ func setText(s string, into reflect.Value) error {
 		*p = Secret(strings.TrimSpace(s))
 	case *bool:
 		*p, err = parseBool(s)
+	case *Choice:
+		*p, err = parseChoice(s)
 	case *int:
 		var n int64
 		n, err = strconv.ParseInt(strings.ReplaceAll(s, "_", ""), 0, 0)
@@ -113,7 +114,7 @@ func setText(s string, into reflect.Value) error {
 // wanted describes the type of a field to a person.
 func wanted(v reflect.Value) string {
 	switch v.Interface().(type) {
-	case bool:
+	case bool, Choice:
 		return "true or false"
 	case int:
 		return "a whole number"
@@ -122,7 +123,7 @@ func wanted(v reflect.Value) string {
 	case time.Duration:
 		return "a time such as 30s"
 	case Listener:
-		return "a URL, or {url: URL, anonymous: true}"
+		return "a URL, or {url: URL, NAME: VALUE}"
 	}
 	return "text"
 }

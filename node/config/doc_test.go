@@ -134,6 +134,9 @@ func (p *pageWriter) section(prefix string, v reflect.Value) {
 		case isSection(f.Type):
 			fmt.Fprintf(p, "\n### %s\n\n%s\n\n", key, doc)
 			p.section(key+".", v.Field(i))
+			if f.Type == reflect.TypeFor[MQTT]() {
+				p.listener()
+			}
 		default:
 			p.key(key, doc, v.Field(i))
 		}
@@ -149,6 +152,24 @@ func (p *pageWriter) key(key, doc string, v reflect.Value) {
 	fmt.Fprintf(p, ". %s.\n", standard(key, v))
 	for line := range strings.Lines(doc) {
 		p.WriteString("  " + strings.TrimSuffix(line, "\n") + "\n")
+	}
+}
+
+// listener describes what can be said of a listener.
+func (p *pageWriter) listener() {
+	fmt.Fprintf(p, "\n#### Rules of a listener\n\nWhat can be said of a listener, beside its URL:\n\n")
+	l := NewListener("")
+	v := reflect.ValueOf(l)
+	for i := 1; i < v.NumField(); i++ {
+		f := v.Type().Field(i)
+		usual := standard("", v.Field(i))
+		if f.Type == reflect.TypeFor[Choice]() {
+			usual = "Default: as it is said here"
+		}
+		fmt.Fprintf(p, "- **`%s`**. %s.\n", f.Tag.Get("yaml"), usual)
+		for line := range strings.Lines(p.docs["Listener."+f.Name]) {
+			p.WriteString("  " + strings.TrimSuffix(line, "\n") + "\n")
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -58,19 +59,25 @@ func FuzzValues(f *testing.F) {
 // never taken for what cannot.
 func FuzzListener(f *testing.F) {
 	for _, s := range []string{"tcp://127.0.0.1:1883", "ws://[::1]:8083/mqtt", "tcp://0.0.0.0:1883?anonymous=true", "tcp://localhost:0",
-		"tcp://user@127.0.0.1:1#f", "tcp://[::ffff:127.0.0.1]:1", "tcp://127.0.0.1:1?anonymous=%", "tcp:127.0.0.1:1", "1883", "pi.local:1883", "://"} {
+		"tcp://user@127.0.0.1:1#f", "tcp://[::ffff:127.0.0.1]:1", "tcp://127.0.0.1:1?anonymous=%", "tcp:127.0.0.1:1", "1883", everyOptionURLs[0], everyOptionURLs[1], everyOptionURLs[2],
+		"unix:///run/mozzie/../x?mode=0777", "wss://[::]:1/a?origins=&origins='", "tls://h:1?client_ca=/%0a&user_from=none", "pi.local:1883", "://"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		l, err := parseListener(s)
-		if err != nil || l.check() != nil {
+		if err != nil {
 			return
 		}
-		again, err := parseListener(l.URL)
-		if again.Anonymous = l.Anonymous; err != nil || again != l {
-			t.Errorf("%q is %+v, then %+v, %v", s, l, again, err)
+		if _, err := l.check(); err != nil {
+			return
 		}
-		if l.Anonymous {
+		c := Default()
+		c.MQTT.Listeners = []Listener{l}
+		again := Default()
+		if err := decodeFile("f", []byte(c.Show()), &again); err != nil || !reflect.DeepEqual(again.MQTT.Listeners, c.MQTT.Listeners) {
+			t.Errorf("%q is %+v, then %+v, %v", s, l, again.MQTT.Listeners, err)
+		}
+		if l.Anonymous == Yes || l.Plaintext || l.Secure() {
 			return
 		}
 		_, rest, _ := strings.Cut(l.URL, "://")

@@ -69,11 +69,32 @@ func (w *showWriter) leaf(indent, name, where string, v reflect.Value) {
 	}
 	fmt.Fprintf(w, "%s%s: # %s\n", indent, name, where)
 	for i := range v.Len() {
-		if l, ok := v.Index(i).Interface().(Listener); ok && l.Anonymous {
-			fmt.Fprintf(w, "%s  - url: %s\n%s    anonymous: true\n", indent, quote(l.URL), indent)
+		if l, ok := v.Index(i).Interface().(Listener); ok {
+			w.listener(indent, l)
 			continue
 		}
 		fmt.Fprintf(w, "%s  - %s\n", indent, scalar(v.Index(i)))
+	}
+}
+
+// listener writes a listener: its URL alone, or the long form with what is not as it is by default.
+func (w *showWriter) listener(indent string, l Listener) {
+	options := l.changed()
+	if len(options) == 0 {
+		fmt.Fprintf(w, "%s  - %s\n", indent, quote(l.URL))
+		return
+	}
+	fmt.Fprintf(w, "%s  - url: %s\n", indent, quote(l.URL))
+	for _, o := range options {
+		if o.value.Kind() != reflect.Slice {
+			fmt.Fprintf(w, "%s    %s: %s\n", indent, o.key, scalar(o.value))
+			continue
+		}
+		all := make([]string, o.value.Len())
+		for i := range all {
+			all[i] = strconv.Quote(o.value.Index(i).String())
+		}
+		fmt.Fprintf(w, "%s    %s: [%s]\n", indent, o.key, strings.Join(all, ", "))
 	}
 }
 
@@ -82,6 +103,8 @@ func scalar(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case bool:
 		return strconv.FormatBool(x)
+	case Choice:
+		return strconv.FormatBool(x == Yes)
 	case int:
 		return strconv.Itoa(x)
 	case Bytes:

@@ -91,8 +91,15 @@ func (v *validator) mqtt() {
 	seen := map[string]bool{}
 	for i, l := range listeners {
 		key := fmt.Sprintf("mqtt.listeners[%d]", i)
-		if err := l.check(); err != nil {
-			v.addf(key, "%v", err)
+		if option, err := l.check(); err != nil {
+			switch _, known := v.config.origins[key+"."+option]; {
+			case known && option != "url":
+				v.addf(key+"."+option, "%v", err)
+			case option == "url":
+				v.addf(key, "%v", err)
+			default:
+				v.addf(key, "%s: %v", option, err)
+			}
 		} else if seen[l.URL] && !strings.HasSuffix(l.URL, ":0") {
 			v.addf(key, "%q is in the list twice", l.URL)
 		}

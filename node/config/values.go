@@ -4,83 +4,11 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// Listener is one address that MQTT clients connect to.
-type Listener struct {
-	URL       string // without the options that it was given with
-	Anonymous bool   // clients without a name may connect from beyond loopback
-}
-
-// listenerWant says what a listener looks like.
-const listenerWant = "want tcp://HOST:PORT or ws://HOST:PORT/PATH"
-
-// parseListener reads a listener from a URL, with the options in its query.
-func parseListener(s string) (Listener, error) {
-	base, query, _ := strings.Cut(s, "?")
-	l := Listener{URL: base}
-	options, err := url.ParseQuery(query)
-	if err != nil {
-		return l, fmt.Errorf("%q: the options behind the ? cannot be read: %v", s, err)
-	}
-	for name, values := range options {
-		if name != "anonymous" {
-			return l, fmt.Errorf("%q: unknown option %q; the only one is anonymous=true", s, name)
-		}
-		if l.Anonymous, err = parseBool(values[len(values)-1]); err != nil {
-			return l, fmt.Errorf("%q: anonymous: %v", s, err)
-		}
-	}
-	return l, nil
-}
-
-// listenerHint guesses what was meant by what is no listener's URL: a port, or an address without a scheme.
-func listenerHint(s string) string {
-	if checkPort(s) == nil {
-		s = "127.0.0.1:" + s
-	}
-	if host, port, ok := cutPort(s); ok && checkPort(port) == nil && !strings.ContainsAny(host, "/?#@ ") {
-		return "did you mean tcp://" + s + "?"
-	}
-	return listenerWant
-}
-
-// check says what is wrong with a listener.
-func (l Listener) check() error {
-	u, err := url.Parse(l.URL)
-	if err != nil || u.Scheme == "" || u.Opaque != "" {
-		return fmt.Errorf("%q is not a listener's URL; %s", l.URL, listenerHint(l.URL))
-	}
-	switch u.Scheme {
-	case "mqtt":
-		return fmt.Errorf("%q: listeners of kind %q are not known; did you mean tcp://%s?", l.URL, u.Scheme, u.Host)
-	case "ssl", "tls", "mqtts", "wss":
-		return fmt.Errorf("%q: there is no TLS for clients yet; %s", l.URL, listenerWant)
-	case "tcp":
-		if u.Path != "" {
-			return fmt.Errorf("%q: a tcp:// listener has no path; want tcp://HOST:PORT", l.URL)
-		}
-	case "ws":
-	default:
-		return fmt.Errorf("%q: listeners of kind %q are not known; %s", l.URL, u.Scheme, listenerWant)
-	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("%q: a listener's URL has only a host, a port and a path; %s", l.URL, listenerWant)
-	}
-	if err := checkPort(u.Port()); err != nil {
-		return fmt.Errorf("%q: %v; %s", l.URL, err, listenerWant)
-	}
-	if !l.Anonymous && !isLoopback(u.Hostname()) {
-		return fmt.Errorf("%q can be reached from beyond this machine, and clients need no password: "+
-			"listen at 127.0.0.1, or say that you want this with \"anonymous: true\" (or ?anonymous=true behind the URL)", l.URL)
-	}
-	return nil
-}
 
 // Secret is a setting that must not end up in logs: every way to print it shows that it is set and no more.
 type Secret string

@@ -29,7 +29,7 @@ const (
 )
 
 // atHome may be in a directory that no node has used yet: what an administrator or the system puts there.
-var atHome = []string{"mozzie.yaml", "swarm.key", "node.key", "lost+found", lockFile}
+var atHome = []string{"mozzie.yaml", "swarm.key", "node.key", "tls.crt", "tls.key", "lost+found", lockFile}
 
 // Dir is an open data directory. It belongs to this process until Close.
 type Dir struct {

@@ -1,0 +1,4 @@
+package mqttfront
+
+// ReadProxyHeader is what tests outside of the package feed.
+var ReadProxyHeader = readProxyHeader
