@@ -26,9 +26,10 @@ test: ## run all tests; first installs the Debian and npm packages that they nee
 	$(GO) vet ./...
 	$(GO) test -race ./...
 
-nightly: test ## the longer forms of the tests: swarms of 100 nodes, more seeds (SEEDS), all fuzzers (FUZZTIME each)
+nightly: test ## the longer forms of the tests: swarms of 100 nodes, more seeds (SEEDS), floods, mutated packets, all fuzzers (FUZZTIME each)
 	NIGHTLY=1 $(GO) test -count=1 -p=1 -timeout=60m -v -run='TestSwarm(Of100)?$$' ./node ./dht
 	$(GO) test -count=1 -timeout=120m ./dht/rendezvous/core -seeds=$(SEEDS)
+	NIGHTLY=1 $(GO) test -count=1 -timeout=60m -v -run='TestMutatedPackets|TestFloods|TestNoFilesLeft' ./e2e
 	FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 bench: build ## measure beside mosquitto, NATS and mochi; QUICK=1 for a rough answer, ROWS=a,e for some, UPDATE=1 to write docs/benchmarks.md
