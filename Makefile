@@ -5,9 +5,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 60s
 SEEDS    ?= 10000
+PACKAGETESTS = TestStatic|TestReproducible|TestUnit|TestDebianPackage|TestARM|TestCompose|TestImage
 
 .DEFAULT_GOAL := build
-.PHONY: help build run demo test nightly bench accept lint generate generated clean
+.PHONY: help build run demo test nightly bench accept lint generate generated dist packages clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -50,6 +51,13 @@ generate: ## generate what is generated: needs protoc (Debian: protobuf-compiler
 generated: ## check that what is generated is up to date
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && $(MAKE) --no-print-directory generate OUT=$$out && \
 	if ! diff -I 'protoc  *v' $$out/route.pb.go proto/pb/route.pb.go; then echo 'proto/pb/route.pb.go is out of date: run "make generate"'; exit 1; fi
+
+dist: ## build what is installed elsewhere, into dist: static programs, Debian packages, checksums
+	deploy/build dist
+
+packages: dist ## test what dist has built: packages in a Debian, programs for ARM under qemu, the container image; needs root
+	e2e/setup packages
+	DIST=dist $(GO) test -count=1 -timeout=30m -v -run='^($(PACKAGETESTS))$$' ./e2e
 
 clean: ## remove what was built
 	rm -rf bin dist

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type node struct {
 	args            []string
 	env             []string
 	prefix          []string // a command that the program is run by
+	program         string   // if it is another than the one that is tested everywhere else
 
 	process *exec.Cmd
 	exited  chan struct{} // closed when the process is gone
@@ -172,7 +174,7 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	defer log.Close() // the process has its own
-	words := append(append(slices.Clone(n.prefix), program), n.args...)
+	words := append(append(slices.Clone(n.prefix), cmp.Or(n.program, program)), n.args...)
 	n.process = exec.Command(words[0], words[1:]...)
 	n.process.Stdout, n.process.Stderr = log, log
 	n.process.Env = append(cleanEnv(), n.env...)

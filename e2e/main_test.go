@@ -4,9 +4,10 @@
 //
 //	MOZZIE=FILE   test this program instead of building one
 //	CI=true       a client that is missing is a failure, not a reason to skip
+//	DIST=FOLDER   test what "make dist" has built there, too: "make packages" does
 //
 // Where to look: harness_test.go starts and stops nodes, clients_test.go has the MQTT clients that the cases use,
-// tools_test.go those that run as programs. Each other file is a story.
+// tools_test.go those that run as programs, dist_test.go and chroot_test.go what is installed. Each other file is a story.
 package e2e
 
 import (
