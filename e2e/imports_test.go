@@ -23,7 +23,7 @@ var imports = map[string]struct {
 	tests    string // what its tests may import besides
 }{
 	"cmd/mozzie": {
-		may: "cmd/mozzie/bench cmd/mozzie/client node node/admin node/config node/datadir",
+		may: "cmd/mozzie/bench cmd/mozzie/client mqttfront/access node node/accounts node/admin node/config node/datadir",
 		why: "the program has no logic of its own: it starts a node, or asks one",
 	},
 	"cmd/mozzie/client": {
@@ -34,7 +34,7 @@ var imports = map[string]struct {
 		why: "a load generator measures any broker, by the same protocol as everybody",
 	},
 	"node": {
-		may:   "dht dht/rendezvous dht/rendezvous/core mqttfront node/admin node/certs node/config node/datadir node/store node/unixsock proto proto/topic",
+		may:   "dht dht/rendezvous dht/rendezvous/core mqttfront mqttfront/access node/accounts node/admin node/certs node/config node/datadir node/store node/unixsock proto proto/topic",
 		why:   "node joins the packages below it by the interfaces that they define; how frames look is none of its business",
 		tests: "proto/pb cmd/mozzie/client",
 	},
@@ -50,6 +50,10 @@ var imports = map[string]struct {
 	},
 	"node/unixsock": {why: "a Unix socket is the same whatever is said over it"},
 	"node/datadir":  {why: "a directory and its lock are the same whatever is kept in it"},
+	"node/accounts": {
+		may: "mqttfront/access node/admin node/strict",
+		why: "the files of accounts and rules are read into what decides, whoever asks it",
+	},
 	"node/store": {
 		may:   "dht dht/rendezvous/core mqttfront proto proto/topic",
 		why:   "the store carries out the interfaces of the packages that keep something, and knows nothing of what they are for",
@@ -59,6 +63,10 @@ var imports = map[string]struct {
 		may:   "proto proto/topic",
 		why:   "the MQTT side knows nothing of the swarm but the interface mqttfront.Swarm: a broker without a swarm is a good broker",
 		tests: "node/store",
+	},
+	"mqttfront/access": {
+		may: "proto/topic",
+		why: "who may do what is decided without files, sockets and packets, so that every node of a swarm decides alike",
 	},
 	"mqttfront/storetest": {
 		may: "mqttfront proto",
@@ -104,7 +112,7 @@ var outside = []struct {
 	{"github.com/prometheus", "dht node node/admin", "packages count, and node shows the counters"},
 	{"google.golang.org/protobuf", "proto proto/pb", "frames are encoded in one place"},
 	{"github.com/spf13", "cmd/mozzie", "command lines are the program's"},
-	{"os os/exec os/signal net net/http io/fs syscall", "cmd/mozzie cmd/mozzie/bench cmd/mozzie/client dht mqttfront node node/admin node/certs node/config node/datadir node/unixsock e2e e2e/bench",
+	{"os os/exec os/signal net net/http io/fs syscall", "cmd/mozzie cmd/mozzie/bench cmd/mozzie/client dht mqttfront node node/accounts node/admin node/certs node/config node/datadir node/unixsock e2e e2e/bench",
 		"what decides and what describes the wire does no I/O"},
 	{"unsafe", "proto proto/pb", "a decoder may share memory with its input; nobody else has a reason"},
 	{"testing", "mqttfront/storetest dht/rendezvous/core/storetest", "it is for tests"},

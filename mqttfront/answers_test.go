@@ -1,6 +1,7 @@
 package mqttfront_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -43,19 +44,25 @@ func (r *raw) lawful(pk *packets.Packet) {
 	}
 }
 
-// odd refuses everything that it is asked, with a code that few packets may have.
+// odd refuses who gives a name, with a code that few packets may have, and all subscriptions.
 type odd struct {
 	mqttfront.AllowAll
 	code mqttfront.Reason
 }
 
-func (o odd) CanPublish(mqttfront.Identity, string) error   { return &mqttfront.Refusal{Code: o.code} }
-func (o odd) CanSubscribe(mqttfront.Identity, string) error { return &mqttfront.Refusal{Code: o.code} }
-func (o odd) Connect(l mqttfront.Login) (mqttfront.Identity, error) {
+func (odd) Rights(string, string) mqttfront.Rights { return noSubscribing{} }
+
+type noSubscribing struct{}
+
+func (noSubscribing) CanPublish(string) bool   { return true }
+func (noSubscribing) CanReceive(string) bool   { return true }
+func (noSubscribing) CanSubscribe(string) bool { return false }
+
+func (o odd) Connect(ctx context.Context, l mqttfront.Login) (mqttfront.Identity, error) {
 	if l.User != "" {
 		return mqttfront.Identity{}, &mqttfront.Refusal{Code: o.code}
 	}
-	return o.AllowAll.Connect(l)
+	return o.AllowAll.Connect(ctx, l)
 }
 
 // TestReasonCodes: whatever reason there is for a refusal, what the client reads is a code that the packet may have, and
@@ -65,7 +72,9 @@ func TestReasonCodes(t *testing.T) {
 		if code < 0x80 || code > 0xa2 {
 			continue
 		}
-		_, _, addr := startWith(t, newLoner(), store.NewSessions(), odd{code: mqttfront.Reason(code)}, nil)
+		l := newLoner()
+		l.refuse = &mqttfront.Refusal{Code: mqttfront.Reason(code)}
+		_, _, addr := startWith(t, l, store.NewSessions(), odd{code: mqttfront.Reason(code)}, nil)
 		want := func(kind byte) byte {
 			if strings.Contains(codesOf[kind], string([]byte{byte(code)})) {
 				return byte(code)
@@ -85,7 +94,7 @@ func TestReasonCodes(t *testing.T) {
 		if a := r.expect(packets.Pubrec); a.ReasonCode != want(packets.Pubrec) {
 			t.Errorf("0x%02x: PUBREC 0x%02x", code, a.ReasonCode)
 		}
-		if got := r.subscribe(filter{"a", 1}); got[0] != want(packets.Suback) {
+		if got := r.subscribe(filter{"a", 1}); got[0] != 0x87 {
 			t.Errorf("0x%02x: SUBACK 0x%02x", code, got[0])
 		}
 		r.kill()

@@ -34,12 +34,18 @@ type Broker struct {
 	// What is said at limits.
 	manyConns, manyOfHost, quickConns, manySessions, localFull *Refusal
 
+	checks        atomic.Uint64 // rises with each Recheck
+	rightsVersion atomic.Uint64 // rises when what a session may receive changes
+
 	storeSaid atomic.Int64 // when the log last had an error of the store, nanoseconds since start
 
 	registry
 
 	deliverMu  sync.Mutex
 	delivering outMessage // guarded by deliverMu
+
+	logins     context.Context // of those who connect; over when no more may
+	stopLogins context.CancelFunc
 
 	wg      sync.WaitGroup // every goroutine
 	stopped chan struct{}  // closed by Close
@@ -88,6 +94,7 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 		},
 		stopped: make(chan struct{}), ticked: make(chan struct{}),
 	}
+	b.logins, b.stopLogins = context.WithCancel(context.Background())
 	b.local.stats, b.local.most, b.local.bytes = b.stats, cfg.MaxRetainedMessages, cfg.MaxRetainedBytes
 	if err := b.restore(); err != nil {
 		return nil, err
@@ -147,6 +154,7 @@ func (b *Broker) Drain(ctx context.Context) error {
 	}
 	b.reg.Unlock()
 	if first {
+		b.stopLogins()
 		for _, l := range ls {
 			l.close()
 		}
@@ -195,7 +203,7 @@ func (s *session) hurryWill() {
 	}
 	s.mu.Unlock()
 	if will != nil {
-		s.b.publishWill(will)
+		s.publishWill(will)
 	}
 }
 
@@ -239,6 +247,7 @@ func (b *Broker) Close() error {
 		for _, nc := range turned {
 			nc.Close()
 		}
+		b.stopLogins()
 		for _, c := range cs {
 			c.mu.Lock()
 			c.abandonLocked()
@@ -264,6 +273,7 @@ func (b *Broker) restore() error {
 		s := &session{b: b, id: rec.ID}
 		s.user, s.expiry, s.will, s.log = rec.User, rec.Expiry, rec.Will, log
 		s.asked = 1
+		s.setRights(b.auth.Rights(s.user, s.id))
 		if s.since = rec.Disconnected; s.since.IsZero() {
 			s.since = now // it was connected when the node stopped
 		}

@@ -28,7 +28,7 @@ type burst struct {
 	have  [2]bool
 
 	received, sent [3]volume // by QoS
-	slow           uint64
+	slow, denied   uint64
 }
 
 // volume is how many messages there were, and the bytes of their payloads.
@@ -170,7 +170,10 @@ func (u *burst) end() {
 	if u.slow > 0 {
 		st.DropSlow.Add(u.slow)
 	}
-	u.received, u.sent, u.slow = [3]volume{}, [3]volume{}, 0
+	if u.denied > 0 {
+		st.DeliveriesDenied.Add(u.denied)
+	}
+	u.received, u.sent, u.slow, u.denied = [3]volume{}, [3]volume{}, 0, 0
 	for i := range u.plain {
 		if cap(u.plain[i]) > largeBuffer {
 			u.plain[i] = nil
@@ -213,8 +216,10 @@ func own(m *proto.Message) *proto.Message {
 
 // serve gives a message to the targets that its topic has on this node [MQTT-4.5.0-1], behind what their sessions were
 // given before [MQTT-4.6.0-6].
-func (u *burst) serve(m *outMessage, targets []target) {
+func (u *burst) serve(m *outMessage, to *matched) {
 	u.have = [2]bool{}
+	u.denied += to.denied
+	targets := to.targets
 	for i := range targets {
 		t := &targets[i]
 		if t.noLocal && t.s == m.from { // [MQTT-3.8.3-3]

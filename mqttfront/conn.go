@@ -29,6 +29,7 @@ type conn struct {
 	// Set while CONNECT is dealt with, before the session knows the connection; constant afterwards.
 	sess        *session
 	who         Identity
+	login       Login // without the password
 	version     byte
 	bridge      bool // another broker: its subscriptions have No Local and Retain As Published
 	problemInfo bool // reason strings are welcome
@@ -63,7 +64,9 @@ type reading struct {
 	pub     publish
 	scratch []byte
 	msg     outMessage
-	last    *slot   // of the topic before
+	last    *slot // of the topic before
+	may     *slot // of the topic that granted has allowed to publish to
+	granted *grant
 	aliases []*slot // that the client set, by alias - 1
 	bye     bool    // the client said DISCONNECT with success
 	expiry  *uint32 // from its DISCONNECT

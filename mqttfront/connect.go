@@ -2,6 +2,7 @@ package mqttfront
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -60,6 +61,9 @@ func (c *conn) connect(before time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := c.in.keepUnread(rest); err != nil { // who waits before the door needs no buffer
+		return err
+	}
 	if err := c.accept(pk); err != nil {
 		r := asRefusal(err, ReasonUnspecified)
 		if version < v5 && r.Code == reasonTopicInvalid { // [MQTT3-3.2.2-6]
@@ -67,7 +71,7 @@ func (c *conn) connect(before time.Time) error {
 		}
 		return c.refuseConnect(version, r)
 	}
-	return c.in.keepUnread(rest)
+	return nil
 }
 
 // readConnect returns the body of the first packet, and what came behind it. overlong says that its length was written
@@ -134,6 +138,7 @@ func (c *conn) accept(pk *packets.Packet) error {
 		assigned = "auto-" + rand.Text() // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
 		pk.Connect.ClientIdentifier = assigned
 	}
+	checks := c.b.checks.Load()
 	login := Login{
 		ClientID: pk.Connect.ClientIdentifier, User: string(pk.Connect.Username), Password: pk.Connect.Password,
 		HasUser: pk.Connect.UsernameFlag, Remote: c.remote,
@@ -142,11 +147,14 @@ func (c *conn) accept(pk *packets.Packet) error {
 	if c.noCertUser {
 		return refuse(ReasonNotAuthorized, "the client's certificate has no name where this listener looks for one")
 	}
-	who, err := c.b.auth.Connect(login) // with any client ID [MQTT-3.1.3-5]
-	if err != nil {                     // [MQTT-3.1.4-2] [MQTT-4.12.0-4]
+	ctx, cancel := context.WithTimeout(c.b.logins, cfg.ConnectTimeout)
+	who, err := c.b.auth.Connect(ctx, login) // with any client ID [MQTT-3.1.3-5]
+	cancel()
+	if err != nil { // [MQTT-3.1.4-2] [MQTT-4.12.0-4]
 		return asRefusal(err, ReasonNotAuthorized)
 	}
-	c.who = who
+	login.Password = nil
+	c.who, c.login = who, login
 	will, err := c.willOf(pk)
 	if err != nil {
 		return err
@@ -175,7 +183,11 @@ func (c *conn) accept(pk *packets.Packet) error {
 	if n := len(nc.connack(false)); n > c.maxPacket { // [MQTT-3.1.2-24]
 		return refuse(reasonPacketTooLarge, "CONNACK has %d bytes", n)
 	}
-	return c.b.attach(&nc)
+	if err := c.b.attach(&nc); err != nil {
+		return err
+	}
+	c.b.recheckNew(c, checks)
+	return nil
 }
 
 // connack encodes the CONNACK of an accepted client [MQTT-3.1.4-5] [MQTT-3.2.2-1], which announces every limit that we
@@ -204,6 +216,8 @@ func (c *conn) connack(nc *newConnection, askedKeepAlive time.Duration, assigned
 	return buf.Bytes()
 }
 
+var errWillDenied = &Refusal{ReasonNotAuthorized, "the access rules do not let this client publish its will"}
+
 // willOf returns the will of a CONNECT, or why it can't be [MQTT-3.1.2-9].
 func (c *conn) willOf(pk *packets.Packet) (*WillRecord, error) {
 	if !pk.Connect.WillFlag {
@@ -218,8 +232,9 @@ func (c *conn) willOf(pk *packets.Packet) (*WillRecord, error) {
 	if kindOf(w.Msg.Topic) == kindUsers {
 		return nil, errUsers
 	}
-	if err := c.b.auth.CanPublish(c.who, w.Msg.Topic); err != nil {
-		return nil, asRefusal(err, ReasonNotAuthorized)
+	if r := c.b.auth.Rights(c.who.User, c.who.ClientID); r != nil && !r.CanPublish(w.Msg.Topic) {
+		c.b.stats.PubsDenied.Add(1)
+		return nil, errWillDenied
 	}
 	p := &pk.Connect.WillProperties
 	w.Delay = time.Duration(p.WillDelayInterval) * time.Second

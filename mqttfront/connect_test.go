@@ -1,6 +1,7 @@
 package mqttfront_test
 
 import (
+	"context"
 	"net"
 	"strings"
 	"testing"
@@ -222,7 +223,7 @@ func TestKeepAlive(t *testing.T) { // [MQTT-3.1.2-22] [MQTT-3.2.2-22] [MQTT3-3.1
 // gate refuses by user name.
 type gate struct{ mqttfront.AllowAll }
 
-func (gate) Connect(l mqttfront.Login) (mqttfront.Identity, error) {
+func (gate) Connect(_ context.Context, l mqttfront.Login) (mqttfront.Identity, error) {
 	if l.User != "good" || string(l.Password) != "secret" {
 		return mqttfront.Identity{}, &mqttfront.Refusal{Code: mqttfront.ReasonBadUserOrPassword, Text: "no"}
 	}
@@ -232,16 +233,14 @@ func (gate) Connect(l mqttfront.Login) (mqttfront.Identity, error) {
 	return mqttfront.Identity{User: l.User, ClientID: l.ClientID}, nil
 }
 
-func (gate) CanPublish(_ mqttfront.Identity, topic string) error {
-	if strings.HasPrefix(topic, "secret/") {
-		return &mqttfront.Refusal{Code: mqttfront.ReasonNotAuthorized, Text: "secret"}
-	}
-	return nil
-}
+func (gate) Rights(string, string) mqttfront.Rights { return noSecrets{} }
 
-func (g gate) CanSubscribe(who mqttfront.Identity, filter string) error {
-	return g.CanPublish(who, filter)
-}
+// noSecrets keeps a client away from secret/...
+type noSecrets struct{}
+
+func (noSecrets) CanPublish(topic string) bool    { return !strings.HasPrefix(topic, "secret/") }
+func (noSecrets) CanReceive(topic string) bool    { return !strings.HasPrefix(topic, "secret/") }
+func (noSecrets) CanSubscribe(filter string) bool { return !strings.HasPrefix(filter, "secret/") }
 
 func TestAuth(t *testing.T) {
 	_, _, addr := startWith(t, newLoner(), store.NewSessions(), gate{}, nil)

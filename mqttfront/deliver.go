@@ -83,9 +83,14 @@ func (u *burst) serveLocal(m *outMessage) {
 	})
 }
 
-// publishWill publishes a will, to be retained or not [MQTT-3.1.2-14] [MQTT-3.1.2-15].
-func (b *Broker) publishWill(w *WillRecord) {
-	msg := w.Msg
+// publishWill publishes a will, to be retained or not [MQTT-3.1.2-14] [MQTT-3.1.2-15], unless the client has lost the right
+// to do that.
+func (s *session) publishWill(w *WillRecord) {
+	b, msg := s.b, w.Msg
+	if g := s.grant.Load(); g != nil && !g.CanPublish(msg.Topic) {
+		b.stats.PubsDenied.Add(1)
+		return
+	}
 	now := time.Now()
 	if w.Expiry > 0 {
 		msg.Expires = now.Add(w.Expiry)

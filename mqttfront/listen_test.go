@@ -59,11 +59,11 @@ type asking struct {
 	logins []mqttfront.Login
 }
 
-func (a *asking) Connect(l mqttfront.Login) (mqttfront.Identity, error) {
+func (a *asking) Connect(ctx context.Context, l mqttfront.Login) (mqttfront.Identity, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.logins = append(a.logins, l)
-	return a.AllowAll.Connect(l)
+	return a.AllowAll.Connect(ctx, l)
 }
 
 func (a *asking) last() mqttfront.Login {

@@ -23,8 +23,9 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 	switch {
 	case sl.kind == kindUsers:
 		refusal = errUsers
-	default:
-		refusal = c.b.auth.CanPublish(c.who, sl.topic)
+	case !c.mayPublish(sl):
+		c.b.stats.PubsDenied.Add(1)
+		refusal = errMayNotPublish
 	}
 	if p.qos > 0 {
 		return c.publishKept(u, p, sl, refusal)

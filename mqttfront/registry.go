@@ -81,6 +81,9 @@ func (b *Broker) attach(nc *newConnection) error {
 	if cl.present && cl.kicked != nil && s.will != nil && s.will.Delay == 0 {
 		due = s.will
 	}
+	if s.setRights(b.auth.Rights(s.user, s.id)) && cl.present {
+		b.rightsVersion.Add(1)
+	}
 	s.attachLocked(u, nc, cl.present)
 	after := s.standingLocked()
 	subs := s.subsLocked()
@@ -97,7 +100,7 @@ func (b *Broker) attach(nc *newConnection) error {
 	}
 	b.restand(subs, before, after)
 	if due != nil {
-		b.publishWill(due)
+		s.publishWill(due)
 	}
 	return nil
 }
@@ -255,7 +258,7 @@ func (b *Broker) detach(c *conn) {
 	s.mu.Unlock()
 	b.restand(subs, before, after)
 	if will != nil {
-		b.publishWill(will)
+		s.publishWill(will)
 	}
 	u.end()
 }
@@ -314,7 +317,7 @@ func (s *session) onTimer(gen int) {
 	s.armLocked(now)
 	s.mu.Unlock()
 	if will != nil {
-		s.b.publishWill(will)
+		s.publishWill(will)
 	}
 }
 
@@ -354,7 +357,7 @@ func (b *Broker) finish(s *session) {
 	b.stats.Subscriptions.Add(-int64(len(subs)))
 	u.end() // after the session has left its groups
 	if will != nil {
-		b.publishWill(will)
+		s.publishWill(will)
 	}
 }
 

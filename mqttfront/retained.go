@@ -146,6 +146,10 @@ func (a *retainedAsk) pass(ms []*proto.Message) {
 			continue
 		}
 		e := Entry{Msg: m, IDs: ids, QoS: min(m.QoS, a.sub.qos), Retain: true} // [MQTT3-3.3.1-8]
+		if !a.s.mayReceive(m.Topic) {
+			u.denied++
+			continue
+		}
 		a.s.mu.Lock()
 		_, overtaken := a.live[m.Topic]
 		gone := a.dropped || a.s.conn.Load() != a.c

@@ -2,6 +2,7 @@ package mqttfront
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -33,10 +34,11 @@ const (
 	kindUsers                  // names a user: refused
 )
 
-// matched is who is subscribed to a topic outside of shared groups, as of a version of the tree.
+// matched is who is subscribed to a topic outside of shared groups and may receive it, as of a version of the routes.
 type matched struct {
 	version uint64
 	targets []target
+	denied  uint64 // sessions that may not
 }
 
 // target is a session that gets a topic, by one or several subscriptions.
@@ -95,15 +97,21 @@ func (b *Broker) slotOfString(name string) *slot {
 	return sl
 }
 
-// targets returns who is subscribed to the topic of a slot now.
-func (b *Broker) targets(sl *slot) []target {
-	version := b.subs.Version() // before the match, so that a change meanwhile makes it stale
+// routesVersion rises with every change of who is to get what. Both that it is made of only rise.
+func (b *Broker) routesVersion() uint64 { return b.subs.Version() + b.rightsVersion.Load() }
+
+// targets returns who is to get the topic of a slot now.
+func (b *Broker) targets(sl *slot) *matched {
+	version := b.routesVersion() // before the match, so that a change meanwhile makes it stale
 	if m := sl.matched.Load(); m != nil && m.version == version {
-		return m.targets
+		return m
 	}
 	m := &matched{version: version, targets: b.match(sl.topic)}
+	all := len(m.targets)
+	m.targets = slices.DeleteFunc(m.targets, func(t target) bool { return !t.s.mayReceive(sl.topic) })
+	m.denied = uint64(all - len(m.targets))
 	sl.matched.Store(m)
-	return m.targets
+	return m
 }
 
 // match joins the subscriptions that match a topic [MQTT-3.3.2-3] to one target for each session, which gets one copy
@@ -165,7 +173,7 @@ func (t *target) own() (own target, ok bool) {
 
 // forgetStale drops what the cache keeps of sessions that may be gone.
 func (b *Broker) forgetStale() {
-	version := b.subs.Version()
+	version := b.routesVersion()
 	for i := range b.slots {
 		if sl := b.slots[i].Load(); sl != nil {
 			if m := sl.matched.Load(); m != nil && m.version != version {

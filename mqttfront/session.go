@@ -10,9 +10,10 @@ import (
 type session struct {
 	b       *Broker
 	id      string
-	conn    atomic.Pointer[conn] // nil: offline; written with mu held
-	asking  atomic.Bool          // len(asks) > 0
-	ordered atomic.Bool          // QoS 0 messages are queued, behind which others must wait
+	conn    atomic.Pointer[conn]  // nil: offline; written with mu held
+	asking  atomic.Bool           // len(asks) > 0
+	grant   atomic.Pointer[grant] // what the client may do; nil: everything
+	ordered atomic.Bool           // QoS 0 messages are queued, behind which others must wait
 
 	mu sync.Mutex
 	sessionState
@@ -253,7 +254,10 @@ func (s *session) pumpLocked(u *burst) {
 			return
 		}
 		e := *s.queue.front()
-		if !s.sendLocked(u, &e) {
+		if !s.mayReceive(e.Msg.Topic) { // any more
+			s.b.stats.DeliveriesDenied.Add(1)
+			s.overLocked(u, e)
+		} else if !s.sendLocked(u, &e) {
 			return
 		}
 		s.popLocked()
@@ -271,6 +275,11 @@ func (s *session) resendLocked(u *burst, c *conn, e *Entry) bool {
 	}
 	if e.QoS == 1 && e.Msg.Expired(u.now) { // not QoS 2 [MQTT-4.3.3-7]
 		s.b.stats.DropExpired.Add(1)
+		s.dropSentLocked(u, e)
+		return true
+	}
+	if !s.mayReceive(e.Msg.Topic) {
+		s.b.stats.DeliveriesDenied.Add(1)
 		s.dropSentLocked(u, e)
 		return true
 	}

@@ -61,7 +61,7 @@ func (g *group) index(s *session) int {
 
 // pick chooses who gets the next message: in turn, of those with a connection that can take it at once, else
 // of those with a connection, else, above QoS 0, of those that have a session waiting, else of those with a connection
-// for which it is too large, so that it ends there.
+// for which it is too large, so that it ends there. Who may not receive the topic is passed over.
 func (g *group) pick(msg *proto.Message) (m member, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -73,6 +73,7 @@ func (g *group) pick(msg *proto.Message) (m member, ok bool) {
 		qos := min(msg.QoS, m.sub.qos)
 		c := m.s.conn.Load()
 		switch {
+		case !m.s.mayReceive(msg.Topic):
 		case c == nil:
 			if offline < 0 && qos > 0 && m.s.waits() {
 				offline = at

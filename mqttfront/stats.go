@@ -31,8 +31,13 @@ type Stats struct {
 	DropTooLarge atomic.Uint64 // over the client's Maximum Packet Size
 	DropNoMember atomic.Uint64 // of a shared subscription, no member can take it
 	DropEnded    atomic.Uint64 // the session ended with it
-	// Messages from clients that were refused.
-	Refused atomic.Uint64
+	// Messages from clients that were refused; of these, and of wills, those that access rules do not allow.
+	Refused    atomic.Uint64
+	PubsDenied atomic.Uint64
+	// DeliveriesDenied are messages to clients that match a subscription, and that access rules keep from them.
+	DeliveriesDenied atomic.Uint64
+	// LostRight are clients that were disconnected because they may not be there any more.
+	LostRight atomic.Uint64
 	// Retained messages below $local: how many there are and their size, now, and how many a limit has refused.
 	LocalRetained atomic.Int64
 	LocalBytes    atomic.Int64

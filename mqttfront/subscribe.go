@@ -250,8 +250,8 @@ func (c *conn) subscriptionOf(f *packets.Subscription) (*subscription, *Refusal)
 	}
 	if namesUser(inner) {
 		err = errUsers
-	} else {
-		err = c.b.auth.CanSubscribe(c.who, inner)
+	} else if g := c.sess.grant.Load(); g != nil && !g.CanSubscribe(inner) {
+		err = errMayNotSubscribe
 	}
 	if err != nil {
 		c.b.stats.SubsDenied.Add(1)

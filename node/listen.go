@@ -142,18 +142,3 @@ func explainListen(at string, err error) error {
 	}
 	return fmt.Errorf("listen for MQTT clients: %w", err)
 }
-
-// noAccounts lets in whoever a certificate names, and anonymous clients where the listener takes them.
-type noAccounts struct{ mqttfront.AllowAll }
-
-// Connect implements mqttfront.Auth.
-func (noAccounts) Connect(l mqttfront.Login) (mqttfront.Identity, error) {
-	switch {
-	case l.CertUser != "":
-		return mqttfront.Identity{User: l.CertUser, ClientID: l.ClientID}, nil
-	case l.Anonymous:
-		return mqttfront.Identity{User: l.User, ClientID: l.ClientID}, nil
-	}
-	return mqttfront.Identity{}, &mqttfront.Refusal{Code: mqttfront.ReasonNotAuthorized,
-		Text: "there are no accounts here, and the listener takes nobody without one"}
-}

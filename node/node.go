@@ -48,6 +48,7 @@ type Node struct {
 	admin     atomic.Pointer[admin.Server] // nil until it serves, which it does before it can be noted here
 	registry  *prometheus.Registry
 	retained  *store.Retained
+	auth      *auth
 	clock     *certs.Clock
 	certs     *certs.Keeper
 	listeners []listener
@@ -78,6 +79,9 @@ func Start(ctx context.Context, cfg config.Config, opt Options) (_ *Node, err er
 			err = errors.Join(err, n.close())
 		}
 	}()
+	if err := n.startAuth(); err != nil {
+		return nil, err
+	}
 	if err := n.join(ctx); err != nil {
 		return nil, err
 	}
@@ -88,7 +92,11 @@ func Start(ctx context.Context, cfg config.Config, opt Options) (_ *Node, err er
 		return nil, err
 	}
 	n.collect()
-	api, err := admin.Start(n, admin.Options{Address: cfg.Admin.Listen, Pprof: cfg.Admin.Pprof, Metrics: n.registry, Log: n.log})
+	token, err := n.adminToken()
+	if err != nil {
+		return nil, err
+	}
+	api, err := admin.Start(n, admin.Options{Address: cfg.Admin.Listen, Token: token, Pprof: cfg.Admin.Pprof, Metrics: n.registry, Log: n.log})
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +186,7 @@ func (n *Node) startService() error {
 func (n *Node) addresses() []string { return peerAddresses(n.host.Addrs()) }
 
 func (n *Node) startBroker() error {
-	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load(), n.retained}, noAccounts{}, store.NewSessions(), n.log)
+	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load(), n.retained}, n.auth, store.NewSessions(), n.log)
 	if err != nil {
 		return err
 	}

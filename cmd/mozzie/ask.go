@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -22,12 +24,16 @@ const askTimeout = 20 * time.Second
 // nodeFlags say which node a command asks.
 type nodeFlags struct {
 	admin, data string
+	tokenFile   string
 	json        bool
 }
 
 func (f *nodeFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.admin, "admin", "", "the node's administration `ADDR`: host:port, or the path of a socket")
 	cmd.Flags().StringVar(&f.data, "data", "", "the node's data `DIR`, where its address is noted (default that of mozzie run)")
+	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "the `FILE` with the node's token, for changes (default admin.token in the data directory; MOZZIE_ADMIN_TOKEN says the token itself)")
+	_ = cmd.MarkFlagDirname("data")
+	_ = cmd.MarkFlagFilename("token-file")
 }
 
 func (f *nodeFlags) addJSON(cmd *cobra.Command) {
@@ -48,7 +54,33 @@ func (f *nodeFlags) client() (*admin.Client, error) {
 	if err != nil {
 		return nil, usagef("--admin: %v", err)
 	}
-	return c, nil
+	token, err := f.token(address)
+	return c.WithToken(token), err
+}
+
+// token finds what changes at the node at an address need; "" where that is not known. What is in a data directory is shown
+// only where the node of that directory says that it answers, so that nobody else gets to see it.
+func (f *nodeFlags) token(address string) (string, error) {
+	env := environment()
+	if f.tokenFile != "" {
+		text, err := os.ReadFile(f.tokenFile)
+		if err != nil {
+			return "", fmt.Errorf("read the token: %w", err)
+		}
+		return strings.TrimSpace(string(text)), nil
+	}
+	if token := env["MOZZIE_ADMIN_TOKEN"]; token != "" {
+		return token, nil
+	}
+	for _, dir := range []string{f.data, env["MOZZIE_DATA"], config.DefaultData(env)} {
+		if at, err := datadir.Admin(dir); dir == "" || err != nil || at != address {
+			continue
+		}
+		if text, err := os.ReadFile(filepath.Join(dir, admin.TokenFile)); err == nil {
+			return strings.TrimSpace(string(text)), nil
+		}
+	}
+	return "", nil
 }
 
 func (f *nodeFlags) find() (string, error) {

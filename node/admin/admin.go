@@ -1,5 +1,6 @@
-// Package admin is a node's administration API: HTTP with JSON, on loopback or a Unix socket only, because
-// it has no passwords. The mozzie commands are its first users, through Client; so are monitoring, by
+// Package admin is a node's administration API: HTTP with JSON, on loopback or a Unix socket only. What changes something,
+// and the accounts, need a token where every user of the machine reaches the API; the rest has no passwords.
+// The mozzie commands are its first users, through Client; so are monitoring, by
 // /metrics, and whatever supervises the process, by /healthz and /readyz.
 //
 //	GET /healthz              200 while the process serves requests
@@ -11,7 +12,13 @@
 //	GET /api/v1/invite        Invite
 //	GET /api/v1/config        the effective configuration, as YAML
 //	POST /api/v1/reload       reads again what may change while the node runs; Reloaded
+//	GET /api/v1/accounts      Accounts; needs the token
+//	PUT, DELETE /api/v1/accounts/NAME
+//	                          makes or changes an account (AccountChange), deletes one; Changed
 //	GET /debug/pprof/         Go's profiles, where the configuration says so
+//
+// The token is in the file admin.token in the data directory, and goes into the header "Authorization: Bearer TOKEN". At a
+// Unix socket, which is its owner's alone, none is needed.
 //
 // What is read with GET may be read as often as one likes and changes nothing. An error is Error, with a fitting HTTP
 // status. Fields are added to the JSON over time, never removed or given another meaning.
@@ -38,6 +45,12 @@ type Node interface {
 	// Reload reads again what may change while the node runs, and returns what that was. Where something is wrong with
 	// it, nothing changes, and the error says what it is.
 	Reload() ([]string, error)
+	// Accounts returns who may log in, by name.
+	Accounts() []Account
+	// SetAccount makes or changes an account. It may take a moment, until ctx ends. ErrNoAccount says that one is to be made
+	// without a password, ErrBadAccount, wrapped, that it is impossible. DeleteAccount deletes one.
+	SetAccount(ctx context.Context, name string, change AccountChange) (made bool, err error)
+	DeleteAccount(name string) error
 }
 
 // Status is a node in short.

@@ -56,11 +56,33 @@ func (n fakeNode) Reload() ([]string, error) {
 	return []string{"accounts"}, nil
 }
 
+func (n fakeNode) Accounts() []Account { return []Account{{Name: "alice", Password: true}} }
+func (n fakeNode) SetAccount(_ context.Context, name string, c AccountChange) (bool, error) {
+	switch {
+	case name == "bad/name":
+		return false, fmt.Errorf("%w: %q", ErrBadAccount, name)
+	case name == "full disk":
+		return false, errors.New("the disk is full")
+	case name != "alice" && c.Password == nil:
+		return false, fmt.Errorf("%w: %q", ErrNoAccount, name)
+	}
+	return name != "alice", nil
+}
+func (n fakeNode) DeleteAccount(name string) error {
+	if name != "alice" {
+		return fmt.Errorf("%w: %q", ErrNoAccount, name)
+	}
+	return nil
+}
+
+const token = "0123456789abcdef"
+
 func start(t *testing.T, node Node, o Options) *Server {
 	t.Helper()
 	if o.Address == "" {
 		o.Address = "127.0.0.1:0"
 	}
+	o.Token = token
 	s, err := Start(node, o)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +103,7 @@ func client(t *testing.T, s *Server) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c.WithToken(token)
 }
 
 func TestClientAndServer(t *testing.T) {
@@ -123,9 +145,9 @@ func TestRefusals(t *testing.T) {
 		{second(c.Locate(ctx, "slow")), "no answer from the swarm: ask 12D3: context deadline exceeded"},
 		{second(c.Invite(ctx)), "no address is known yet"},
 		{second(c.Reload(ctx)), "accounts.yaml:3: unknown key"},
-		{second(c.do(ctx, http.MethodGet, "/api/v1/reload")), `GET is not allowed at "/api/v1/reload", but POST is`},
-		{second(c.do(ctx, http.MethodGet, "/api/v2")), `there is nothing at "/api/v2"`},
-		{second(c.do(ctx, http.MethodGet, "/debug/pprof/")), `there is nothing at "/debug/pprof/"`},
+		{second(c.do(ctx, http.MethodGet, "/api/v1/reload", nil)), `GET is not allowed at "/api/v1/reload", but POST is`},
+		{second(c.do(ctx, http.MethodGet, "/api/v2", nil)), `there is nothing at "/api/v2"`},
+		{second(c.do(ctx, http.MethodGet, "/debug/pprof/", nil)), `there is nothing at "/debug/pprof/"`},
 	} {
 		var refused *Error
 		if !errors.As(tc.err, &refused) || refused.Message != tc.want {

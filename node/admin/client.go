@@ -22,6 +22,7 @@ const maxAnswer = 64 << 20
 // Client asks a node through its API.
 type Client struct {
 	address string
+	token   string
 	http    *http.Client
 }
 
@@ -68,7 +69,7 @@ func (c *Client) Invite(ctx context.Context) (string, error) {
 
 // Config asks for the effective configuration, as YAML.
 func (c *Client) Config(ctx context.Context) (string, error) {
-	body, err := c.do(ctx, http.MethodGet, "/api/v1/config")
+	body, err := c.do(ctx, http.MethodGet, "/api/v1/config", nil)
 	return string(body), err
 }
 
@@ -82,7 +83,11 @@ func (c *Client) get(ctx context.Context, path string, answer any) error {
 }
 
 func (c *Client) ask(ctx context.Context, method, path string, answer any) error {
-	body, err := c.do(ctx, method, path)
+	return c.askWith(ctx, method, path, nil, answer)
+}
+
+func (c *Client) askWith(ctx context.Context, method, path string, with io.Reader, answer any) error {
+	body, err := c.do(ctx, method, path, with)
 	if err != nil {
 		return err
 	}
@@ -92,11 +97,17 @@ func (c *Client) ask(ctx context.Context, method, path string, answer any) error
 	return nil
 }
 
-func (c *Client) do(ctx context.Context, method, path string) ([]byte, error) {
+func (c *Client) do(ctx context.Context, method, path string, with io.Reader) ([]byte, error) {
 	// The host is for the request only: where to connect to is the dialer's.
-	r, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
+	r, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, with)
 	if err != nil {
 		return nil, fmt.Errorf("ask the node at %s: %w", c.address, err)
+	}
+	if with != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" && needsToken(r) {
+		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"net/http/pprof"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -43,6 +44,9 @@ type Options struct {
 	// Address is a loopback host:port (port 0 for any free one) or the path of a Unix socket; see
 	// config.AdminAddress.
 	Address string
+	// Token is what requests that change something have to show where Address is not a Unix socket, which its mode
+	// protects; "" for none, and then there are no changes.
+	Token string
 	// Pprof serves Go's profiles.
 	Pprof bool
 	// Metrics is what /metrics shows; nil for none.
@@ -77,7 +81,7 @@ func Start(node Node, o Options) (*Server, error) {
 		s.address = l.Addr().String()
 	}
 	s.http = &http.Server{
-		Handler:           guard(network, routes(node, o)),
+		Handler:           guard(network, o.Token, routes(node, o)),
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
@@ -132,7 +136,7 @@ func listen(network, address string) (l net.Listener, err error) {
 // guard lets through what may come from this machine only. A web page that a user of this machine visits
 // can make the browser send requests here, under a name that the page's owner points at 127.0.0.1 (DNS
 // rebinding): its Host or Origin gives it away.
-func guard(network string, next http.Handler) http.Handler {
+func guard(network, token string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
@@ -146,7 +150,15 @@ func guard(network string, next http.Handler) http.Handler {
 		case !allows(r):
 			w.Header().Set("Allow", methodsOf(r.URL.Path))
 			writeError(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not allowed at %q, but %s is", r.Method, r.URL.Path, methodsOf(r.URL.Path)))
-		case r.ContentLength != 0:
+		case network == "tcp" && needsToken(r) && !hasToken(r, token):
+			w.Header().Set("WWW-Authenticate", `Bearer realm="mozzie"`)
+			writeError(w, http.StatusUnauthorized, "this needs the token that is in "+TokenFile+" in the node's data directory, "+
+				"which the mozzie commands find with --data, or are given with --token-file or MOZZIE_ADMIN_TOKEN")
+		case r.Method == http.MethodPut && r.Header.Get("Content-Type") != "application/json":
+			writeError(w, http.StatusUnsupportedMediaType, "want a body of the type application/json")
+		case r.Method == http.MethodPut && (r.ContentLength < 1 || r.ContentLength > maxBody):
+			writeError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("want a body of 1 to %d bytes", maxBody))
+		case r.Method != http.MethodPut && r.ContentLength != 0:
 			writeError(w, http.StatusRequestEntityTooLarge, "a request has no body here")
 		default:
 			next.ServeHTTP(w, r)
@@ -154,22 +166,22 @@ func guard(network string, next http.Handler) http.Handler {
 	})
 }
 
-// acts are the paths that change something, with the method for it.
+// acts are the paths that change something, with the method for it. Those of accounts have no others below them.
 var acts = map[string]string{"/api/v1/reload": http.MethodPost}
 
 // methodsOf returns what may be done at a path.
 func methodsOf(path string) string {
-	if m, ok := acts[path]; ok {
+	switch m, ok := acts[path]; {
+	case ok:
 		return m
+	case isAccounts(path) && path != accountsPath:
+		return "PUT, DELETE"
 	}
 	return "GET, HEAD"
 }
 
 func allows(r *http.Request) bool {
-	if m, ok := acts[r.URL.Path]; ok {
-		return r.Method == m
-	}
-	return r.Method == http.MethodGet || r.Method == http.MethodHead
+	return slices.Contains(strings.Split(methodsOf(r.URL.Path), ", "), r.Method)
 }
 
 // loopbackHost reports whether a Host header names this machine.
@@ -199,6 +211,7 @@ func routes(node Node, o Options) http.Handler {
 		w.Header().Set("Content-Type", "application/yaml")
 		io.WriteString(w, node.Config())
 	})
+	accountRoutes(mux, node)
 	mux.HandleFunc("/api/v1/reload", func(w http.ResponseWriter, _ *http.Request) { reload(w, node) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q", r.URL.Path))

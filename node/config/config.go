@@ -23,6 +23,8 @@ type Config struct {
 	Swarm Swarm `yaml:"swarm"`
 	// How topics are spread over the swarm.
 	Locations Locations `yaml:"locations"`
+	// Who may do what. The accounts are in accounts.yaml in the data directory: "mozzie passwd" changes them.
+	Access Access `yaml:"access"`
 	// The administration API, which the mozzie commands use too.
 	Admin Admin `yaml:"admin"`
 	// What the node says about its work, on standard error.
@@ -130,6 +132,12 @@ type Locations struct {
 	Depth int `yaml:"depth"`
 }
 
+// Access says who may do what.
+type Access struct {
+	// Whether a client certificate lets in only who has an account of the name in it as well.
+	CertificateNeedsAccount bool `yaml:"certificate_needs_account"`
+}
+
 // Admin is the administration API.
 type Admin struct {
 	// Loopback host:port (port 0 for any free one) or the absolute path of a Unix socket. On a machine that
@@ -193,6 +201,10 @@ type Limits struct {
 	MaxRetainedMessages int `yaml:"max_retained_messages"`
 	// Bytes of retained messages that the node keeps for the swarm, and as many again of its own, below $local.
 	MaxRetainedBytes Bytes `yaml:"max_retained_bytes"`
+	// Accounts.
+	MaxAccounts int `yaml:"max_accounts"`
+	// Clients that wait until their password is looked at, or for the answer that it is wrong. More are told to try again.
+	MaxWaitingLogins int `yaml:"max_waiting_logins"`
 }
 
 // Default returns the configuration of a node of which nothing was set, but for Data, which depends on the
@@ -237,6 +249,8 @@ func Default() Config {
 			MaxPendingBytes:     2 << 20,
 			MaxRetainedMessages: 100_000,
 			MaxRetainedBytes:    64 << 20,
+			MaxAccounts:         10_000,
+			MaxWaitingLogins:    1000,
 		},
 	}
 }

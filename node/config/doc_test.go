@@ -64,7 +64,7 @@ func TestPageExamples(t *testing.T) {
 // environment variable of a setting: nodes refuse to start with any other.
 func TestEnvironmentIsOurs(t *testing.T) {
 	c := Default()
-	known := map[string]bool{"MOZZIE_CONFIG": true}
+	known := map[string]bool{"MOZZIE_CONFIG": true, "MOZZIE_ADMIN_TOKEN": true}
 	for _, l := range leaves(&c) {
 		known[envName(l.key)] = true
 	}

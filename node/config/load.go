@@ -161,7 +161,7 @@ func (c *Config) applyEnv(env []string) (problems Problems) {
 	}
 	for _, e := range env {
 		name, value, _ := strings.Cut(e, "=")
-		if !strings.HasPrefix(name, "MOZZIE_") || name == "MOZZIE_CONFIG" {
+		if !strings.HasPrefix(name, "MOZZIE_") || name == "MOZZIE_CONFIG" || name == "MOZZIE_ADMIN_TOKEN" { // which is for the commands
 			continue
 		}
 		l, ok := byName[name]

@@ -20,6 +20,7 @@ const (
 const (
 	maxPacketSize = 16 << 20 // what fits a frame between nodes
 	maxSmall      = 500      // a full mesh of more costs more than it gives
+	maxAccounts   = 100_000  // what the file of accounts has room for
 	maxCount      = 1 << 40  // far more than fits a machine
 	maxRate       = 1_000_000
 )
@@ -148,6 +149,8 @@ func (v *validator) limits() {
 		v.addf("limits.max_keep_alive", "want 1s to %s, not %s", formatDuration(mqttMaxKeepAlive), formatDuration(l.MaxKeepAlive))
 	}
 	v.intRange("limits.max_topic_length", l.MaxTopicLength, 1, mqttMaxCount)
+	v.intRange("limits.max_accounts", l.MaxAccounts, 1, maxAccounts)
+	v.atLeast("limits.max_waiting_logins", int64(l.MaxWaitingLogins), 1)
 	v.intRange("limits.max_topic_levels", l.MaxTopicLevels, 1, mqttMaxCount)
 	for _, least := range []struct {
 		key   string

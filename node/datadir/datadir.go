@@ -29,7 +29,7 @@ const (
 )
 
 // atHome may be in a directory that no node has used yet: what an administrator or the system puts there.
-var atHome = []string{"mozzie.yaml", "swarm.key", "node.key", "tls.crt", "tls.key", "lost+found", lockFile}
+var atHome = []string{"mozzie.yaml", "accounts.yaml", "access.yaml", "swarm.key", "node.key", "tls.crt", "tls.key", "lost+found", lockFile}
 
 // Dir is an open data directory. It belongs to this process until Close.
 type Dir struct {
@@ -112,6 +112,7 @@ func takeLock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, explain("write to", path, err)
 	}
+	giveToOwner(lock, path)
 	err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		inUse := &InUseError{Path: path, PID: readPID(lock)}
@@ -189,6 +190,7 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 	if err == nil {
 		err = f.Sync()
 	}
+	giveToOwner(f, d.path)
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), d.Path(name))
 	}
@@ -197,6 +199,18 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 		return explain("write "+name+" in", d.path, err)
 	}
 	return syncDir(d.path)
+}
+
+// giveToOwner makes a file that root writes into somebody else's directory theirs: a node that runs as a user of its own
+// could not read what an administrator has prepared for it.
+func giveToOwner(f *os.File, dir string) {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 {
+		_ = f.Chown(int(owner.Uid), int(owner.Gid)) // where it fails, the node says so
+	}
 }
 
 // syncDir makes a rename last.

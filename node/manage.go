@@ -1,0 +1,82 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront/access"
+	"github.com/mozzie-mqtt/mozzie/node/accounts"
+	"github.com/mozzie-mqtt/mozzie/node/admin"
+)
+
+// startAuth reads the accounts.
+func (n *Node) startAuth() error {
+	book, err := accounts.Open(n.dir, n.cfg.Limits.MaxAccounts)
+	if err != nil {
+		return err
+	}
+	n.auth = &auth{book: book, door: access.NewDoor(n.cfg.Limits.MaxWaitingLogins), certNeedsAccount: n.cfg.Access.CertificateNeedsAccount, log: n.log}
+	n.reloadables = append(n.reloadables, reloadable{what: "accounts", read: func() (func(), error) {
+		use, err := book.Read()
+		if err != nil {
+			return nil, err
+		}
+		return func() { use(); n.accountsChanged() }, nil
+	}})
+	return nil
+}
+
+// accountsChanged has the broker look who may stay.
+func (n *Node) accountsChanged() {
+	n.auth.door.Forget(n.auth.book.Table())
+	if b := n.broker.Load(); b != nil {
+		b.Recheck()
+	}
+}
+
+// Accounts implements admin.Node.
+func (n *Node) Accounts() []admin.Account {
+	var all []admin.Account
+	for _, e := range n.auth.book.Table().Entries() {
+		if !e.Deleted {
+			all = append(all, accounts.Show(e))
+		}
+	}
+	return all
+}
+
+// SetAccount implements admin.Node.
+func (n *Node) SetAccount(ctx context.Context, name string, c admin.AccountChange) (made bool, err error) {
+	made, err = n.auth.book.Apply(name, c, func(password []byte, cost access.Cost) (access.Hash, error) {
+		return n.auth.door.Hash(ctx, password, cost)
+	})
+	if err != nil {
+		return made, accountError(name, err)
+	}
+	n.log.Info("an account was changed", "name", name, "made", made)
+	n.accountsChanged()
+	return made, nil
+}
+
+// DeleteAccount implements admin.Node.
+func (n *Node) DeleteAccount(name string) error {
+	if err := n.auth.book.Delete(name); err != nil {
+		return accountError(name, err)
+	}
+	n.log.Info("an account was deleted", "name", name)
+	n.accountsChanged()
+	return nil
+}
+
+// accountError words an error for who asked for a change.
+func accountError(name string, err error) error {
+	var bad *accounts.BadError
+	switch {
+	case errors.Is(err, accounts.ErrNoAccount):
+		return fmt.Errorf("%w: %q", admin.ErrNoAccount, name)
+	case errors.Is(err, accounts.ErrFull), errors.As(err, &bad):
+		return fmt.Errorf("%w: %w", admin.ErrBadAccount, err)
+	}
+	return err
+}
