@@ -27,7 +27,7 @@ func TestBounds(t *testing.T) {
 			c.MQTT.SysInterval = time.Second
 			c.Limits = config.Limits{MaxConnections: 1, ConnectTimeout: time.Second, MaxPacketSize: 1024, ReceiveMaximum: 1,
 				MaxInflightMessages: 1, MaxKeepAlive: time.Second, MaxSessions: 1, MaxSubscriptions: 1, MaxTopicLength: 1, MaxTopicLevels: 1,
-				MaxQueuedMessages: 1, MaxQueuedBytes: 1024, MaxPendingBytes: 1024}
+				MaxQueuedMessages: 1, MaxQueuedBytes: 1024, MaxPendingBytes: 1024, MaxAccounts: 1, MaxWaitingLogins: 1}
 		},
 		"most": func(c *config.Config) {
 			c.MQTT.SysInterval = 24 * time.Hour
@@ -36,7 +36,7 @@ func TestBounds(t *testing.T) {
 				MaxKeepAlive: 65535 * time.Second, MaxSessionExpiry: 1<<63 - 1, MaxSessions: most, MaxSubscriptions: most,
 				MaxConnectionRate: 1_000_000, MaxConnectionRatePerAddress: 1_000_000, MaxTopicLength: 65535,
 				MaxTopicLevels: 65535, MaxQueuedMessages: most, MaxQueuedBytes: mostBytes, MaxPendingBytes: mostBytes,
-				MaxRetainedMessages: most, MaxRetainedBytes: mostBytes}
+				MaxRetainedMessages: most, MaxRetainedBytes: mostBytes, MaxAccounts: 100_000, MaxWaitingLogins: most}
 		},
 	} {
 		n := bounded(t)

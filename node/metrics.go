@@ -30,7 +30,7 @@ type sample struct {
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.histograms(out)
-	for _, s := range append(brokerSamples(m.n.broker.Load().Stats()), m.swarm()...) {
+	for _, s := range append(append(brokerSamples(m.n.broker.Load().Stats()), m.swarm()...), m.logins()...) {
 		var names, values []string
 		for i := 0; i+1 < len(s.labels); i += 2 {
 			names, values = append(names, s.labels[i]), append(values, s.labels[i+1])
@@ -80,12 +80,16 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		{"local_retained_bytes", "Bytes of them.", g, float64(b.LocalBytes.Load()), nil},
 		{"local_retained_refused_total", "Messages below $local that a limit kept from being retained.", c, float64(b.LocalRefused.Load()), nil},
 		{"refused_messages_total", "Messages from clients that were refused.", c, float64(b.Refused.Load()), nil},
+		{"disconnected_rights_total", "Clients that were disconnected because they had lost the right to be there.", c, float64(b.LostRight.Load()), nil},
 		{"reads_held_total", "Times that a client was not read from until what it had sent was accepted or answered.", c, float64(b.Held.Load()), nil},
 		{"session_store_errors_total", "Times that the session store could not keep what it was told.", c, float64(b.StoreErrors.Load()), nil},
 		{"promises_local_total", "SUBACKs that held for the nodes in reach only.", c, float64(b.PromisesLocal.Load()), nil},
 		{"wills_total", "Wills published.", c, float64(b.WillsSent.Load()), nil},
 		{"connections_paced_total", "MQTT connections that waited for their turn because they came fast.", c, float64(b.Paced.Load()), nil},
 		{"takeovers_total", "Sessions taken over by a new connection.", c, float64(b.Takeovers.Load()), nil},
+	}
+	for what, v := range map[string]uint64{"publish": b.PubsDenied.Load(), "deliver": b.DeliveriesDenied.Load()} {
+		all = append(all, sample{"denied_messages_total", "Messages from and to MQTT clients that access rules did not allow.", c, float64(v), []string{"what", what}})
 	}
 	for i := range qos {
 		all = append(all,
@@ -116,6 +120,20 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		"limit": b.SubsOverLimit.Load(), "filter": b.SubsInvalid.Load(), "not_authorized": b.SubsDenied.Load(),
 	} {
 		all = append(all, sample{"refused_subscriptions_total", "Subscriptions that were refused.", c, float64(v), []string{"cause", cause}})
+	}
+	return all
+}
+
+// logins are the counters of those who come to the door.
+func (m *metrics) logins() []sample {
+	const c, g = prometheus.CounterValue, prometheus.GaugeValue
+	st := &m.n.auth.door.Stats
+	all := []sample{
+		{"accounts", "Accounts.", g, float64(m.n.auth.book.Table().Len()), nil},
+		{"login_hashes_total", "Logins whose password had to be hashed.", c, float64(st.Hashed.Load()), nil},
+	}
+	for what, v := range map[string]uint64{"failed": st.Failed.Load(), "slowed": st.Slowed.Load(), "busy": st.Busy.Load()} {
+		all = append(all, sample{"logins_total", "Logins with a password that did not go well.", c, float64(v), []string{"what", what}})
 	}
 	return all
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // FuzzServer sends the API any request: it answers with JSON where it refuses, never to a page's request nor to one for
-// another host, and takes nothing but GET for what is read.
+// another host, takes nothing but GET for what is read, and changes nothing without the token.
 func FuzzServer(f *testing.F) {
 	for _, s := range []string{
 		"GET /api/v1/status HTTP/1.1\r\nHost: 127.0.0.1:7880\r\n\r\n",
@@ -29,11 +29,18 @@ func FuzzServer(f *testing.F) {
 		"GET http://evil.example/api/v1/peers HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-Fetch-Site: cross-site\r\n\r\n",
 		"DELETE /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /nothing HTTP/1.1\r\nHost: localhost:99999999999\r\n\r\n",
+		"PUT /api/v1/accounts/bob%2Fx HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\nContent-Type: application/json\r\nContent-Length: 38\r\n\r\n" +
+			`{"password":"x","groups":[],"admin":1}`,
+		"PUT /api/v1/accounts/bob HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n" +
+			`{"password":"x"}`,
+		"DELETE /api/v1/accounts/alice HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n\r\n",
+		"DELETE /api/v1/accounts/alice HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic x\r\n\r\n",
+		"GET /api/v1/accounts HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	} {
 		f.Add(s)
 	}
 	registry := prometheus.NewRegistry()
-	handler := guard("tcp", routes(fakeNode{}, Options{Metrics: registry}))
+	handler := guard("tcp", token, routes(fakeNode{}, Options{Metrics: registry}))
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))
 		if err != nil {
@@ -48,7 +55,7 @@ func FuzzServer(f *testing.F) {
 			t.Fatal(err)
 		}
 		if answer.StatusCode == http.StatusOK {
-			if !loopbackHost(r.Host) || r.Header.Get("Origin") != "" || r.Method != http.MethodGet && r.Method != http.MethodHead {
+			if !loopbackHost(r.Host) || r.Header.Get("Origin") != "" || needsToken(r) && !hasToken(r, token) {
 				t.Errorf("%q is answered", text)
 			}
 			return
