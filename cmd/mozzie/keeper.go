@@ -36,12 +36,11 @@ func (f *keeperFlags) use(cmd *cobra.Command, do func(context.Context, keeper) e
 	if err != nil {
 		return err
 	}
-	defer d.Close()
 	b, err := accounts.Open(d, accounts.Most)
-	if err != nil {
-		return err
+	if err == nil {
+		err = do(cmd.Context(), stopped{b, dir})
 	}
-	return do(cmd.Context(), stopped{b, dir})
+	return errors.Join(err, d.Close())
 }
 
 // offline returns the directory in which no node runs; or asks is true, and a node is to be asked.

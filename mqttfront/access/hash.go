@@ -89,20 +89,20 @@ func (h Hash) String() string {
 		enc.EncodeToString([]byte(h.salt)), enc.EncodeToString([]byte(h.key)))
 }
 
-// hashWant says what a hash looks like.
-var hashWant = errors.New("want an Argon2id hash, such as $argon2id$v=19$m=19456,t=2,p=1$SALT$KEY; \"mozzie passwd\" makes it")
+// errHashForm says what a hash looks like.
+var errHashForm = errors.New("want an Argon2id hash, such as $argon2id$v=19$m=19456,t=2,p=1$SALT$KEY; \"mozzie passwd\" makes it")
 
 // ParseHash reads a hash as String writes it. What it would cost to check a password against it is bounded.
 func ParseHash(text string) (h Hash, err error) {
 	parts := strings.Split(text, "$")
 	if len(text) > 512 || len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" {
-		return Hash{}, hashWant
+		return Hash{}, errHashForm
 	}
 	if parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
 		return Hash{}, fmt.Errorf("version %.20q of Argon2id is not known, v=%d is", parts[2], argon2.Version)
 	}
 	if n, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &h.cost.Memory, &h.cost.Passes, &h.cost.Lanes); err != nil || n != 3 {
-		return Hash{}, hashWant
+		return Hash{}, errHashForm
 	}
 	if err := h.cost.check(); err != nil {
 		return Hash{}, err
@@ -111,11 +111,11 @@ func ParseHash(text string) (h Hash, err error) {
 	salt, err1 := enc.DecodeString(parts[4])
 	key, err2 := enc.DecodeString(parts[5])
 	if err1 != nil || err2 != nil || len(salt) < minSalt || len(salt) > maxSalt || len(key) < minKey || len(key) > maxKey {
-		return Hash{}, hashWant
+		return Hash{}, errHashForm
 	}
 	h.salt, h.key = string(salt), string(key)
 	if h.String() != text { // leading zeros, blanks: there is one way to write it
-		return Hash{}, hashWant
+		return Hash{}, errHashForm
 	}
 	return h, nil
 }
