@@ -188,32 +188,34 @@ func ended(body []byte) error {
 	return client.Ended(code)
 }
 
+// Made once: payload is called for every message.
+var errBadPublish = errors.New("the broker sends a PUBLISH that cannot be read")
+
 // payload returns the packet identifier and the payload of a PUBLISH.
 func payload(first byte, body []byte, version byte) (id uint16, p []byte, err error) {
-	bad := errors.New("the broker sends a PUBLISH that cannot be read")
 	if len(body) < 2 {
-		return 0, nil, bad
+		return 0, nil, errBadPublish
 	}
 	at := 2 + int(binary.BigEndian.Uint16(body))
 	if first&0x06 != 0 {
 		if len(body) < at+2 {
-			return 0, nil, bad
+			return 0, nil, errBadPublish
 		}
 		id = binary.BigEndian.Uint16(body[at:])
 		at += 2
 	}
 	if version == client.Version5 {
 		if len(body) <= at {
-			return 0, nil, bad
+			return 0, nil, errBadPublish
 		}
 		n, used := binary.Uvarint(body[at:])
 		if used <= 0 || n > uint64(len(body)) {
-			return 0, nil, bad
+			return 0, nil, errBadPublish
 		}
 		at += used + int(n)
 	}
 	if len(body) < at {
-		return 0, nil, bad
+		return 0, nil, errBadPublish
 	}
 	return id, body[at:], nil
 }

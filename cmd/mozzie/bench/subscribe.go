@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// tellEvery is after how many messages of one read a publisher is told of them, so that it can go on while the rest are
+// counted.
+const tellEvery = writeBatch / 2
+
 // subscriber is a client that subscribes.
 type subscriber struct {
 	run   *run
@@ -97,7 +101,7 @@ func (s *subscriber) count(p []byte, now time.Duration) error {
 	if f.fresh == 0 {
 		s.touched = append(s.touched, f)
 	}
-	if f.fresh++; f.fresh == writeBatch {
+	if f.fresh++; f.fresh == tellEvery {
 		s.tell() // the publisher may be waiting for it
 	}
 	if s.run.measuring.Load() {
