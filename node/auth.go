@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
@@ -20,6 +21,8 @@ import (
 type auth struct {
 	book *accounts.Book
 	door *access.Door
+	// rules are nil where there are none, and everybody who is let in may do everything.
+	rules atomic.Pointer[access.Rules]
 	// certNeedsAccount: a certificate alone does not make a user.
 	certNeedsAccount bool
 	log              *slog.Logger
@@ -114,12 +117,19 @@ func (a *auth) Stays(l mqttfront.Login, who mqttfront.Identity) error {
 	return nil
 }
 
-// Rights implements mqttfront.Auth.
-func (a *auth) Rights(user, _ string) mqttfront.Rights {
-	if user != "" && a.book.Table().Deleted(user) {
+// Rights implements mqttfront.Auth. No rule binds an admin, who could change them all the same; and whose account was
+// deleted has no rights left, though a session with messages for them may still be there.
+func (a *auth) Rights(user, client string) mqttfront.Rights {
+	t := a.book.Table()
+	account, _ := t.Get(user)
+	rules := a.rules.Load()
+	switch {
+	case t.Deleted(user):
 		return nothing{}
+	case rules == nil, account.Admin:
+		return nil
 	}
-	return nil
+	return rules.Rights(user, account.Groups, client)
 }
 
 // nothing is the rights of who has none.

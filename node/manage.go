@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront/access"
 	"github.com/mozzie-mqtt/mozzie/node/accounts"
@@ -23,8 +25,38 @@ func (n *Node) startAuth() error {
 			return nil, err
 		}
 		return func() { use(); n.accountsChanged() }, nil
+	}}, reloadable{what: "access rules", read: func() (func(), error) {
+		rules, err := n.readRules()
+		if err != nil {
+			return nil, err
+		}
+		return func() { n.auth.rules.Store(rules); n.accountsChanged() }, nil
 	}})
-	return nil
+	rules, err := n.readRules()
+	n.auth.rules.Store(rules)
+	return err
+}
+
+// readRules reads the access rules; nil where there are none. Rules that were there and are gone are no order to let
+// everybody do everything.
+func (n *Node) readRules() (*access.Rules, error) {
+	path := n.cfg.Access.Rules
+	if path == "" {
+		path = accounts.RulesName
+	}
+	if !filepath.IsAbs(path) {
+		path = n.dir.Path(path)
+	}
+	rules, err := accounts.ReadRules(path)
+	switch gone := errors.Is(err, fs.ErrNotExist); {
+	case gone && n.auth.rules.Load() != nil:
+		return nil, fmt.Errorf("the access rules %s are gone: put the file back, or one that allows what shall be allowed", path)
+	case gone && n.cfg.Access.Rules == "":
+		return nil, nil
+	case gone:
+		return nil, n.cfg.Refuse("access.rules", fmt.Sprintf("there is no file %s", path))
+	}
+	return rules, err
 }
 
 // accountsChanged has the broker look who may stay.

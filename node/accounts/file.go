@@ -73,11 +73,12 @@ func Parse(name string, text []byte, most int) ([]access.Entry, error) {
 	return p.entries, p.problems.Err()
 }
 
-// parser makes entries of what a file has.
+// parser checks what a file has.
 type parser struct {
 	at       map[string]string // where a key is
 	lines    map[string]string // where a name was given before
 	entries  []access.Entry
+	filters  int // of rules
 	problems strict.Problems
 }
 

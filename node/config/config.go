@@ -134,6 +134,9 @@ type Locations struct {
 
 // Access says who may do what.
 type Access struct {
+	// File of access rules. A path that is not absolute is in the data directory. Without one, access.yaml in the data
+	// directory is read if it is there; without that, who is let in may do everything.
+	Rules string `yaml:"rules"`
 	// Whether a client certificate lets in only who has an account of the name in it as well.
 	CertificateNeedsAccount bool `yaml:"certificate_needs_account"`
 }
