@@ -106,9 +106,13 @@ func TestReproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	nfpm, err := exec.Command("go", "-C", "..", "tool", "-modfile=tools/nfpm.mod", "-n", "nfpm").Output() // what compiles may be new, what packs need not
+	if err != nil {
+		t.Fatal(err)
+	}
 	home := t.TempDir()
 	again := d.build(t, source, filepath.Join(t.TempDir(), "out"), []string{"HOME=" + home, "GOCACHE=" + filepath.Join(home, "cache"),
-		"GOMODCACHE=" + strings.TrimSpace(string(modules)), "LANG=C.UTF-8", "TZ=Asia/Tokyo", "GOFLAGS=-buildvcs=true", "GIT_DIR=/nowhere"}, targets...)
+		"GOMODCACHE=" + strings.TrimSpace(string(modules)), "NFPM=" + strings.TrimSpace(string(nfpm)), "LANG=C.UTF-8", "TZ=Asia/Tokyo", "GOFLAGS=-buildvcs=true", "GIT_DIR=/nowhere"}, targets...)
 	before := strings.Split(d.read(t, "SHA256SUMS"), "\n")
 	sums := strings.Split(strings.TrimSpace(again.read(t, "SHA256SUMS")), "\n")
 	if len(sums) < 2 {
@@ -132,6 +136,10 @@ func TestStatic(t *testing.T) {
 		text := string(out)
 		if !strings.Contains(text, "CGO_ENABLED=0") || !strings.Contains(text, "-trimpath=true") || strings.Contains(text, "vcs.") {
 			t.Errorf("%s: %s", target, text)
+		}
+		// Linking says nothing of a name that is not there.
+		if program := d.read(t, "mozzie-linux-"+target); !strings.Contains(program, d.commit) {
+			t.Errorf("%s does not know that it is from %s, by which it judges a machine's clock", target, d.commit)
 		}
 		if number, ok := strings.CutPrefix(target, "armv"); ok && !strings.Contains(text, "GOARM="+number+"\n") {
 			t.Errorf("%s: %s", target, text)

@@ -3,6 +3,7 @@ package certs
 import (
 	"os"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -44,8 +45,15 @@ func newClock(dir Dir, built time.Time, now func() time.Time) *Clock {
 	return c
 }
 
+// linked says when the source of the program is from, in seconds since 1970. It is set when a program that is installed
+// elsewhere is linked (deploy/build, deploy/Dockerfile): such a one knows of no version control.
+var linked = ""
+
 // builtAt is when the program was built, or rather when what it was built from was committed.
 func builtAt() time.Time {
+	if seconds, err := strconv.ParseInt(linked, 10, 64); err == nil && time.Unix(seconds, 0).After(written) {
+		return time.Unix(seconds, 0)
+	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if t, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil && t.After(written) {

@@ -91,3 +91,24 @@ func TestBootIn1970(t *testing.T) {
 		t.Error("an expired certificate is taken once the time is known")
 	}
 }
+
+// TestBuiltAt: a program that is installed elsewhere knows when it is from by what it was linked with.
+func TestBuiltAt(t *testing.T) {
+	before := linked
+	defer func() { linked = before }()
+	for _, c := range []struct {
+		linked string
+		want   time.Time
+	}{
+		{"4000000000", time.Unix(4000000000, 0)},
+		{"0", time.Time{}}, // cannot be
+		{"soon", time.Time{}},
+		{"", time.Time{}},
+	} {
+		linked = c.linked
+		got := builtAt()
+		if c.want.IsZero() && (got.Before(written) || got.After(time.Now())) || !c.want.IsZero() && !got.Equal(c.want) {
+			t.Errorf("linked with %q: built at %v", c.linked, got)
+		}
+	}
+}
