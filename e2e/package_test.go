@@ -22,6 +22,10 @@ func TestDebianPackage(t *testing.T) {
 
 	deb.install("/mozzie.deb")
 	deb.installed(d)
+	deb.run("mozzie", "passwd", "alice", "--generate", "--data", "/var/lib/mozzie") // root prepares what the service reads
+	if got := deb.who("/var/lib/mozzie/accounts.yaml"); got != "mozzie:mozzie 600" {
+		t.Errorf("accounts that root has made are of %s", got)
+	}
 	s := deb.service(d)
 	s.configure()
 	s.upgrade()
