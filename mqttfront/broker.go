@@ -270,7 +270,7 @@ func (b *Broker) Close() error {
 func (b *Broker) restore() error {
 	now := time.Now()
 	return b.store.Load(func(rec SessionRecord, log SessionLog) {
-		s := &session{b: b, id: rec.ID}
+		s := &session{b: b, id: rec.ID, mount: mount(rec.Mount)}
 		s.user, s.expiry, s.will, s.log = rec.User, rec.Expiry, rec.Will, log
 		s.asked = 1
 		s.setRights(b.auth.Rights(s.user, s.id))
@@ -278,7 +278,7 @@ func (b *Broker) restore() error {
 			s.since = now // it was connected when the node stopped
 		}
 		s.restoreQueue()
-		b.sessions[keyOf(s.user, s.id)] = s
+		b.sessions[keyOf(s.user, s.id, s.mount)] = s
 		b.stats.Sessions.Add(1)
 		b.stats.Offline.Add(1)
 		stand := s.standingLocked()
@@ -287,6 +287,7 @@ func (b *Broker) restore() error {
 			if err != nil {
 				continue
 			}
+			inner = s.mount.on(inner)
 			sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
 				noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished}
 			if s.subs == nil {

@@ -265,7 +265,7 @@ func (u *burst) send0(c *conn, m *outMessage, ids []uint32, retain bool) {
 	if c.version == v5 {
 		v = 1
 	}
-	shared := len(ids) == 0 && !retain && (v == 0 || c.aliasMax == 0)
+	shared := len(ids) == 0 && !retain && (v == 0 || c.aliasMax == 0) && c.mount == ""
 	var packet []byte
 	size := 0
 	var o outgoing
@@ -283,7 +283,7 @@ func (u *burst) send0(c *conn, m *outMessage, ids []uint32, retain bool) {
 		packet = u.plain[v]
 		size = len(packet)
 	default:
-		o = outgoing{version: c.version, ids: ids, retain: retain}
+		o = outgoing{topic: c.mount.off(m.Topic), version: c.version, ids: ids, retain: retain}
 		o.expires(&m.Message, u.now)
 		size = o.size(&m.Message)
 	}

@@ -23,8 +23,9 @@ type conn struct {
 	// Set before MQTT begins, constant afterwards.
 	nc         net.Conn // what MQTT is spoken over; written with mu held
 	remote     net.Addr // the client
-	certUser   string   // whom its certificate names
-	noCertUser bool     // it has one that names nobody
+	mount      mount
+	certUser   string // whom its certificate names
+	noCertUser bool   // it has one that names nobody
 
 	// Set while CONNECT is dealt with, before the session knows the connection; constant afterwards.
 	sess        *session
@@ -63,6 +64,7 @@ type conn struct {
 type reading struct {
 	pub     publish
 	scratch []byte
+	mounted []byte // a topic with the mount
 	msg     outMessage
 	last    *slot // of the topic before
 	may     *slot // of the topic that granted has allowed to publish to
@@ -77,7 +79,7 @@ var errBye = errors.New("the client said goodbye")
 // runConn serves a connection, if there is a place for it, until it ends. It may be of any kind that brings bytes in order
 // and loses none [MQTT-4.2.0-1].
 func (b *Broker) runConn(nc net.Conn, l *listener) {
-	c := &conn{b: b, raw: nc, nc: nc, listener: l, remote: nc.RemoteAddr(), maxPacket: maxPacketLimit}
+	c := &conn{b: b, raw: nc, nc: nc, listener: l, remote: nc.RemoteAddr(), mount: mount(l.Mount), maxPacket: maxPacketLimit}
 	timeout := b.cfg.ConnectTimeout
 	r := b.admit(c)
 	if r != nil {

@@ -224,7 +224,7 @@ func (c *conn) willOf(pk *packets.Packet) (*WillRecord, error) {
 		return nil, nil
 	}
 	w := &WillRecord{Msg: proto.Message{
-		Topic: pk.Connect.WillTopic, Payload: pk.Connect.WillPayload, QoS: pk.Connect.WillQos, Retain: pk.Connect.WillRetain,
+		Topic: c.mount.on(pk.Connect.WillTopic), Payload: pk.Connect.WillPayload, QoS: pk.Connect.WillQos, Retain: pk.Connect.WillRetain,
 	}}
 	if err := topic.ValidName(w.Msg.Topic, c.b.cfg.Topics); err != nil {
 		return nil, refuse(reasonTopicInvalid, "will: %v", err)

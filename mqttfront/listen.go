@@ -29,6 +29,8 @@ type ListenerConfig struct {
 	TLS *tls.Config
 	// UserOf returns the user that a client's certificate names, "" where it names none; nil: certificates name nobody.
 	UserOf func(*x509.Certificate) string
+	// Mount stands before all topics of the listener's clients, who do not see it: levels with a / behind each.
+	Mount string
 	// Origins are the host patterns that web pages may come from, beside the listener's own host.
 	Origins []string
 }

@@ -35,7 +35,7 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 		return nil
 	}
 	m := c.message(u, p, sl)
-	if c.version < v5 && packet[0] == typePublish<<4 && len(packet)-len(body) == 1+varintLen(len(body)) {
+	if c.version < v5 && packet[0] == typePublish<<4 && len(packet)-len(body) == 1+varintLen(len(body)) && c.mount == "" {
 		m.packet = packet
 	} else {
 		m.packet = nil
@@ -60,6 +60,10 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 // topicOf resolves the topic of a PUBLISH [MQTT-3.3.2-7] [MQTT-3.3.2-12].
 func (c *conn) topicOf(p *publish) (*slot, error) {
 	own := &c.own
+	if c.mount != "" && len(p.topic) > 0 {
+		own.mounted = c.mount.appendOn(own.mounted[:0], p.topic)
+		p.topic = own.mounted
+	}
 	if !p.hasAlias {
 		if own.last != nil && own.last.topic == string(p.topic) {
 			return own.last, nil

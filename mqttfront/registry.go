@@ -16,7 +16,13 @@ type newConnection struct {
 }
 
 // keyOf is what a session is known by [MQTT-3.1.3-2]: the user cannot contain the character between.
-func keyOf(user, clientID string) string { return user + "\x00" + clientID }
+// Sessions of listeners with a mount have that in it too.
+func keyOf(user, clientID string, m mount) string {
+	if m == "" {
+		return user + "\x00" + clientID
+	}
+	return user + "\x00" + clientID + "\x00" + string(m)
+}
 
 // standing is what of a session its interest in filters depends on.
 type standing struct {
@@ -35,7 +41,7 @@ type claim struct {
 // claimLocked finds or makes the session of a CONNECT [MQTT-3.1.4-4]. registry.reg is held.
 func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err error) {
 	user := nc.conn.who.User
-	key := keyOf(user, nc.id)
+	key := keyOf(user, nc.id, nc.conn.mount)
 	if s := b.sessions[key]; s != nil {
 		s.mu.Lock()
 		if !s.ended && !nc.clean && !s.expiredLocked(now) { // [MQTT-3.1.2-5]
@@ -53,7 +59,7 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 	} else if len(b.sessions) >= b.cfg.MaxSessions {
 		return cl, b.manySessions
 	}
-	cl.s = &session{b: b, id: nc.id} // [MQTT-3.1.2-6]
+	cl.s = &session{b: b, id: nc.id, mount: nc.conn.mount} // [MQTT-3.1.2-6]
 	cl.s.mu.Lock()
 	cl.s.user = user
 	b.sessions[key] = cl.s
@@ -134,7 +140,7 @@ func (s *session) setExpiryLocked(expiry time.Duration) {
 	s.expiry = expiry
 	switch {
 	case expiry > 0 && s.log == nil:
-		s.log = s.b.store.Create(keyOf(s.user, s.id))
+		s.log = s.b.store.Create(keyOf(s.user, s.id, s.mount))
 		for _, sub := range s.subs {
 			s.log.Subscribe(sub.record())
 		}
@@ -180,7 +186,7 @@ func (s *session) fetchAllLocked() bool {
 
 func (s *session) saveLocked(version byte) {
 	if s.log != nil {
-		s.log.Save(SessionRecord{ID: s.id, User: s.user, Version: version, Expiry: s.expiry, Disconnected: s.since, Will: s.will})
+		s.log.Save(SessionRecord{ID: s.id, User: s.user, Mount: string(s.mount), Version: version, Expiry: s.expiry, Disconnected: s.since, Will: s.will})
 	}
 }
 
@@ -324,7 +330,7 @@ func (s *session) onTimer(gen int) {
 // finish undoes what an ended session has in the broker, and sends its will if that is still to be sent. What its client
 // had retained is not the session's [MQTT3-3.1.2-7].
 func (b *Broker) finish(s *session) {
-	key := keyOf(s.user, s.id)
+	key := keyOf(s.user, s.id, s.mount)
 	b.reg.Lock()
 	if b.sessions[key] == s {
 		delete(b.sessions, key)

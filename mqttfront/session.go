@@ -10,6 +10,7 @@ import (
 type session struct {
 	b       *Broker
 	id      string
+	mount   mount
 	conn    atomic.Pointer[conn]  // nil: offline; written with mu held
 	asking  atomic.Bool           // len(asks) > 0
 	grant   atomic.Pointer[grant] // what the client may do; nil: everything
@@ -211,7 +212,7 @@ const (
 
 // transmit appends a PUBLISH to what waits for the client.
 func (c *conn) transmit(u *burst, e *Entry, dup bool) sent {
-	o := outgoing{version: c.version, qos: e.QoS, dup: dup, retain: e.Retain, packetID: e.PacketID, ids: e.IDs}
+	o := outgoing{topic: c.mount.off(e.Msg.Topic), version: c.version, qos: e.QoS, dup: dup, retain: e.Retain, packetID: e.PacketID, ids: e.IDs}
 	o.expires(e.Msg, u.now)
 	size := o.size(e.Msg)
 	if size > c.maxPacket { // [MQTT-3.1.2-24] [MQTT-3.1.2-25]

@@ -73,7 +73,7 @@ func (g *group) pick(msg *proto.Message) (m member, ok bool) {
 		qos := min(msg.QoS, m.sub.qos)
 		c := m.s.conn.Load()
 		switch {
-		case !m.s.mayReceive(msg.Topic):
+		case !m.s.mount.has(msg.Topic), !m.s.mayReceive(msg.Topic):
 		case c == nil:
 			if offline < 0 && qos > 0 && m.s.waits() {
 				offline = at
@@ -103,7 +103,7 @@ func (c *conn) fits(m *proto.Message, qos byte, id uint32) bool {
 	if c.maxPacket == maxPacketLimit {
 		return true
 	}
-	o := outgoing{version: c.version, qos: qos, hasExpiry: !m.Expires.IsZero()}
+	o := outgoing{topic: c.mount.off(m.Topic), version: c.version, qos: qos, hasExpiry: !m.Expires.IsZero()}
 	if id > 0 {
 		o.ids = []uint32{id}
 	}

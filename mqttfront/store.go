@@ -49,7 +49,8 @@ type SessionLog interface {
 type SessionRecord struct {
 	ID           string // of the client
 	User         string
-	Version      byte // of the protocol that the client last spoke: 3, 4 or 5
+	Mount        string // of the listener that it belongs to; its filters are without it
+	Version      byte   // of the protocol that the client last spoke: 3, 4 or 5
 	Expiry       time.Duration
 	Disconnected time.Time // zero while there is a connection
 	Subs         []SubscriptionRecord

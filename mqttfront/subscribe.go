@@ -241,7 +241,7 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 // subscriptionOf checks a filter, and makes the subscription to it.
 func (c *conn) subscriptionOf(f *packets.Subscription) (*subscription, *Refusal) {
 	share, inner, err := topic.ParseShare(f.Filter)
-	if err == nil {
+	if inner = c.mount.on(inner); err == nil {
 		err = topic.ValidFilter(inner, c.b.cfg.Topics)
 	}
 	if err != nil {

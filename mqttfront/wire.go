@@ -255,6 +255,7 @@ func skipProperty(b []byte) int {
 
 // outgoing is what a PUBLISH to a client has beside its message.
 type outgoing struct {
+	topic    string   // as the client is to see it, where that is not the message's
 	ids      []uint32 // subscription identifiers
 	expiry   uint32   // what is left, in seconds; only with hasExpiry
 	packetID uint16
@@ -277,11 +278,18 @@ func (o *outgoing) expires(m *proto.Message, now time.Time) {
 	}
 }
 
+func (o *outgoing) name(m *proto.Message) string {
+	if o.topic != "" {
+		return o.topic
+	}
+	return m.Topic
+}
+
 // sizes returns the length of the properties and of the body.
 func (o *outgoing) sizes(m *proto.Message) (props, body int) {
 	body = 2 + len(m.Payload)
 	if !o.noTopic {
-		body += len(m.Topic)
+		body += len(o.name(m))
 	}
 	if o.qos > 0 {
 		body += 2
@@ -322,7 +330,8 @@ func appendPublish(b []byte, o *outgoing, m *proto.Message) []byte {
 	if o.noTopic {
 		b = append(b, 0, 0)
 	} else {
-		b = append(binary.BigEndian.AppendUint16(b, uint16(len(m.Topic))), m.Topic...)
+		name := o.name(m)
+		b = append(binary.BigEndian.AppendUint16(b, uint16(len(name))), name...)
 	}
 	if o.qos > 0 { // [MQTT-2.2.1-2]
 		b = binary.BigEndian.AppendUint16(b, o.packetID)

@@ -62,11 +62,8 @@ func orOwn(file, own string) string {
 // serve begins to serve clients at one listener.
 func (n *Node) serve(l config.Listener) (listener, error) {
 	at := listener{url: l.URL, from: l}
-	if l.Mount != "" {
-		return at, fmt.Errorf("listen for MQTT clients at %s: mount is not there yet", l.URL)
-	}
 	lc := mqttfront.ListenerConfig{
-		URL: l.URL, Anonymous: l.AllowsAnonymous(), MaxConnections: l.MaxConnections, Proxies: l.Proxies(), Origins: l.Origins,
+		URL: l.URL, Anonymous: l.AllowsAnonymous(), MaxConnections: l.MaxConnections, Mount: l.Mount, Proxies: l.Proxies(), Origins: l.Origins,
 	}
 	if len(l.Origins) == 0 {
 		lc.Origins = n.cfg.MQTT.WebSocketOrigins

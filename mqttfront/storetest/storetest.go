@@ -109,7 +109,8 @@ func testEmpty(t *testing.T, h *harness) {
 func testRecord(t *testing.T, h *harness) {
 	log := h.begin("c")
 	want := mqttfront.SessionRecord{
-		ID: "c", User: "user", Version: 4, Expiry: 90 * time.Second, Disconnected: time.Unix(1700000000, 0),
+		Mount: "site/",
+		ID:    "c", User: "user", Version: 4, Expiry: 90 * time.Second, Disconnected: time.Unix(1700000000, 0),
 		Will: &mqttfront.WillRecord{
 			Msg:    proto.Message{Topic: "will", Payload: []byte("gone"), Properties: []byte{1, 1}, QoS: 2, Retain: true},
 			Expiry: time.Minute, Delay: time.Second,
