@@ -110,6 +110,7 @@ func TestFlood(t *testing.T) {
 			t.Errorf("behind the flood: %v after %v", err, time.Since(began))
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		// 4 places, each taken for 0.5, 1, 2, 4 and then 8 s by a guess, in a minute.
 		if n := d.Stats.Failed.Load(); n < 20 || n > 50 {
 			t.Errorf("%d guesses in a minute", n)
