@@ -206,7 +206,11 @@ func (f *subFlags) subscribe(ctx context.Context, o client.Options, properties p
 		}
 	default:
 	}
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		_ = c.Disconnect() // the time is up, and nothing has gone wrong: the will is not meant
+		return nil, err
+	case err != nil:
 		c.Close()
 		return nil, err
 	}
