@@ -24,6 +24,10 @@ func (b *Broker) admit(c *conn) *Refusal {
 	if b.draining {
 		return errDraining
 	}
+	if b.strain.critical() {
+		b.stats.RefusedMemory.Add(1)
+		return errMemory
+	}
 	if b.places >= b.cfg.MaxConnections {
 		b.stats.RefusedConns.Add(1)
 		return b.manyConns
@@ -89,6 +93,9 @@ func (b *Broker) placeLocked(c *conn, host string, wait time.Duration) {
 }
 
 var errDraining = &Refusal{reasonShuttingDown, "connect to another node, or again when this one is back"}
+
+// errMemory is the answer to what is new while memory is critically scarce.
+var errMemory = &Refusal{ReasonServerBusy, "the node has too little memory: connect to another one, or again later"}
 
 // leave gives a place back.
 func (b *Broker) leave(c *conn) {

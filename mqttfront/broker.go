@@ -29,6 +29,8 @@ type Broker struct {
 	local     localRetained
 	slots     *slots
 	arrivals  arrivals
+	crowd     crowd
+	strain    strain
 	interests interests
 
 	// What is said at limits.
@@ -95,11 +97,15 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 		stopped: make(chan struct{}), ticked: make(chan struct{}),
 	}
 	b.logins, b.stopLogins = context.WithCancel(context.Background())
+	b.local.strain = &b.strain
+	b.crowd.limit, b.crowd.used, b.crowd.stuck = cfg.MaxTotalPendingBytes, &b.stats.PendingMemory, crowdStuck
+	b.crowd.more = make(chan struct{}, 1)
 	b.local.stats, b.local.most, b.local.bytes = b.stats, cfg.MaxRetainedMessages, cfg.MaxRetainedBytes
 	if err := b.restore(); err != nil {
 		return nil, err
 	}
 	b.wg.Go(b.runTicker)
+	b.wg.Go(b.runFeed)
 	return b, nil
 }
 
@@ -320,6 +326,7 @@ func (s *session) restoreQueue() {
 			after = e.Pos
 			s.lastPos = e.Pos
 			s.count(1, int64(e.Msg.Size()))
+			s.b.hold(&e)
 			switch {
 			case e.PacketID > 0 && s.win.n == 0:
 				s.win.first = e.PacketID

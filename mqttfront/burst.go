@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
@@ -28,7 +29,8 @@ type burst struct {
 	have  [2]bool
 
 	received, sent [3]volume // by QoS
-	slow, denied   uint64
+	shed           [shedCauses]uint64
+	denied         uint64
 }
 
 // volume is how many messages there were, and the bytes of their payloads.
@@ -167,13 +169,15 @@ func (u *burst) end() {
 			st.SentPayload[q].Add(v.payload)
 		}
 	}
-	if u.slow > 0 {
-		st.DropSlow.Add(u.slow)
+	for cause, counter := range [...]*atomic.Uint64{shedSlow: &st.DropSlow, shedCrowd: &st.DropCrowd, shedMemory: &st.DropMemory} {
+		if n := u.shed[cause]; n > 0 {
+			counter.Add(n)
+		}
 	}
 	if u.denied > 0 {
 		st.DeliveriesDenied.Add(u.denied)
 	}
-	u.received, u.sent, u.slow, u.denied = [3]volume{}, [3]volume{}, 0, 0
+	u.received, u.sent, u.shed, u.denied = [3]volume{}, [3]volume{}, [shedCauses]uint64{}, 0
 	for i := range u.plain {
 		if cap(u.plain[i]) > largeBuffer {
 			u.plain[i] = nil
@@ -191,6 +195,8 @@ type outMessage struct {
 	packet []byte   // the packet that it came in, where that can be sent on to MQTT 3 clients as it is
 	from   *session // whose client published it; nil: not known
 	tally  *tally   // counts the sessions that must be through with it; nil: nobody asks
+
+	holding *holding // counts the sessions that it waits in; nil: none yet
 }
 
 // owned returns the message with memory of its own.
@@ -245,13 +251,13 @@ func (u *burst) serveOne(m *outMessage, t *target) {
 			return
 		}
 		if t.s.ordered.Load() { // behind retained messages that are queued
-			t.s.offer(u, Entry{Msg: m.owned(), IDs: t.ids, Retain: retain})
+			t.s.offer(u, Entry{Msg: m.owned(), IDs: t.ids, Retain: retain, held: m.held()})
 			return
 		}
 		u.send0(c, m, t.ids, retain)
 		return
 	}
-	e := Entry{Msg: m.owned(), IDs: t.ids, QoS: qos, Retain: retain}
+	e := Entry{Msg: m.owned(), IDs: t.ids, QoS: qos, Retain: retain, held: m.held()}
 	if m.tally != nil {
 		m.tally.n.Add(1)
 		e.Receipt = m.tally
@@ -296,9 +302,9 @@ func (u *burst) send0(c *conn, m *outMessage, ids []uint32, retain bool) {
 		c.mu.Unlock()
 		return
 	}
-	if p := c.pendingLocked(); p > 0 && p+size > u.b.cfg.MaxPendingBytes {
+	if cause := c.sheds(size); cause != shedNot {
 		c.mu.Unlock()
-		u.slow++
+		u.shed[cause]++
 		return
 	}
 	c.reserveLocked(size + 3)

@@ -62,6 +62,13 @@ type Config struct {
 	// UNSUBSCRIBE, and one that lets four times as much of what it asked for itself pile up (ping responses,
 	// acknowledgements) is disconnected.
 	MaxPendingBytes int
+	// MaxTotalPendingBytes bounds what waits for the sockets of all clients together, in memory for it. What may wait
+	// for one is an eighth of what is free of it, so that slow clients leave something for the others: beyond, QoS 0
+	// messages to it are dropped, the newest first, and others stay in its session.
+	MaxTotalPendingBytes int64
+	// MaxTotalQueuedBytes bounds the memory for what waits in all sessions together. Beyond it, a session that has more
+	// than its share (by the number of sessions) gets no more: the newest is dropped.
+	MaxTotalQueuedBytes int64
 
 	// SysInterval is how often $SYS topics are published; 0: never.
 	SysInterval time.Duration
@@ -95,8 +102,12 @@ func DefaultConfig() Config {
 		MaxQueuedMessages:   100000,
 		MaxQueuedBytes:      32 << 20,
 		MaxPendingBytes:     2 << 20,
-		SysInterval:         10 * time.Second,
-		Version:             "mozzie",
+
+		MaxTotalPendingBytes: 64 << 20,
+		MaxTotalQueuedBytes:  128 << 20,
+
+		SysInterval: 10 * time.Second,
+		Version:     "mozzie",
 	}
 }
 
@@ -106,7 +117,8 @@ const (
 	maxPacketLimit   = 268435460 // the largest remaining length and its header
 	minPacketLimit   = 1024
 	maxKeepAliveSecs = 65535
-	maxRate          = 1e6 // as good as no limit
+	maxRate          = 1e6      // as good as no limit
+	minTotalPending  = 32 << 20 // the largest message has room
 )
 
 // Validate reports the first setting that can't work, with what would.
@@ -140,6 +152,8 @@ func (c *Config) Validate() error {
 		between("MaxQueuedMessages", int64(c.MaxQueuedMessages), 1, lots),
 		between("MaxQueuedBytes", c.MaxQueuedBytes, 1, lots),
 		between("MaxPendingBytes", int64(c.MaxPendingBytes), 1<<10, lots),
+		between("MaxTotalPendingBytes", c.MaxTotalPendingBytes, minTotalPending, lots),
+		between("MaxTotalQueuedBytes", c.MaxTotalQueuedBytes, 1<<10, lots),
 		between("SysInterval", int64(c.SysInterval), 0, int64(24*time.Hour)),
 	)
 }

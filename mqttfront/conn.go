@@ -54,6 +54,10 @@ type conn struct {
 	aliases  map[string]uint16 // that we set towards the client
 	aliasMax int
 
+	hungry    bool      // in the list of crowd
+	inWrite   int       // bytes that a writer is at
+	writeFrom time.Time // since then
+
 	answers     []*answer     // SUBACKs and UNSUBACKs in their order
 	openFilters int           // in the packets that they answer
 	room        chan struct{} // not nil: the reading goroutine waits for it to be closed, see hold
@@ -70,6 +74,7 @@ type reading struct {
 	may     *slot // of the topic that granted has allowed to publish to
 	granted *grant
 	aliases []*slot // that the client set, by alias - 1
+	eases   bool    // it has published what is kept, while memory is scarce
 	bye     bool    // the client said DISCONNECT with success
 	expiry  *uint32 // from its DISCONNECT
 }
@@ -166,6 +171,10 @@ func (c *conn) serve() error {
 		}
 		if err := c.in.keep(data[n:]); err != nil {
 			return err
+		}
+		if c.own.eases {
+			c.own.eases = false
+			c.ease()
 		}
 	}
 }
@@ -309,6 +318,11 @@ func (c *conn) end(err error) {
 	}
 	c.nc.Close()
 	c.in.release()
+	c.mu.Lock()
+	if !c.writing { // else a writer finds out
+		c.dropOutLocked()
+	}
+	c.mu.Unlock()
 }
 
 // count counts why a client is refused or disconnected. What is not here is counted where it is noticed.

@@ -46,7 +46,7 @@ func (b *Broker) Deliver(batch []Delivery) {
 
 func (b *Broker) deliver(u *burst, d *Delivery) {
 	m := &b.delivering
-	m.Message, m.keep, m.packet, m.from, m.tally = *d.Msg, d.Msg, nil, nil, nil
+	m.Message, m.keep, m.packet, m.from, m.tally, m.holding = *d.Msg, d.Msg, nil, nil, nil, nil
 	if c, ok := d.Origin.(*conn); ok && c != nil {
 		m.from = c.sess
 	}

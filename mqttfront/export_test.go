@@ -1,4 +1,10 @@
 package mqttfront
 
+import "time"
+
 // ReadProxyHeader is what tests outside of the package feed.
 var ReadProxyHeader = readProxyHeader
+
+// SetStuck sets how long one write may take before the connection is given up for others. For tests, before the first
+// connection.
+func (b *Broker) SetStuck(d time.Duration) { b.crowd.stuck = d }

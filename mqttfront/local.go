@@ -12,11 +12,12 @@ import (
 // localRetained keeps the retained messages below $local, which a limit bounds, and those below $SYS, which are
 // our own.
 type localRetained struct {
-	names topic.Names[*proto.Message] // may be read without mu
-	mu    sync.Mutex                  // held by those that change names
-	stats *Stats                      // LocalRetained and LocalBytes are those below $local
-	most  int
-	bytes int64
+	names  topic.Names[*proto.Message] // may be read without mu
+	mu     sync.Mutex                  // held by those that change names
+	strain *strain
+	stats  *Stats // LocalRetained and LocalBytes are those below $local
+	most   int
+	bytes  int64
 }
 
 // set keeps a message, if there is room for it.
@@ -29,7 +30,7 @@ func (r *localRetained) set(m *proto.Message) bool {
 			n, size = 0, size-int64(old.Size())
 		}
 		st := r.stats
-		if n > 0 && st.LocalRetained.Load() >= int64(r.most) || size > 0 && st.LocalBytes.Load()+size > r.bytes {
+		if n > 0 && (st.LocalRetained.Load() >= int64(r.most) || r.strain.critical()) || size > 0 && st.LocalBytes.Load()+size > r.bytes {
 			return false
 		}
 		st.LocalRetained.Add(n)

@@ -2,11 +2,16 @@ package mqttfront
 
 import (
 	"sync"
+	"time"
 )
 
 // buffer is what waits for a socket. Small and large ones are pooled, so that a connection owns one only while
 // something waits.
-type buffer struct{ b []byte }
+type buffer struct {
+	b       []byte
+	crowd   *crowd // counts it
+	charged int    // as so many bytes
+}
 
 const (
 	smallBuffer = 2 << 10
@@ -16,11 +21,15 @@ const (
 )
 
 var (
-	smallBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, smallBuffer)} }}
-	largeBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, largeBuffer)} }}
+	smallBuffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, smallBuffer)} }}
+	largeBuffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, largeBuffer)} }}
 )
 
 func (f *buffer) free() {
+	if f.crowd != nil {
+		f.crowd.release(f.charged)
+		f.crowd, f.charged = nil, 0
+	}
 	f.b = f.b[:0]
 	switch cap(f.b) {
 	case smallBuffer:
@@ -46,15 +55,19 @@ func (c *conn) reserveLocked(n int) {
 		c.out = smallBuffers.Get().(*buffer)
 	case f == nil && n <= largeBuffer:
 		c.out = largeBuffers.Get().(*buffer)
+		c.b.crowd.charge(c.out)
 	case f == nil:
-		c.out = &buffer{make([]byte, 0, n)}
+		c.out = &buffer{b: make([]byte, 0, n)}
+		c.b.crowd.charge(c.out)
 	case len(f.b)+n <= cap(f.b):
 	case len(f.b)+n <= largeBuffer:
 		c.out = largeBuffers.Get().(*buffer)
+		c.b.crowd.charge(c.out)
 		c.out.b = append(c.out.b, f.b...)
 		f.free()
 	default:
-		c.out = &buffer{make([]byte, len(f.b), max(2*cap(f.b), len(f.b)+n))}
+		c.out = &buffer{b: make([]byte, len(f.b), max(2*cap(f.b), len(f.b)+n))}
+		c.b.crowd.charge(c.out)
 		copy(c.out.b, f.b)
 		f.free()
 	}
@@ -163,7 +176,7 @@ func (c *conn) doneLocked() {
 func (c *conn) runWriter() {
 	for {
 		c.mu.Lock()
-		if c.pump && c.pendingLocked() < highWater {
+		if c.pump && c.mayPumpLocked() {
 			c.pump = false
 			c.mu.Unlock()
 			c.sess.pumpNow()
@@ -172,6 +185,7 @@ func (c *conn) runWriter() {
 		c.wakeLocked() // something was written
 		f := c.out
 		c.out = nil
+		c.inWrite = 0
 		if f == nil {
 			c.writing = false
 			if c.closing {
@@ -180,6 +194,7 @@ func (c *conn) runWriter() {
 			c.mu.Unlock()
 			return
 		}
+		c.inWrite, c.writeFrom = len(f.b), time.Now()
 		c.mu.Unlock()
 		n, err := c.nc.Write(f.b)
 		c.b.stats.BytesSent.Add(uint64(n))
@@ -191,13 +206,27 @@ func (c *conn) runWriter() {
 	}
 }
 
+// mayPumpLocked reports whether more of the session's queue may wait for the socket.
+func (c *conn) mayPumpLocked() bool {
+	p := c.pendingLocked()
+	return p == 0 || p < highWater && c.b.crowd.takes(p, 0)
+}
+
+// dropOutLocked forgets what waits, for good.
+func (c *conn) dropOutLocked() {
+	if c.out != nil {
+		c.out.free()
+	}
+	c.out, c.pump = nil, false
+}
+
 // broken gives up a connection that can't be written to. The reading goroutine finds out.
 func (c *conn) broken(f *buffer) {
 	f.free()
 	c.mu.Lock()
 	c.closing = true
-	c.out, c.pump = nil, false
-	c.writing = false
+	c.dropOutLocked()
+	c.writing, c.inWrite = false, 0
 	c.wakeLocked()
 	if c.drained == nil {
 		c.drained = make(chan struct{})

@@ -109,7 +109,7 @@ func (c *conn) message(u *burst, p *publish, sl *slot) *outMessage {
 	if p.hasExpiry { // 0 is for those who are there, wherever in the swarm they are: 1 s takes it to them
 		m.Expires = u.now.Add(time.Duration(max(p.expiry, 1)) * time.Second)
 	}
-	m.keep, m.slot, m.from, m.tally = nil, sl, c.sess, nil
+	m.keep, m.slot, m.from, m.tally, m.holding = nil, sl, c.sess, nil, nil
 	return m
 }
 
@@ -132,6 +132,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 	if over { // [MQTT-3.3.4-7]
 		return refuse(reasonReceiveMaximum, "at most %d messages may be without an acknowledgement", c.b.cfg.ReceiveMaximum)
 	}
+	c.own.eases = c.own.eases || c.b.strain.critical()
 	_ = c.waitForRoom(u, typePublish) // it is noted as received, and goes on even where the connection does not
 	w := ackWait{packetID: p.packetID, qos: p.qos, size: len(p.payload), stored: true}
 	if refusal != nil || sl.kind == kindSilent {

@@ -114,6 +114,7 @@ func (r *reader) fillBig(c *conn) ([]byte, error) {
 	}
 	for len(r.big) < r.need {
 		if len(r.big) == cap(r.big) {
+			c.ease()
 			bigger := make([]byte, len(r.big), min(2*cap(r.big), r.need))
 			copy(bigger, r.big)
 			r.big = bigger

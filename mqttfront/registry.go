@@ -370,6 +370,7 @@ func (b *Broker) finish(s *session) {
 // orphan deals with a message that its session can't deliver any more. One of a shared subscription goes to
 // another member, unless it is QoS 2 and was sent [MQTT-4.8.2-5].
 func (u *burst) orphan(e Entry) {
+	u.b.letGo(&e)
 	if e.Group != nil && e.QoS > 0 && (e.QoS == 1 || e.State == EntryWaiting) {
 		u.redo = append(u.redo, e)
 		return

@@ -91,7 +91,18 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		u.over(*e)
 		return
 	}
+	switch {
+	case s.overShareLocked():
+		s.b.stats.DropQueues.Add(1)
+		u.over(*e)
+		return
+	case e.QoS == 0 && s.waiting > 0 && s.b.strain.tight():
+		s.b.stats.DropMemory.Add(1)
+		u.over(*e)
+		return
+	}
 	s.count(1, size)
+	s.b.hold(e)
 	kept := s.log != nil && e.QoS > 0
 	if kept {
 		s.lastPos++
@@ -142,6 +153,7 @@ func (s *session) popLocked() Entry {
 // overLocked accounts for an entry that is neither in queue nor in window any more.
 func (s *session) overLocked(u *burst, e Entry) {
 	s.count(-1, -int64(e.Msg.Size()))
+	s.b.letGo(&e)
 	if s.asksWait && !s.behindLocked() {
 		s.asksWait = false
 		u.asks = append(u.asks, s)
@@ -223,7 +235,13 @@ func (c *conn) transmit(u *burst, e *Entry, dup bool) sent {
 	if c.closing {
 		return sentNot
 	}
-	if c.pendingLocked() >= highWater {
+	switch p := c.pendingLocked(); {
+	case p == 0:
+		if !c.b.crowd.takes(0, size) {
+			c.b.crowd.starveLocked(c)
+			return sentNot
+		}
+	case p >= highWater, !c.b.crowd.takes(p, 0):
 		c.pump = true
 		return sentNot
 	}

@@ -143,7 +143,7 @@ func (u *burst) serveGroup(m *outMessage, g *group) {
 		}
 		return
 	}
-	e := Entry{Msg: m.owned(), IDs: ids, QoS: qos, Retain: retain, Group: &g.Group}
+	e := Entry{Msg: m.owned(), IDs: ids, QoS: qos, Retain: retain, Group: &g.Group, held: m.held()}
 	if m.tally != nil {
 		m.tally.n.Add(1)
 		e.Receipt = m.tally
@@ -153,7 +153,7 @@ func (u *burst) serveGroup(m *outMessage, g *group) {
 
 // redeliver gives a message to another member, after the one that had it is gone.
 func (u *burst) redeliver(e Entry) {
-	m := &outMessage{Message: *e.Msg, keep: e.Msg}
+	m := &outMessage{Message: *e.Msg, keep: e.Msg, holding: e.held}
 	m.tally, _ = e.Receipt.(*tally)
 	if g, ok := u.b.shares.Get(e.Group.Filter, e.Group.Name); ok {
 		u.have = [2]bool{}

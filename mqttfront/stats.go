@@ -22,11 +22,17 @@ type Stats struct {
 	BytesSent       atomic.Uint64
 
 	QueuedMessages atomic.Int64 // in sessions, now: waiting or unacknowledged
-	QueuedBytes    atomic.Int64
+	QueuedBytes    atomic.Int64 // of them; what waits in several sessions counts in each
+	QueuedMemory   atomic.Int64 // what they take; what waits in several sessions counts once
+
+	PendingMemory atomic.Int64 // what waits for the sockets of clients takes, but for small buffers
 
 	// Messages to clients that were dropped, by cause.
 	DropSlow     atomic.Uint64 // QoS 0, the client does not read
+	DropCrowd    atomic.Uint64 // QoS 0, too much waits for the sockets of all clients
+	DropMemory   atomic.Uint64 // QoS 0, memory is scarce
 	DropQueue    atomic.Uint64 // the session's queue is full
+	DropQueues   atomic.Uint64 // the queues of all sessions are, and this one has more than its share
 	DropExpired  atomic.Uint64
 	DropTooLarge atomic.Uint64 // over the client's Maximum Packet Size
 	DropNoMember atomic.Uint64 // of a shared subscription, no member can take it
@@ -47,6 +53,7 @@ type Stats struct {
 	SubsOverLimit atomic.Uint64
 	SubsInvalid   atomic.Uint64 // the filter is none, too long or too deep
 	SubsDenied    atomic.Uint64 // not allowed to this client
+	SubsMemory    atomic.Uint64 // memory is scarce
 
 	// Connections that were refused or ended badly, by cause.
 	AcceptErrors      atomic.Uint64
@@ -82,6 +89,6 @@ type Stats struct {
 
 // Dropped is the sum of all drops.
 func (s *Stats) Dropped() uint64 {
-	return s.DropSlow.Load() + s.DropQueue.Load() + s.DropExpired.Load() + s.DropTooLarge.Load() +
+	return s.DropSlow.Load() + s.DropCrowd.Load() + s.DropMemory.Load() + s.DropQueue.Load() + s.DropQueues.Load() + s.DropExpired.Load() + s.DropTooLarge.Load() +
 		s.DropNoMember.Load() + s.DropEnded.Load()
 }

@@ -85,6 +85,8 @@ type Entry struct {
 	State    EntryState
 	QoS      byte // at which it goes to the client
 	Retain   bool // the flag that goes to the client
+
+	held *holding // the broker's; a durable store does without
 }
 
 // EntryState is how far the delivery of an entry is.

@@ -199,6 +199,11 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 		c.b.stats.SubsOverLimit.Add(1)
 		return nil, nil, refuse(ReasonQuotaExceeded, "a session has at most %d subscriptions here", c.b.cfg.MaxSubscriptions)
 	}
+	if old == nil && c.b.strain.critical() {
+		s.mu.Unlock()
+		c.b.stats.SubsMemory.Add(1)
+		return nil, nil, refuse(ReasonQuotaExceeded, "the node has too little memory: subscribe again later")
+	}
 	if s.conn.Load() != c {
 		s.mu.Unlock()
 		return nil, nil, refuse(ReasonUnspecified, "another connection has taken the session over")

@@ -21,6 +21,7 @@ func (b *Broker) runTicker() {
 			return
 		case now := <-tick.C:
 			b.checkKeepAlive(now)
+			b.relieve(now)
 			if b.cfg.SysInterval > 0 && now.Sub(lastSys) >= b.cfg.SysInterval {
 				lastSys = now
 				b.publishSys(now)
@@ -28,6 +29,7 @@ func (b *Broker) runTicker() {
 			if now.Sub(lastSweep) >= time.Minute {
 				lastSweep = now
 				b.forgetStale()
+				b.arrivals.sweep(now)
 				b.local.sweep(now)
 			}
 			select {
