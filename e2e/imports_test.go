@@ -34,7 +34,7 @@ var imports = map[string]struct {
 		why: "a load generator measures any broker, by the same protocol as everybody",
 	},
 	"node": {
-		may:   "dht dht/rendezvous dht/rendezvous/core mqttfront mqttfront/access node/accounts node/admin node/certs node/config node/datadir node/store node/unixsock proto proto/topic",
+		may:   "dht dht/rendezvous dht/rendezvous/core mqttfront mqttfront/access node/accounts node/admin node/certs node/config node/datadir node/memory node/store node/unixsock proto proto/topic",
 		why:   "node joins the packages below it by the interfaces that they define; how frames look is none of its business",
 		tests: "proto/pb cmd/mozzie/client",
 	},
@@ -48,6 +48,7 @@ var imports = map[string]struct {
 		why:   "certificates are the same whatever is said behind them; where its files are it is told",
 		tests: "node/datadir",
 	},
+	"node/memory":   {why: "how much memory there is does not depend on what it is for"},
 	"node/unixsock": {why: "a Unix socket is the same whatever is said over it"},
 	"node/datadir":  {why: "a directory and its lock are the same whatever is kept in it"},
 	"node/accounts": {

@@ -1,11 +1,14 @@
 package node
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/node/memory"
 )
 
 // collect registers what /metrics shows beside libp2p's own.
@@ -30,7 +33,7 @@ type sample struct {
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.histograms(out)
-	for _, s := range append(append(brokerSamples(m.n.broker.Load().Stats()), m.swarm()...), m.logins()...) {
+	for _, s := range slices.Concat(brokerSamples(m.n.broker.Load().Stats()), m.swarm(), m.logins(), memorySamples(m.n.memory)) {
 		var names, values []string
 		for i := 0; i+1 < len(s.labels); i += 2 {
 			names, values = append(names, s.labels[i]), append(values, s.labels[i+1])
@@ -70,6 +73,8 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		{"sessions_offline", "MQTT sessions without a connection.", g, float64(b.Offline.Load()), nil},
 		{"subscriptions", "Subscriptions of all sessions.", g, float64(b.Subscriptions.Load()), nil},
 		{"queued_messages", "Messages in sessions, waiting or unacknowledged.", g, float64(b.QueuedMessages.Load()), nil},
+		{"queued_memory_bytes", "Memory that queued messages take; what waits in several sessions counts once.", g, float64(b.QueuedMemory.Load()), nil},
+		{"pending_memory_bytes", "Memory that what waits for the sockets of MQTT clients takes, but for small buffers.", g, float64(b.PendingMemory.Load()), nil},
 		{"queued_bytes", "Bytes of them.", g, float64(b.QueuedBytes.Load()), nil},
 		{"connects_total", "MQTT connections that said CONNECT.", c, float64(b.Connected.Load()), nil},
 		{"disconnects_total", "MQTT connections that ended.", c, float64(b.Disconnected.Load()), nil},
@@ -99,7 +104,8 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 			sample{"sent_payload_bytes_total", "Bytes of the payloads of messages to MQTT clients.", c, float64(b.SentPayload[i].Load()), []string{"qos", qos[i]}})
 	}
 	for cause, v := range map[string]uint64{
-		"slow": b.DropSlow.Load(), "queue": b.DropQueue.Load(), "expired": b.DropExpired.Load(), "too_large": b.DropTooLarge.Load(),
+		"slow": b.DropSlow.Load(), "crowd": b.DropCrowd.Load(), "memory": b.DropMemory.Load(), "queues": b.DropQueues.Load(),
+		"queue": b.DropQueue.Load(), "expired": b.DropExpired.Load(), "too_large": b.DropTooLarge.Load(),
 		"no_member": b.DropNoMember.Load(), "session_ended": b.DropEnded.Load(),
 	} {
 		all = append(all, sample{"dropped_messages_total", "Messages to MQTT clients that were dropped.", c, float64(v), []string{"cause", cause}})
@@ -117,7 +123,7 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		all = append(all, sample{"connection_errors_total", "MQTT connections that ended badly or were refused.", c, float64(v), []string{"cause", cause}})
 	}
 	for cause, v := range map[string]uint64{
-		"limit": b.SubsOverLimit.Load(), "filter": b.SubsInvalid.Load(), "not_authorized": b.SubsDenied.Load(),
+		"limit": b.SubsOverLimit.Load(), "memory": b.SubsMemory.Load(), "filter": b.SubsInvalid.Load(), "not_authorized": b.SubsDenied.Load(),
 	} {
 		all = append(all, sample{"refused_subscriptions_total", "Subscriptions that were refused.", c, float64(v), []string{"cause", cause}})
 	}
@@ -134,6 +140,23 @@ func (m *metrics) logins() []sample {
 	}
 	for what, v := range map[string]uint64{"failed": st.Failed.Load(), "slowed": st.Slowed.Load(), "busy": st.Busy.Load()} {
 		all = append(all, sample{"logins_total", "Logins with a password that did not go well.", c, float64(v), []string{"what", what}})
+	}
+	return all
+}
+
+// memorySamples are the memory of the process, where it has a limit.
+func memorySamples(w *memory.Watcher) []sample {
+	if w == nil {
+		return nil
+	}
+	const c, g = prometheus.CounterValue, prometheus.GaugeValue
+	all := []sample{
+		{"memory_limit_bytes", "Bytes of memory that the node may use.", g, float64(w.Limit()), nil},
+		{"memory_used_bytes", "Bytes of memory in use, without garbage.", g, float64(w.Used()), nil},
+		{"memory_level", "How scarce memory is: 0 ok, 1 tight, 2 critical.", g, float64(w.Level()), nil},
+	}
+	for _, l := range []memory.Level{memory.Tight, memory.Critical} {
+		all = append(all, sample{"memory_scarce_total", "Times that memory became scarce.", c, float64(w.Rises(l)), []string{"level", l.String()}})
 	}
 	return all
 }

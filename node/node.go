@@ -22,6 +22,7 @@ import (
 	"github.com/mozzie-mqtt/mozzie/node/certs"
 	"github.com/mozzie-mqtt/mozzie/node/config"
 	"github.com/mozzie-mqtt/mozzie/node/datadir"
+	"github.com/mozzie-mqtt/mozzie/node/memory"
 	"github.com/mozzie-mqtt/mozzie/node/store"
 )
 
@@ -30,6 +31,8 @@ type Options struct {
 	Log *slog.Logger
 	// Version of the program.
 	Version string
+	// OwnProcess says that the process is the node's alone: its memory is limited and watched.
+	OwnProcess bool
 	// Tap, for tests, sees every frame before it is sent to another node.
 	Tap func(to peer.ID, frame any)
 }
@@ -52,6 +55,7 @@ type Node struct {
 	clock     *certs.Clock
 	certs     *certs.Keeper
 	listeners []listener
+	memory    *memory.Watcher // nil: memory has no limit
 	stopping  atomic.Bool
 	stopOnce  sync.Once
 	stopErr   error
@@ -91,6 +95,7 @@ func Start(ctx context.Context, cfg config.Config, opt Options) (_ *Node, err er
 	if err := n.startBroker(); err != nil {
 		return nil, err
 	}
+	n.watchMemory()
 	n.collect()
 	token, err := n.adminToken()
 	if err != nil {
@@ -209,6 +214,7 @@ func (n *Node) brokerConfig() mqttfront.Config {
 	c.Topics.Length, c.Topics.Levels = l.MaxTopicLength, l.MaxTopicLevels
 	c.MaxQueuedMessages, c.MaxQueuedBytes = l.MaxQueuedMessages, int64(l.MaxQueuedBytes)
 	c.MaxPendingBytes = asInt(l.MaxPendingBytes)
+	c.MaxTotalQueuedBytes, c.MaxTotalPendingBytes = int64(l.MaxTotalQueuedBytes), int64(l.MaxTotalPendingBytes)
 	c.SysInterval = n.cfg.MQTT.SysInterval
 	c.Version = "mozzie " + n.opt.Version
 	return c

@@ -31,6 +31,7 @@ func (n *Node) Status() admin.Status {
 	if key := n.host.Invite().Key; key != nil {
 		s.Swarm, s.Fingerprint = "private", key.Fingerprint()
 	}
+	s.Memory = n.memoryStatus()
 	svc := n.service.Load()
 	g := svc.Gauges()
 	s.Nodes, s.Peers = g.Nodes, int(svc.Stats().Up.Load())

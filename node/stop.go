@@ -77,6 +77,9 @@ func (n *Node) close() error {
 			errs = append(errs, api.Close(ctx))
 			cancel()
 		}
+		if n.memory != nil {
+			n.memory.Close()
+		}
 		if b := n.broker.Load(); b != nil {
 			errs = append(errs, b.Close())
 		}

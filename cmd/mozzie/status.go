@@ -69,6 +69,9 @@ func printStatus(w io.Writer, s admin.Status) {
 	rows("addresses", s.Addresses)
 	row("admin", "%s", s.Admin)
 	row("data", "%s", s.Data)
+	if m := s.Memory; m != nil {
+		row("memory", "%s, %d of %d MiB", m.Level, m.Used>>20, m.Limit>>20)
+	}
 	row("clients", "%s, %s, %s", count(s.Connections, "connection"), count(s.Sessions, "session"), count(s.Subscriptions, "subscription"))
 	row("messages", "%d from clients, %d to clients, %d dropped, %d retained", s.Received, s.Sent, s.Dropped, s.Retained)
 	row("locations", "%d held, rendezvous of %d, with %s", s.Locations, s.Rendezvous, count(s.Registrations, "registration"))

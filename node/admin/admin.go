@@ -70,7 +70,8 @@ type Status struct {
 	Admin       string   `json:"admin"`                 // where this API answers
 	Data        string   `json:"data"`                  // the data directory
 
-	Listeners []Listener `json:"listeners"` // what is said of those of MQTT, in the same order
+	Listeners []Listener `json:"listeners"`        // what is said of those of MQTT, in the same order
+	Memory    *Memory    `json:"memory,omitempty"` // not there where memory has no limit
 
 	Broker
 	Route
@@ -84,6 +85,13 @@ type Listener struct {
 	// Fingerprint is the SHA-256 of the listener's certificate, in hex with colons; "" without TLS.
 	Fingerprint    string `json:"fingerprint,omitempty"`
 	OwnCertificate bool   `json:"own_certificate,omitempty"` // the node has made it itself
+}
+
+// Memory is the memory of a node.
+type Memory struct {
+	Level string `json:"level"` // "ok", "tight" or "critical"
+	Used  int64  `json:"used"`  // bytes in use as of a moment ago
+	Limit int64  `json:"limit"` // bytes that may be
 }
 
 // Broker is the MQTT side in numbers. In JSON they are the status's own.

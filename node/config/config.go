@@ -160,6 +160,10 @@ type Log struct {
 
 // Limits are for one node. Sizes are in bytes, with an optional unit (KiB, MiB, GiB).
 type Limits struct {
+	// Memory that the node may use, from 64MiB: as it is approached, QoS 0 messages to slow clients are dropped, then
+	// nothing new is taken on. 0 for what GOMEMLIMIT says, or else 60 % of the machine's memory or 80 % of what the
+	// cgroup (container, service) allows, whichever is less.
+	Memory Bytes `yaml:"memory"`
 	// MQTT connections at a time.
 	MaxConnections int `yaml:"max_connections"`
 	// MQTT connections from one IP address at a time; 0 for no limit but max_connections. Public IPv6 addresses
@@ -200,6 +204,10 @@ type Limits struct {
 	MaxQueuedBytes Bytes `yaml:"max_queued_bytes"`
 	// Bytes that wait for the socket of one client, before QoS 0 messages to it are dropped.
 	MaxPendingBytes Bytes `yaml:"max_pending_bytes"`
+	// Memory for what waits in all sessions. Beyond it, a session that has more than its share gets no more.
+	MaxTotalQueuedBytes Bytes `yaml:"max_total_queued_bytes"`
+	// Memory for what waits for the sockets of all clients, from 32MiB. One client has an eighth of what is free.
+	MaxTotalPendingBytes Bytes `yaml:"max_total_pending_bytes"`
 	// Retained messages that the node keeps for the swarm, and as many again of its own, below $local.
 	MaxRetainedMessages int `yaml:"max_retained_messages"`
 	// Bytes of retained messages that the node keeps for the swarm, and as many again of its own, below $local.
@@ -250,6 +258,10 @@ func Default() Config {
 			MaxQueuedMessages:   100_000,
 			MaxQueuedBytes:      32 << 20,
 			MaxPendingBytes:     2 << 20,
+
+			MaxTotalQueuedBytes:  128 << 20,
+			MaxTotalPendingBytes: 64 << 20,
+
 			MaxRetainedMessages: 100_000,
 			MaxRetainedBytes:    64 << 20,
 			MaxAccounts:         10_000,

@@ -23,6 +23,9 @@ const (
 	maxAccounts   = 100_000  // what the file of accounts has room for
 	maxCount      = 1 << 40  // far more than fits a machine
 	maxRate       = 1_000_000
+
+	minMemory       = 64 << 20
+	minTotalPending = 32 << 20
 )
 
 // Validate says what is impossible in the configuration: nil, or Problems, each with its key and, where
@@ -152,6 +155,9 @@ func (v *validator) limits() {
 	v.intRange("limits.max_accounts", l.MaxAccounts, 1, maxAccounts)
 	v.atLeast("limits.max_waiting_logins", int64(l.MaxWaitingLogins), 1)
 	v.intRange("limits.max_topic_levels", l.MaxTopicLevels, 1, mqttMaxCount)
+	if l.Memory != 0 {
+		v.atLeast("limits.memory", int64(l.Memory), minMemory)
+	}
 	for _, least := range []struct {
 		key   string
 		value int64
@@ -162,6 +168,8 @@ func (v *validator) limits() {
 		{"limits.max_queued_messages", int64(l.MaxQueuedMessages), 1},
 		{"limits.max_queued_bytes", int64(l.MaxQueuedBytes), 1024},
 		{"limits.max_pending_bytes", int64(l.MaxPendingBytes), 1024},
+		{"limits.max_total_queued_bytes", int64(l.MaxTotalQueuedBytes), 1024},
+		{"limits.max_total_pending_bytes", int64(l.MaxTotalPendingBytes), minTotalPending},
 		{"limits.max_retained_messages", int64(l.MaxRetainedMessages), 0},
 		{"limits.max_retained_bytes", int64(l.MaxRetainedBytes), 0},
 	} {

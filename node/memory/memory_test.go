@@ -102,7 +102,7 @@ func TestNext(t *testing.T) {
 // TestWatch: it is told of changes, once each, and counts them.
 func TestWatch(t *testing.T) {
 	var told []Level
-	w := &Watcher{limit: 100, told: func(l Level) { told = append(told, l) }}
+	w := &Watcher{limit: 100, told: func(l Level, _ int64) { told = append(told, l) }}
 	for _, used := range []int64{10, 70, 72, 90, 91, 10, 70} {
 		w.look(used)
 	}
@@ -136,7 +136,7 @@ func TestMeter(t *testing.T) {
 		t.Errorf("%d bytes before, %d during, %d after", before, during, after)
 	}
 	levels := make(chan Level, 8)
-	w := Watch(during*10/9, func(l Level) { levels <- l })
+	w := Watch(during*10/9, func(l Level, _ int64) { levels <- l })
 	defer w.Close()
 	held = make([]byte, 64<<20)
 	runtime.GC()

@@ -50,14 +50,14 @@ type Watcher struct {
 	level  atomic.Int32
 	used   atomic.Int64
 	rises  [Critical + 1]atomic.Uint64
-	told   func(Level)
+	told   func(now Level, used int64)
 	stop   chan struct{}
 	done   sync.WaitGroup
 	closed sync.Once
 }
 
-// Watch has told called with the level when it changes, from one goroutine. Close ends that.
-func Watch(limit int64, told func(Level)) *Watcher {
+// Watch has told called with the level and what is in use when the level changes, from one goroutine. Close ends that.
+func Watch(limit int64, told func(now Level, used int64)) *Watcher {
 	w := &Watcher{limit: limit, told: told, stop: make(chan struct{})}
 	w.done.Go(w.runWatch)
 	return w
@@ -107,7 +107,7 @@ func (w *Watcher) look(used int64) {
 	if now > before {
 		w.rises[now].Add(1)
 	}
-	w.told(now)
+	w.told(now, used)
 }
 
 // meter reads what the runtime says.
