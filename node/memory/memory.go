@@ -9,7 +9,6 @@
 package memory
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -73,17 +72,16 @@ func Choose(setting, current int64, env string, root fs.FS) (bytes int64, from S
 
 // machineMemory is what /proc/meminfo says there is, less what the hardware keeps; 0 where it says nothing.
 func machineMemory(root fs.FS) int64 {
-	f, err := root.Open("proc/meminfo")
+	text, err := fs.ReadFile(root, "proc/meminfo")
 	if err != nil {
 		return 0
 	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		rest, ok := strings.CutPrefix(lines.Text(), "MemTotal:")
+	for line := range strings.Lines(string(text)) {
+		rest, ok := strings.CutPrefix(line, "MemTotal:")
 		if !ok {
 			continue
 		}
-		kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
+		kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
 		if err != nil || kib < 0 || kib > math.MaxInt64>>10 {
 			return 0
 		}

@@ -125,11 +125,12 @@ func TestMeter(t *testing.T) {
 	var m meter
 	runtime.GC()
 	before := m.read()
-	held := make([]byte, 64<<20)
-	runtime.GC()
-	during := m.read()
-	runtime.KeepAlive(held)
-	held = nil
+	during := func() int64 {
+		held := make([]byte, 64<<20)
+		defer runtime.KeepAlive(held)
+		runtime.GC()
+		return m.read()
+	}()
 	runtime.GC()
 	after := m.read()
 	if during-before < 60<<20 || during-before > 80<<20 || after-before > 10<<20 {
@@ -138,7 +139,7 @@ func TestMeter(t *testing.T) {
 	levels := make(chan Level, 8)
 	w := Watch(during*10/9, func(l Level, _ int64) { levels <- l })
 	defer w.Close()
-	held = make([]byte, 64<<20)
+	held := make([]byte, 64<<20)
 	runtime.GC()
 	select {
 	case l := <-levels:
