@@ -113,7 +113,7 @@ var outside = []struct {
 	{"github.com/prometheus", "dht node node/admin", "packages count, and node shows the counters"},
 	{"google.golang.org/protobuf", "proto proto/pb", "frames are encoded in one place"},
 	{"github.com/spf13", "cmd/mozzie", "command lines are the program's"},
-	{"os os/exec os/signal net net/http io/fs syscall", "cmd/mozzie cmd/mozzie/bench cmd/mozzie/client dht mqttfront node node/accounts node/admin node/certs node/config node/datadir node/unixsock e2e e2e/bench",
+	{"os os/exec os/signal net net/http io/fs syscall", "cmd/mozzie cmd/mozzie/bench cmd/mozzie/client dht mqttfront node node/accounts node/admin node/certs node/config node/datadir node/memory node/unixsock e2e e2e/bench",
 		"what decides and what describes the wire does no I/O"},
 	{"unsafe", "proto proto/pb", "a decoder may share memory with its input; nobody else has a reason"},
 	{"testing", "mqttfront/storetest dht/rendezvous/core/storetest", "it is for tests"},
