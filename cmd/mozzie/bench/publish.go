@@ -36,12 +36,19 @@ type publisher struct {
 	forgiven  uint64 // given up; for publish alone
 	delivered counter
 
-	waiting atomic.Bool   // publish waits for wake
+	waiting atomic.Int32  // what publish waits for, with wake
 	wake    chan struct{} // holds at most one token
 
 	mu  sync.Mutex
 	ids []uint16 // packet identifiers that are free
 }
+
+// What publish waits for.
+const (
+	nothing int32 = iota
+	credit
+	identifiers
+)
 
 // publish sends until the run stops.
 func (p *publisher) publish() error {
@@ -100,7 +107,7 @@ func (p *publisher) room() int {
 			return n
 		}
 		before := p.delivered.Load()
-		if p.await(func() bool { return free() > 0 }, stallAfter) {
+		if p.await(credit, func() bool { return free() > 0 }, stallAfter) {
 			continue
 		}
 		if now := p.delivered.Load(); now == before {
@@ -128,16 +135,16 @@ func (p *publisher) take(to []uint16, n int) []uint16 {
 			return to
 		}
 		p.mu.Unlock()
-		p.await(any, 0)
+		p.await(identifiers, any, 0)
 	}
 	return to
 }
 
-// await waits until poke is called, unless ready says that there is no need. It reports whether that was within patience,
-// if there is one.
-func (p *publisher) await(ready func() bool, patience time.Duration) bool {
-	p.waiting.Store(true) // from here on poke comes
-	defer p.waiting.Store(false)
+// await waits until poke is called for what it waits for, unless ready says that there is no need. It reports whether
+// that was within patience, if there is one.
+func (p *publisher) await(what int32, ready func() bool, patience time.Duration) bool {
+	p.waiting.Store(what) // from here on poke comes
+	defer p.waiting.Store(nothing)
 	if ready() || p.run.stopped.Load() {
 		return true
 	}
@@ -155,9 +162,9 @@ func (p *publisher) await(ready func() bool, patience time.Duration) bool {
 	}
 }
 
-// poke wakes publish, if it waits.
-func (p *publisher) poke() {
-	if !p.waiting.Load() {
+// poke wakes publish, if that is what it waits for.
+func (p *publisher) poke(what int32) {
+	if p.waiting.Load() != what {
 		return
 	}
 	select {
@@ -194,7 +201,7 @@ func (p *publisher) answers() error {
 			p.ids = append(p.ids, done...)
 			p.mu.Unlock()
 			done = done[:0]
-			p.poke()
+			p.poke(identifiers)
 		}
 	}
 }

@@ -82,8 +82,9 @@ func Measure(ctx context.Context, l Load, watch func(Progress)) (*Result, error)
 	return r.result(before, after), nil
 }
 
-// now is the time since the run began: what messages are stamped with.
-func (r *run) now() time.Duration { return time.Since(r.began) }
+// now is the time since the run began: what messages are stamped with. It is time.Now, as clients call it that stamp what
+// they publish, and not time.Since, which saves one of its two clocks: a generator should be no cheaper than a client.
+func (r *run) now() time.Duration { return time.Now().Sub(r.began) } //nolint:staticcheck // S1012: see above
 
 // plan lays out who publishes and subscribes to what.
 func (r *run) plan() {

@@ -47,7 +47,6 @@ func receiveBatch(s *subscriber) error {
 			return err
 		}
 	}
-	s.tell()
 	return nil
 }
 

@@ -86,7 +86,6 @@ type flow struct {
 	stream *stream
 	tally  tally
 	took   histogram
-	fresh  uint64 // messages of the current read that were not told to the publisher yet
 }
 
 // counter is a number that one goroutine adds to and others read, on a cache line of its own.

@@ -6,17 +6,12 @@ import (
 	"time"
 )
 
-// tellEvery is after how many messages of one read a publisher is told of them, so that it can go on while the rest are
-// counted.
-const tellEvery = writeBatch / 2
-
 // subscriber is a client that subscribes.
 type subscriber struct {
 	run   *run
 	conn  *conn
 	flows []*flow // by the number of their stream; nil where it does not subscribe to it
 
-	touched  []*flow      // those with something fresh
 	open     [1024]uint64 // bits: the packet identifiers of QoS 2 messages whose PUBREL is to come
 	repeated uint64       // QoS 2 messages that the broker sent again before their PUBREL, which is its right
 }
@@ -43,7 +38,6 @@ func (s *subscriber) receive() error {
 		if err := s.conn.flush(); err != nil {
 			return err
 		}
-		s.tell()
 	}
 }
 
@@ -98,27 +92,11 @@ func (s *subscriber) count(p []byte, now time.Duration) error {
 	if !f.tally.add(m.number) {
 		return nil
 	}
-	if f.fresh == 0 {
-		s.touched = append(s.touched, f)
-	}
-	if f.fresh++; f.fresh == tellEvery {
-		s.tell() // the publisher may be waiting for it
-	}
+	publisher := f.stream.publisher
+	publisher.delivered.Add(1)
+	publisher.poke(credit)
 	if s.run.measuring.Load() {
 		f.took.add(now - m.sent)
 	}
 	return nil
-}
-
-// tell lets the publishers know what has arrived.
-func (s *subscriber) tell() {
-	for _, f := range s.touched {
-		p := f.stream.publisher
-		p.delivered.Add(f.fresh)
-		f.fresh = 0
-		if s.run.Credit > 0 {
-			p.poke()
-		}
-	}
-	s.touched = s.touched[:0]
 }
