@@ -37,6 +37,7 @@ var _ mqttfront.Auth = (*auth)(nil)
 // How an identity was proven, as the first letter of mqttfront.Identity.Proof; behind byPassword is the hash.
 const (
 	byNothing     = "-"
+	byClaim       = "?" // a name or a password that could not be looked at: there were no accounts
 	byCertificate = "c"
 	byPassword    = "p"
 )
@@ -46,6 +47,7 @@ var (
 	errLogin     = &mqttfront.Refusal{Code: mqttfront.ReasonBadUserOrPassword}
 	errBusy      = &mqttfront.Refusal{Code: mqttfront.ReasonServerBusy, Text: "many logins wait: try again later"}
 	errAnonymous = &mqttfront.Refusal{Code: mqttfront.ReasonNotAuthorized, Text: "nobody is let in here without logging in: give a user name and a password"}
+	errProve     = &mqttfront.Refusal{Code: mqttfront.ReasonNotAuthorized, Text: "there are accounts now: log in again"}
 	errNoAccount = &mqttfront.Refusal{Code: mqttfront.ReasonNotAuthorized, Text: "there is no account of the name in the certificate"}
 	errChanged   = &mqttfront.Refusal{Code: mqttfront.ReasonNotAuthorized, Text: "the account was changed or deleted: log in again"}
 )
@@ -71,8 +73,11 @@ func (a *auth) identify(ctx context.Context, l *mqttfront.Login) (mqttfront.Iden
 		return who, a.mayCertificate(t, l.CertUser)
 	case l.CertUser != "" && l.User != l.CertUser:
 		return who, errLogin
-	case !claims(l), t.Len() == 0 && l.Anonymous && l.CertUser == "":
-		return who, a.mayAnonymous(t, l)
+	case !claims(l):
+		return who, a.mayAnonymous(l)
+	case t.Len() == 0 && l.Anonymous && l.CertUser == "":
+		who.Proof = byClaim
+		return who, nil
 	}
 	account, err := a.door.Login(ctx, t, l.Remote.String(), l.User, l.Password)
 	switch {
@@ -94,9 +99,9 @@ func (a *auth) mayCertificate(t *access.Table, name string) error {
 	return nil
 }
 
-// mayAnonymous says whether somebody without a name is let in, or with one that nobody could prove.
-func (a *auth) mayAnonymous(t *access.Table, l *mqttfront.Login) error {
-	if !l.Anonymous || claims(l) && t.Len() > 0 {
+// mayAnonymous says whether somebody without a name is let in.
+func (a *auth) mayAnonymous(l *mqttfront.Login) error {
+	if !l.Anonymous {
 		return errAnonymous
 	}
 	return nil
@@ -107,7 +112,12 @@ func (a *auth) Stays(l mqttfront.Login, who mqttfront.Identity) error {
 	t := a.book.Table()
 	switch who.Proof[:1] {
 	case byNothing:
-		return a.mayAnonymous(t, &l)
+		return a.mayAnonymous(&l)
+	case byClaim:
+		if t.Len() > 0 {
+			return errProve
+		}
+		return nil
 	case byCertificate:
 		return a.mayCertificate(t, who.User)
 	}

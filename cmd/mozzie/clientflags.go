@@ -23,6 +23,7 @@ type clientFlags struct {
 	id, idPfx  string
 	user       string
 	password   string
+	pwFile     string
 	keepAlive  uint16
 	keep       bool // -c
 	expiry     string
@@ -52,6 +53,7 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	f.addLogin(cmd, "5")
 	fs.StringVarP(&f.id, "id", "i", "", "client `ID` (default one of the broker's choice; MQTT 3: mozzie-PID)")
 	fs.StringVarP(&f.idPfx, "id-prefix", "I", "", "client ID made of `PREFIX` and the process ID")
+	fs.StringVar(&f.pwFile, "pw-file", "", "`FILE` with the password in its first line, which keeps it out of that list")
 	fs.Uint16VarP(&f.keepAlive, "keepalive", "k", 60, "keep alive in `SECONDS`; 0 for none")
 	fs.BoolVarP(&f.keep, "disable-clean-session", "c", false, "keep the session of before, and leave one behind; needs -i")
 	fs.StringVarP(&f.expiry, "session-expiry-interval", "x", "", "keep the session for `SECONDS` after the end, -1 for ever (default 0; with -c, -1)")
@@ -101,6 +103,14 @@ func (f *clientFlags) options() (client.Options, packetProperties, error) {
 		return o, nil, usagef("-D: properties are for MQTT 5, not for -V %s", f.version)
 	}
 	o.Properties = properties.of("connect")
+	if f.pwFile != "" {
+		if f.password != "" {
+			return o, nil, usagef("-P and --pw-file each give the password: give one of them")
+		}
+		if f.password, err = passwordIn(f.pwFile); err != nil {
+			return o, nil, err
+		}
+	}
 	if f.password != "" {
 		o.Password = []byte(f.password)
 		if f.user == "" && o.Version != client.Version5 {
@@ -121,6 +131,16 @@ func (f *clientFlags) options() (client.Options, packetProperties, error) {
 		return o, nil, usagef("a will needs a topic; give one with --will-topic")
 	}
 	return o, properties, checkQoS("--will-qos", f.willQoS)
+}
+
+// passwordIn returns the first line of a file.
+func passwordIn(name string) (string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("--pw-file: %w", err)
+	}
+	defer file.Close()
+	return firstLine(file)
 }
 
 // identify chooses the client ID.

@@ -60,9 +60,10 @@ func (d *Decoder) syntax(err error) error {
 	where, text := d.File, err.Error()
 	if m := yamlError.FindStringSubmatch(text); m != nil {
 		text = m[2]
-		if m[1] != "" {
-			where += ":" + m[1]
+		if m[1] == "" {
+			m[1] = "1" // which package yaml leaves out
 		}
+		where += ":" + m[1]
 	}
 	return Problems{{Where: where, Text: "not valid YAML: " + text}}
 }
