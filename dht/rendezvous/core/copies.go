@@ -213,7 +213,7 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 			continue
 		}
 		for _, g := range p.GetGroups() {
-			if topic.ValidFilter(g.GetFilter(), topic.Limits{}) == nil {
+			if validGroup(g.GetName()) && topic.ValidFilter(g.GetFilter(), topic.Limits{}) == nil {
 				sh.groups = append(sh.groups, proto.Group{Name: g.GetName(), Filter: g.GetFilter()})
 			}
 		}
@@ -234,7 +234,7 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 
 func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
 	place, ok := placeOf(f.GetPlace())
-	l := n.memberOf(place, f.GetSet())
+	l := n.memberOf(p, place, f.GetSet())
 	if !ok || l == nil {
 		n.refuse(p.id, f.GetOp()) // no member: the rendezvous finds another
 		return

@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -27,6 +28,7 @@ type trio struct {
 	nodes [3]*core.Node
 	sent  [][]byte // what went to the first node, when it is noted
 	note  bool
+	later []func() // what takes its time: lookups
 }
 
 func newTrio(t testing.TB) *trio {
@@ -54,6 +56,11 @@ func (s *trio) pass(d time.Duration) {
 			n.At(s.now, epochStart.Add(s.now))
 			n.Tick()
 		}
+		later := s.later
+		s.later = nil
+		for _, f := range later {
+			f()
+		}
 		s.settle()
 	}
 }
@@ -62,12 +69,16 @@ func (s *trio) pass(d time.Duration) {
 func (s *trio) settle() {
 	const most = 20_000
 	steps := 0
+	var last []string // that were said, for whoever has to find out why
 	for busy := true; busy; {
 		busy = false
 		for i, n := range s.nodes {
 			for _, e := range n.Take(nil) {
-				if steps++; steps > most {
-					s.t.Fatalf("nodes go on talking about what one of them heard")
+				if steps++; steps > most-12 {
+					last = append(last, fmt.Sprintf("%d, kind %d, to %.28q: %T %.300v", i, e.Kind, string(e.To), e.Frame, e.Frame))
+				}
+				if steps > most {
+					s.t.Fatalf("nodes go on talking about what one of them heard: %s", strings.Join(last, "\n"))
 				}
 				busy = true
 				s.carryOut(i, &e)
@@ -104,7 +115,10 @@ func (s *trio) carryOut(from int, e *core.Effect) {
 	case core.Call:
 		e.Call()
 	case core.Lookup:
-		n.LookedUp(e.Place, []string{fuzzedNodes[0].Peer(), fuzzedNodes[1].Peer(), fuzzedNodes[2].Peer()})
+		place := e.Place
+		s.later = append(s.later, func() {
+			n.LookedUp(place, []string{fuzzedNodes[0].Peer(), fuzzedNodes[1].Peer(), fuzzedNodes[2].Peer()})
+		})
 	}
 }
 
@@ -122,8 +136,8 @@ func (s *trio) life() {
 	}
 }
 
-// frameSeeds are the frames of proto's table, and what three nodes say to each other.
-func frameSeeds(f *testing.F) (all [][]byte) {
+// tableFrames are the frames of proto's table.
+func tableFrames(f testing.TB) (all [][]byte) {
 	files, err := filepath.Glob("../../../proto/testdata/frames/*.hex")
 	if err != nil || len(files) == 0 {
 		f.Fatalf("no frames: %v", err)
@@ -139,6 +153,12 @@ func frameSeeds(f *testing.F) (all [][]byte) {
 		}
 		all = append(all, b)
 	}
+	return all
+}
+
+// frameSeeds are the frames of proto's table, and what three nodes say to each other.
+func frameSeeds(f *testing.F) [][]byte {
+	all := tableFrames(f)
 	s := newTrio(f)
 	s.note = true
 	s.pass(time.Second)

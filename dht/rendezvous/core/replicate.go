@@ -26,7 +26,7 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 			n.ack(p.id, f.GetOp()) // nothing here depends on it
 			return
 		}
-		if l = n.memberOf(place, f.GetSet()); l == nil {
+		if l = n.memberOf(p, place, f.GetSet()); l == nil {
 			n.refuse(p.id, f.GetOp())
 			return
 		}
@@ -101,9 +101,10 @@ func (n *Node) ackLacking(place Place, t *table) {
 	})
 }
 
-// memberOf returns a location that this node is a member of by a set that another member knows, also where it
-// has forgotten it because nothing was there.
-func (n *Node) memberOf(place Place, s *pb.Set) *location {
+// memberOf returns a location that this node is a member of by a set that another member, p, knows, also where it
+// has forgotten it because nothing was there. Where this node knows of a later set that it is not in, p is told: nodes
+// that go by different sets would have it come and go for ever.
+func (n *Node) memberOf(p *peer, place Place, s *pb.Set) *location {
 	at := place.Location()
 	if l := n.locations[at]; l != nil {
 		l.touched = n.now
@@ -113,6 +114,10 @@ func (n *Node) memberOf(place Place, s *pb.Set) *location {
 	if !ok || !set.has(n.self) {
 		return nil
 	}
+	if r := n.routes[place]; r != nil && r.set.beats(set, at) && !r.set.has(n.self) {
+		n.send(p.id, &pb.SetNews{Place: place.pb(), Set: r.set.pb()})
+		return nil
+	}
 	l := n.newLocation(place, at)
 	if l == nil {
 		return nil
@@ -120,9 +125,7 @@ func (n *Node) memberOf(place Place, s *pb.Set) *location {
 	l.phase, l.set, l.blank = standby, set, map[NodeID]bool{}
 	n.learnRoute(place, set)
 	n.review(l)
-	if n.locations[at] == l {
-		n.catchUp(l)
-	}
+	n.changed = true // catchUp follows with the next tick: not at once, lest members that disagree keep each other busy
 	return l
 }
 

@@ -60,7 +60,7 @@ func (n *Node) retain(l *location, e *entry) {
 
 func (n *Node) receiveRetain(p *peer, f *pb.Retain) {
 	place, ok := placeOf(f.GetPlace())
-	l := n.memberOf(place, f.GetSet())
+	l := n.memberOf(p, place, f.GetSet())
 	if !ok || l == nil {
 		n.ack(p.id, f.GetOp())
 		return

@@ -37,11 +37,18 @@ func (i *Interest) pb(filter string) *pb.Interest {
 func interestOf(p *pb.Interest) *Interest {
 	i := &Interest{Plain: p.GetPlain(), QoS: byte(min(p.GetQos(), 2)), Hold: min(time.Duration(p.GetHoldS())*time.Second, MaxHold)}
 	for _, g := range p.GetGroups() {
+		if !validGroup(g.GetName()) {
+			continue
+		}
 		i.Groups = append(i.Groups, GroupInterest{Name: g.GetName(), QoS: byte(min(g.GetQos(), 2)),
 			Members: int(min(g.GetMembers(), 1<<20)), Online: g.GetOnline()})
 	}
 	return i
 }
+
+// validGroup reports whether a shared subscription can have a name. A message for one that cannot is malformed to whoever it
+// is sent to: a name that is taken from one peer must not end the stream to another.
+func validGroup(name string) bool { return topic.ValidName(name, topic.Limits{Levels: 1}) == nil }
 
 // registration is what one node wants at one location.
 type registration struct {
