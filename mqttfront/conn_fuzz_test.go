@@ -187,3 +187,51 @@ func conversation(version byte) [][]byte {
 	}
 	return append(all, packet(0xa2, unsubscribe...), bye)
 }
+
+// FuzzWebSocket gives a WebSocket listener the bytes of a connection: of the HTTP request, or behind one that is right. What
+// comes of it is over when the connection is, and somebody beside it is served all the while.
+func FuzzWebSocket(f *testing.F) {
+	frame := func(first byte, payload []byte) []byte { // masked with zeros
+		b := []byte{first, 0x80 | byte(len(payload)), 0, 0, 0, 0}
+		return append(b, payload...)
+	}
+	whole := bytes.Join(conversation(5)[:3], nil)
+	for _, s := range [][]byte{
+		frame(0x82, conversation(4)[0]), append(frame(0x02, whole[:7]), frame(0x80, whole[7:min(len(whole), 120)])...),
+		frame(0x81, []byte("text")), append(frame(0x89, []byte("ping")), frame(0x82, conversation(5)[0])...), frame(0x88, []byte{3, 0xe8}),
+		{0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0}, {0xf2, 0x80, 1, 2, 3, 4}, {0x82, 5, 1, 2, 3, 4, 5},
+	} {
+		f.Add(true, s)
+	}
+	f.Add(false, []byte("GET /mqtt HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"))
+	f.Add(false, []byte("GET / HTTP/1.1\r\nHost: h\r\nOrigin: http://evil.example\r\nContent-Length: 99999\r\n\r\n"))
+	f.Add(false, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, upgraded bool, stream []byte) {
+		listener := newPipes()
+		b, _, addr := start(t, func(c *mqttfront.Config) {
+			c.MaxPacketSize, c.ConnectTimeout, c.CloseTimeout, c.MaxSessionExpiry = 1<<16, time.Second, 50*time.Millisecond, time.Second
+		})
+		if err := b.Serve(listener, mqttfront.ListenerConfig{URL: "ws://pipe", Anonymous: true}); err != nil {
+			t.Fatal(err)
+		}
+		beside, _ := connect(t, addr, connectOpts{id: "beside"})
+		beside.subscribe(filter{"beside/+", 1})
+		if upgraded {
+			stream = append([]byte("GET /mqtt HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+				"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"), stream...)
+		}
+		heard := talk(t, listener.dial(), stream, len(stream)+1)
+		if upgraded && len(heard) > 0 && !bytes.HasPrefix(heard, []byte("HTTP/1.1 101 ")) {
+			t.Errorf("the handshake is answered with %q", heard)
+		}
+		eventually(t, "the connection is over", func() bool { return b.Stats().Connections.Load() == 1 })
+		beside.publishAndHear()
+		if n := b.Stats().DecodePanics.Load(); n > 0 {
+			t.Errorf("the codec panicked %d times", n)
+		}
+		beside.nc.Close()
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
