@@ -10,6 +10,7 @@ import (
 	gproto "google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
@@ -234,4 +235,20 @@ func TestHostilePeer(t *testing.T) {
 			s.pass(time.Second)
 		}
 	})
+}
+
+// TestNamelessGroup has a node register a shared subscription that can have no such name. What others send because of it
+// must be what their peers take: carryOut fails the test where it is not.
+func TestNamelessGroup(t *testing.T) {
+	s := newTrio(t)
+	s.pass(time.Second)
+	for _, name := range []string{"", "a/b", "+"} {
+		s.nodes[1].Register("n/#", core.Interest{Groups: []core.GroupInterest{{Name: name, Members: 1, QoS: 1, Online: true}}}, func(bool) {})
+		s.pass(time.Second)
+		for _, n := range s.nodes {
+			n.Publish(core.Publication{Message: &proto.Message{Topic: "n/1", Payload: []byte("x"), QoS: 1}})
+			s.settle()
+		}
+		s.pass(3 * time.Second) // copies too
+	}
 }
