@@ -19,6 +19,7 @@ func (b *Broker) admit(c *conn) *Refusal {
 	if len(l.Proxies) == 0 {
 		host = hostOf(c.remote)
 	}
+	b.stats.Accepted.Add(1)
 	b.reg.Lock()
 	defer b.reg.Unlock()
 	if b.draining {

@@ -72,6 +72,8 @@ type Config struct {
 
 	// SysInterval is how often $SYS topics are published; 0: never.
 	SysInterval time.Duration
+	// Sys, which may be nil, says what is to be published below $SYS/broker/mozzie/ beside the broker's own.
+	Sys func(say func(name, value string))
 	// Version is what $SYS/broker/version says.
 	Version string
 }

@@ -8,3 +8,9 @@ var ReadProxyHeader = readProxyHeader
 // SetStuck sets how long one write may take before the connection is given up for others. For tests, before the first
 // connection.
 func (b *Broker) SetStuck(d time.Duration) { b.crowd.stuck = d }
+
+// SysPublisher returns what publishes $SYS at once.
+func (b *Broker) SysPublisher() func() {
+	tree := new(sysTree)
+	return func() { tree.publish(b, time.Now()) }
+}

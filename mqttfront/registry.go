@@ -312,6 +312,7 @@ func (s *session) onTimer(gen int) {
 	if s.expiredLocked(now) {
 		s.endLocked()
 		s.mu.Unlock()
+		s.b.stats.SessionsExpired.Add(1)
 		s.b.finish(s)
 		return
 	}

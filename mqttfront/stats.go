@@ -7,8 +7,11 @@ type Stats struct {
 	Connections  atomic.Int64 // now, said CONNECT or not
 	Connected    atomic.Uint64
 	Disconnected atomic.Uint64
-	Sessions     atomic.Int64 // now, offline ones included
-	Offline      atomic.Int64 // sessions without a connection, now
+	Accepted     atomic.Uint64 // connections, refused ones included
+	// SessionsExpired are those that ended because nobody came back in time.
+	SessionsExpired atomic.Uint64
+	Sessions        atomic.Int64 // now, offline ones included
+	Offline         atomic.Int64 // sessions without a connection, now
 	// Subscriptions are those of all sessions, now.
 	Subscriptions atomic.Int64
 

@@ -3,11 +3,7 @@ package mqttfront
 import (
 	"context"
 	"errors"
-	"strconv"
-	"sync/atomic"
 	"time"
-
-	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
 // runTicker looks after connections that fell silent, and publishes $SYS.
@@ -15,6 +11,7 @@ func (b *Broker) runTicker() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	lastSys, lastSweep := time.Time{}, time.Now()
+	var tree sysTree
 	for {
 		select {
 		case <-b.stopped:
@@ -24,7 +21,7 @@ func (b *Broker) runTicker() {
 			b.relieve(now)
 			if b.cfg.SysInterval > 0 && now.Sub(lastSys) >= b.cfg.SysInterval {
 				lastSys = now
-				b.publishSys(now)
+				tree.publish(b, now)
 			}
 			if now.Sub(lastSweep) >= time.Minute {
 				lastSweep = now
@@ -77,49 +74,4 @@ func (b *Broker) checkKeepAlive(now time.Time) {
 		case holdMessages, holdAnswers: // we do not read
 		}
 	}
-}
-
-// publishSys publishes the statistics under the names that mosquitto gives them.
-func (b *Broker) publishSys(now time.Time) {
-	st := b.stats
-	sum := func(n *[3]atomic.Uint64) int64 {
-		return int64(n[0].Load() + n[1].Load() + n[2].Load()) //nolint:gosec // a count
-	}
-	connected := st.Sessions.Load() - st.Offline.Load()
-	u := b.begin(now)
-	defer u.end()
-	num := func(name string, n int64) {
-		b.sysTopic(u, "$SYS/broker/"+name, strconv.FormatInt(n, 10))
-	}
-	b.sysTopic(u, "$SYS/broker/version", b.cfg.Version)
-	b.sysTopic(u, "$SYS/broker/uptime", strconv.Itoa(int(now.Sub(b.start).Seconds()))+" seconds")
-	num("clients/connected", connected)
-	num("clients/active", connected)
-	num("clients/disconnected", st.Offline.Load())
-	num("clients/inactive", st.Offline.Load())
-	num("clients/total", st.Sessions.Load())
-	num("messages/received", sum(&st.Received))
-	num("messages/sent", sum(&st.Sent))
-	num("publish/messages/received", sum(&st.Received))
-	num("publish/messages/sent", sum(&st.Sent))
-	num("publish/bytes/received", sum(&st.ReceivedPayload))
-	num("publish/bytes/sent", sum(&st.SentPayload))
-	num("publish/messages/dropped", int64(st.Dropped()))
-	num("bytes/received", int64(st.BytesReceived.Load()))
-	num("bytes/sent", int64(st.BytesSent.Load()))
-	num("subscriptions/count", st.Subscriptions.Load())
-	num("messages/stored", st.QueuedMessages.Load())
-	num("store/messages/count", st.QueuedMessages.Load())
-	num("store/messages/bytes", st.QueuedBytes.Load())
-	num("retained messages/count", int64(b.swarm.RetainedHere()+b.local.names.Len())) // as mosquitto, $SYS included
-}
-
-// sysTopic publishes and keeps one topic, if it changed.
-func (b *Broker) sysTopic(u *burst, name, value string) {
-	if old, ok := b.local.names.Get(name); ok && string(old.Payload) == value {
-		return
-	}
-	msg := &proto.Message{Topic: name, Payload: []byte(value), Retain: true}
-	b.local.set(msg)
-	u.serveLocal(&outMessage{Message: *msg, keep: msg})
 }

@@ -33,7 +33,7 @@ type sample struct {
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.histograms(out)
-	for _, s := range slices.Concat(brokerSamples(m.n.broker.Load().Stats()), m.swarm(), m.logins(), memorySamples(m.n.memory)) {
+	for _, s := range slices.Concat(brokerSamples(m.n.broker.Load().Stats()), m.swarm(), m.logins(), memorySamples(m.n.memory.Load())) {
 		var names, values []string
 		for i := 0; i+1 < len(s.labels); i += 2 {
 			names, values = append(names, s.labels[i]), append(values, s.labels[i+1])
@@ -90,6 +90,8 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		{"session_store_errors_total", "Times that the session store could not keep what it was told.", c, float64(b.StoreErrors.Load()), nil},
 		{"promises_local_total", "SUBACKs that held for the nodes in reach only.", c, float64(b.PromisesLocal.Load()), nil},
 		{"wills_total", "Wills published.", c, float64(b.WillsSent.Load()), nil},
+		{"accepted_total", "MQTT connections that came, refused ones included.", c, float64(b.Accepted.Load()), nil},
+		{"sessions_expired_total", "MQTT sessions that nobody came back to in time.", c, float64(b.SessionsExpired.Load()), nil},
 		{"connections_paced_total", "MQTT connections that waited for their turn because they came fast.", c, float64(b.Paced.Load()), nil},
 		{"takeovers_total", "Sessions taken over by a new connection.", c, float64(b.Takeovers.Load()), nil},
 	}

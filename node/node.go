@@ -55,7 +55,7 @@ type Node struct {
 	clock     *certs.Clock
 	certs     *certs.Keeper
 	listeners []listener
-	memory    *memory.Watcher // nil: memory has no limit
+	memory    atomic.Pointer[memory.Watcher] // nil: memory has no limit
 	stopping  atomic.Bool
 	stopOnce  sync.Once
 	stopErr   error
@@ -215,7 +215,7 @@ func (n *Node) brokerConfig() mqttfront.Config {
 	c.MaxQueuedMessages, c.MaxQueuedBytes = l.MaxQueuedMessages, int64(l.MaxQueuedBytes)
 	c.MaxPendingBytes = asInt(l.MaxPendingBytes)
 	c.MaxTotalQueuedBytes, c.MaxTotalPendingBytes = int64(l.MaxTotalQueuedBytes), int64(l.MaxTotalPendingBytes)
-	c.SysInterval = n.cfg.MQTT.SysInterval
+	c.SysInterval, c.Sys = n.cfg.MQTT.SysInterval, n.sayUnderSys
 	c.Version = "mozzie " + n.opt.Version
 	return c
 }

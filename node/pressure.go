@@ -25,7 +25,7 @@ func (n *Node) watchMemory() {
 		debug.SetMemoryLimit(limit)
 	}
 	n.log.Info("memory has a limit", "limit_mib", limit>>20, "from", from)
-	n.memory = memory.Watch(limit, func(l memory.Level, used int64) { n.onMemory(l, used, limit) })
+	n.memory.Store(memory.Watch(limit, func(l memory.Level, used int64) { n.onMemory(l, used, limit) }))
 }
 
 // onMemory passes on how scarce memory is, and says so.
@@ -44,7 +44,7 @@ func (n *Node) onMemory(l memory.Level, used, limit int64) {
 
 // memoryStatus is what of the memory people see.
 func (n *Node) memoryStatus() *admin.Memory {
-	w := n.memory
+	w := n.memory.Load()
 	if w == nil {
 		return nil
 	}

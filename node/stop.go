@@ -77,8 +77,8 @@ func (n *Node) close() error {
 			errs = append(errs, api.Close(ctx))
 			cancel()
 		}
-		if n.memory != nil {
-			n.memory.Close()
+		if w := n.memory.Load(); w != nil {
+			w.Close()
 		}
 		if b := n.broker.Load(); b != nil {
 			errs = append(errs, b.Close())
