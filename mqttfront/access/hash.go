@@ -21,7 +21,7 @@ type Cost struct {
 // Costs of Argon2id.
 var (
 	// DefaultCost is the least that OWASP's Password Storage Cheat Sheet recommends, of its choices the one that takes
-	// little memory: about half a second on a Raspberry Pi 3.
+	// little memory, of which a Raspberry Pi 3 has 1 GB.
 	DefaultCost = Cost{Memory: 19 << 10, Passes: 2, Lanes: 1}
 	// RandomCost is for passwords that were made from 128 random bits: nobody can try them all, whatever one try costs.
 	RandomCost = Cost{Memory: 64, Passes: 1, Lanes: 1}
