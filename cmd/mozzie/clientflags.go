@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -34,6 +35,9 @@ type clientFlags struct {
 	willQoS    uint8
 	willRetain bool
 	properties []string
+	socket     string
+	tls        tlsFlags
+	portGiven  func() bool
 }
 
 // clientHelp ends the help of pub and sub.
@@ -50,6 +54,8 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	fs.Bool("help", false, "show this help") // without a letter: -h is the host
 	fs.StringVarP(&f.host, "host", "h", "127.0.0.1", "broker's `HOST`")
 	fs.Uint16VarP(&f.port, "port", "p", 1883, "broker's `PORT`")
+	f.portGiven = func() bool { return fs.Changed("port") }
+	fs.StringVar(&f.socket, "unix", "", "connect to the Unix socket at `PATH` instead")
 	f.addLogin(cmd, "5")
 	fs.StringVarP(&f.id, "id", "i", "", "client `ID` (default one of the broker's choice; MQTT 3: mozzie-PID)")
 	fs.StringVarP(&f.idPfx, "id-prefix", "I", "", "client ID made of `PREFIX` and the process ID")
@@ -64,6 +70,7 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	fs.Uint8Var(&f.willQoS, "will-qos", 0, "the will's `QOS`")
 	fs.BoolVar(&f.willRetain, "will-retain", false, "retain the will")
 	fs.VarP((*propertyFlag)(&f.properties), "property", "D", "MQTT 5 property: `PACKET NAME VALUE`, such as publish content-type text/plain, or PACKET user-property KEY VALUE; repeatable")
+	f.tls.add(cmd)
 }
 
 // addLogin adds the flags that say how to log in; version is the default one of the protocol.
@@ -84,6 +91,9 @@ func (f *clientFlags) options() (client.Options, packetProperties, error) {
 		Clean:       !f.keep,
 		KeepAlive:   f.keepAlive,
 		MaxInflight: int(f.inflight),
+	}
+	if err := f.where(&o); err != nil {
+		return o, nil, err
 	}
 	switch strings.TrimPrefix(f.version, "mqttv") {
 	case "5":
@@ -141,6 +151,20 @@ func passwordIn(name string) (string, error) {
 	}
 	defer file.Close()
 	return firstLine(file)
+}
+
+// where chooses what is connected to, and whether by TLS.
+func (f *clientFlags) where(o *client.Options) (err error) {
+	if f.socket != "" {
+		if o.Address, err = filepath.Abs(f.socket); err != nil {
+			return usagef("--unix %s: %v", f.socket, err)
+		}
+		return nil
+	}
+	if o.TLS, err = f.tls.config(f.host); o.TLS != nil && f.portGiven != nil && !f.portGiven() {
+		o.Address = net.JoinHostPort(f.host, strconv.Itoa(tlsPort))
+	}
+	return err
 }
 
 // identify chooses the client ID.

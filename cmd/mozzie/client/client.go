@@ -13,9 +13,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +50,8 @@ type Message struct {
 
 // Options says how to connect.
 type Options struct {
-	Address       string // host:port
+	Address       string      // host:port, or the absolute path of a Unix socket
+	TLS           *tls.Config // nil: TLS is not spoken
 	Version       byte
 	ClientID      string
 	Username      string // "": none
@@ -117,11 +120,29 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	return c, nil
 }
 
+// dial makes the connection that MQTT is spoken over.
+func (o *Options) dial(ctx context.Context) (net.Conn, error) {
+	network := "tcp"
+	if strings.HasPrefix(o.Address, "/") {
+		network = "unix"
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, o.Address)
+	if err != nil || o.TLS == nil {
+		return conn, err
+	}
+	over := tls.Client(conn, o.TLS)
+	if err := over.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return over, nil
+}
+
 // open makes a connection, on which nothing runs yet.
 func open(ctx context.Context, o Options) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", o.Address)
+	conn, err := o.dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the broker at %s: %w", o.Address, cause(err))
 	}
@@ -249,8 +270,8 @@ func (c *Client) Close() {
 func (c *Client) Disconnect() error {
 	err := c.write(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}})
 	c.end(nil)
-	if tcp, ok := c.conn.(*net.TCPConn); ok && err == nil {
-		_ = tcp.CloseWrite()
+	if half, ok := c.conn.(interface{ CloseWrite() error }); ok && err == nil {
+		_ = half.CloseWrite()
 		defer time.AfterFunc(time.Second, func() { c.conn.Close() }).Stop()
 		c.running.Wait()
 	}
