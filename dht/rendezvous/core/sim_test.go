@@ -32,6 +32,7 @@ const (
 var epochStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 type sim struct {
+	limit    func(*core.Limits) // nil: the defaults
 	t        testing.TB
 	rng      *rand.Rand
 	now      time.Duration
@@ -169,11 +170,20 @@ func (s *sim) addPeer(peer string) *simNode {
 	v := &simNode{s: s, i: i, id: core.MakeNodeID(s.rng.Uint64(), peer), up: map[int]bool{}, wants: map[int]bool{},
 		alive: true, interests: map[string]*standing{}, from: map[*published]int{}, versions: map[core.Place]uint64{}}
 	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small,
-		Limits: core.DefaultLimits(), Rand: rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
+		Limits: s.limits(), Rand: rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
 		Custody: store.NewCustody(), Retained: store.NewRetained(), Log: simLog()})
 	s.nodes = append(s.nodes, v)
 	s.after(time.Duration(s.rng.Int64N(int64(tickEvery))), v.tick)
 	return v
+}
+
+// limits are those of the nodes that are added.
+func (s *sim) limits() core.Limits {
+	l := core.DefaultLimits()
+	if s.limit != nil {
+		s.limit(&l)
+	}
+	return l
 }
 
 func simLog() *slog.Logger {
