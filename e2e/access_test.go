@@ -141,7 +141,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 	pub := connect(t, n.mqtt, as311("stays"))
 	ended := map[string]chan byte{}
 	for _, user := range []string{"deleted", "changed"} {
-		user, said := user, make(chan byte, 1)
+		said := make(chan byte, 1)
 		ended[user] = said
 		conn, err := net.DialTimeout("tcp", n.mqtt, patience)
 		if err != nil {
