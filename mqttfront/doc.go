@@ -39,6 +39,8 @@
 //	runFlush    helps to write to many connections at once; owner burst; ends when its share is written
 //	lingering   one for a WebSocket connection that is being ended by us (conn.abandonLocked); owner conn; ends after
 //	            Config.CloseTimeout at the latest
+//	runFeed     lets clients have what was queued because there was no room for all (crowd.go); owner Broker; ends in
+//	            Close
 //	runTicker   keep alive, statistics, $SYS; owner Broker; ends in Close
 //
 // Session expiry and delayed wills are timers (time.AfterFunc), which do nothing once the broker is closed.
