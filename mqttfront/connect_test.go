@@ -205,17 +205,24 @@ func TestConnectionLimits(t *testing.T) {
 	connect(t, addr, connectOpts{id: "1"}) // a takeover is no new session
 }
 
-func TestKeepAlive(t *testing.T) { // [MQTT-3.1.2-22] [MQTT-3.2.2-22] [MQTT3-3.1.2-24]
-	b, _, addr := start(t, nil)
-	r, _ := connect(t, addr, connectOpts{id: "c", keepAlive: 1})
-	began := time.Now()
-	old, _ := connect(t, addr, connectOpts{id: "v3", version: 4, keepAlive: 1})
-	r.expectDisconnect(0x8d)
-	if took := time.Since(began); took < 1400*time.Millisecond || took > 4*time.Second {
-		t.Errorf("after %v, want 1.5 s and a little", took)
+// TestKeepAlive: a client that is silent for 1.5 times its keep alive is disconnected, and so is one that asked for none,
+// after 1.5 times the most that there is [MQTT-3.1.2-22] [MQTT-3.2.2-22] [MQTT3-3.1.2-24].
+func TestKeepAlive(t *testing.T) {
+	b, _, addr := start(t, func(c *mqttfront.Config) { c.MaxKeepAlive = time.Second })
+	for _, asked := range []uint16{1, 0} {
+		r, ack := connect(t, addr, connectOpts{id: "c", keepAlive: asked})
+		if told := ack.Properties.ServerKeepAliveFlag; told != (asked == 0) {
+			t.Errorf("keep alive %d: CONNACK %+v", asked, ack.Properties)
+		}
+		began := time.Now()
+		old, _ := connect(t, addr, connectOpts{id: "v3", version: 4, keepAlive: asked})
+		r.expectDisconnect(0x8d)
+		if took := time.Since(began); took < 1400*time.Millisecond {
+			t.Errorf("keep alive %d: after %v, want 1.5 s and a little", asked, took)
+		}
+		old.expectEnd()
 	}
-	old.expectEnd()
-	if n := b.Stats().KeepAlive.Load(); n != 2 {
+	if n := b.Stats().KeepAlive.Load(); n != 4 {
 		t.Errorf("counted %d", n)
 	}
 }

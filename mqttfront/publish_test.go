@@ -402,6 +402,8 @@ func TestDollarTopics(t *testing.T) {
 	local.subscribe(filter{"$local/#", 2})
 	member, _ := connect(t, addr, connectOpts{id: "member"})
 	member.subscribe(filter{"$share/g/$local/#", 1})
+	other, _ := connect(t, addr, connectOpts{id: "other"})
+	other.subscribe(filter{"$share/h/#", 1}, filter{"$share/h/+/x", 1})
 	c.send(c.publishPacket(0, 0, "$local/x", "0"), c.publishPacket(3, 6, "$local/x", "1"), c.publishPacket(4, 7, "$local/x", "2"))
 	c.expect(packets.Puback)
 	c.expect(packets.Pubrec)
@@ -411,6 +413,7 @@ func TestDollarTopics(t *testing.T) {
 		}
 		member.expectPublish(fmt.Sprint(i))
 	}
+	other.silent() // [MQTT-4.7.2-1] in shared subscriptions too
 	late, _ := connect(t, addr, connectOpts{id: "late"})
 	late.subscribe(filter{"$local/+", 1})
 	if pk := late.expectPublish("1"); !pk.FixedHeader.Retain {

@@ -1,0 +1,145 @@
+package mqttfront_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// kept puts a session of an anonymous client into a store, as a broker that died has left it.
+func kept(st mqttfront.SessionStore, rec mqttfront.SessionRecord) mqttfront.SessionLog {
+	log := st.Create("\x00" + rec.ID)
+	rec.Version = 5
+	log.Save(rec)
+	for _, sub := range rec.Subs {
+		log.Subscribe(sub)
+	}
+	return log
+}
+
+func subscribed(filters ...string) (subs []mqttfront.SubscriptionRecord) {
+	for _, f := range filters {
+		subs = append(subs, mqttfront.SubscriptionRecord{Filter: f, QoS: 2})
+	}
+	return subs
+}
+
+// TestExpiryAfterRestart: a session's time goes on from when its client left, whatever the broker did meanwhile, and its
+// subscriptions end with it [MQTT-4.1.0-2] [MQTT-3.1.2-23].
+func TestExpiryAfterRestart(t *testing.T) {
+	st := store.NewSessions()
+	now := time.Now()
+	kept(st, mqttfront.SessionRecord{ID: "over", Expiry: time.Hour, Disconnected: now.Add(-2 * time.Hour), Subs: subscribed("over/+", "$share/g/over")})
+	kept(st, mqttfront.SessionRecord{ID: "soon", Expiry: time.Hour, Disconnected: now.Add(2*time.Second - time.Hour), Subs: subscribed("soon")})
+	kept(st, mqttfront.SessionRecord{ID: "later", Expiry: time.Hour, Disconnected: now.Add(-time.Minute), Subs: subscribed("later")})
+	kept(st, mqttfront.SessionRecord{ID: "there", Expiry: time.Hour, Subs: subscribed("there")}) // connected when the broker died
+	b, l, addr := startWith(t, newLoner(), st, nil, nil)
+	eventually(t, "only two sessions are left", func() bool { return b.Stats().Sessions.Load() == 2 })
+	if passed := time.Since(now); passed < 2*time.Second {
+		t.Errorf("a session ended after %v", passed)
+	}
+	eventually(t, "nothing is subscribed for the others", func() bool {
+		return b.Stats().Subscriptions.Load() == 2 && l.interest("over/+").Zero() && l.interest("over").Zero() && l.interest("soon").Zero()
+	})
+	for id, present := range map[string]bool{"over": false, "soon": false, "later": true, "there": true} {
+		if _, ack := connect(t, addr, connectOpts{id: id, resume: true, props: sessionExpiry(60)}); ack.SessionPresent != present {
+			t.Errorf("%s: session present %v", id, ack.SessionPresent)
+		}
+	}
+}
+
+// TestMessagesAfterRestart: what has expired while the broker was away is not delivered, but for a QoS 2 message whose
+// delivery had begun; the rest is, with what is left of its time [MQTT-3.3.2-5] [MQTT-3.3.2-6] [MQTT-4.3.3-7]
+// [MQTT-4.4.0-1].
+func TestMessagesAfterRestart(t *testing.T) {
+	st := store.NewSessions()
+	now := time.Now()
+	log := kept(st, mqttfront.SessionRecord{ID: "c", Expiry: time.Hour, Disconnected: now.Add(-time.Minute)})
+	for i, m := range []struct {
+		payload string
+		expires time.Time
+		qos     byte
+		state   mqttfront.EntryState
+	}{
+		{"released", time.Time{}, 2, mqttfront.EntryReleased},
+		{"sent", now.Add(-time.Second), 2, mqttfront.EntrySent},
+		{"sent, for ever", time.Time{}, 1, mqttfront.EntrySent},
+		{"over", now.Add(-time.Second), 1, mqttfront.EntryWaiting},
+		{"over too", now.Add(-time.Second), 2, mqttfront.EntryWaiting},
+		{"long", now.Add(1000 * time.Second), 1, mqttfront.EntryWaiting},
+		{"for ever", time.Time{}, 2, mqttfront.EntryWaiting},
+	} {
+		pos := uint64(i + 1)
+		log.Append(mqttfront.Entry{Msg: &proto.Message{Topic: "a", Payload: []byte(m.payload), QoS: m.qos, Expires: m.expires}, Pos: pos, QoS: m.qos})
+		if m.state != mqttfront.EntryWaiting {
+			log.Sent(pos, uint16(10+i), m.state)
+		}
+	}
+	b, _, addr := startWith(t, newLoner(), st, nil, nil)
+	c, ack := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(60)})
+	if !ack.SessionPresent {
+		t.Fatal("no session")
+	}
+	if rel := c.expect(6); rel.PacketID != 10 {
+		t.Errorf("PUBREL %d", rel.PacketID)
+	}
+	for i, want := range []string{"sent", "sent, for ever", "long", "for ever"} {
+		pk := c.expectPublish(want)
+		if pk.FixedHeader.Dup != (i < 2) || i < 2 && pk.PacketID != uint16(11+i) {
+			t.Errorf("%s: dup %v, packet ID %d", want, pk.FixedHeader.Dup, pk.PacketID)
+		}
+		if left := pk.Properties.MessageExpiryInterval; want == "long" && (left > 1000 || left < 900) || want == "for ever" && left != 0 {
+			t.Errorf("%s: %d s are left", want, left)
+		}
+	}
+	c.silent()
+	if n := b.Stats().DropExpired.Load(); n != 2 {
+		t.Errorf("%d expired", n)
+	}
+}
+
+// TestWillsAfterRestart: a will whose delay has passed while the broker was away is published, as is that of a client that
+// was connected when it died; one whose delay goes on is not, and its client can still come back in time [MQTT-3.1.2-8]
+// [MQTT-3.1.3-9].
+func TestWillsAfterRestart(t *testing.T) {
+	st := store.NewSessions()
+	now := time.Now()
+	will := func(id string, disconnected time.Time, expiry, delay time.Duration) {
+		kept(st, mqttfront.SessionRecord{ID: id, Expiry: expiry, Disconnected: disconnected,
+			Will: &mqttfront.WillRecord{Msg: proto.Message{Topic: "will/" + id, Payload: []byte("gone"), QoS: 1}, Delay: delay}})
+	}
+	will("delay over", now.Add(-time.Minute), time.Hour, 30*time.Second)
+	will("delay soon over", now.Add(-time.Minute), time.Hour, 62*time.Second)
+	will("session over", now.Add(-time.Minute), 30*time.Second, time.Hour)
+	will("was there", time.Time{}, time.Hour, 0)
+	will("not yet", now.Add(-time.Minute), time.Hour, 30*time.Minute)
+	l := newLoner()
+	wills := make(chan string, 10)
+	l.watch = func(topic string) { wills <- topic }
+	b, _, addr := startWith(t, l, st, nil, nil)
+	var got []string
+	for range 4 {
+		select {
+		case topic := <-wills:
+			got = append(got, topic)
+		case <-time.After(patience):
+			t.Fatalf("only %q were published", got)
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"will/delay over", "will/delay soon over", "will/session over", "will/was there"}; !slices.Equal(got, want) {
+		t.Errorf("%q were published, want %q", got, want)
+	}
+	c, ack := connect(t, addr, connectOpts{id: "not yet", resume: true, props: sessionExpiry(60)})
+	if !ack.SessionPresent {
+		t.Error("no session")
+	}
+	c.bye()
+	if n := b.Stats().WillsSent.Load(); n != 4 || len(wills) > 0 {
+		t.Errorf("%d wills were sent", n)
+	}
+}
