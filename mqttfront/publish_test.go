@@ -439,7 +439,8 @@ func TestUsersAreRefused(t *testing.T) {
 
 // TestReasonStringsOnRequest [MQTT-3.1.2-29].
 func TestReasonStringsOnRequest(t *testing.T) {
-	_, _, addr := start(t, nil)
+	_, l, addr := start(t, nil)
+	l.promise = mqttfront.PromiseLocal // which is said in a user property
 	c, _ := connect(t, addr, connectOpts{id: "c", props: []byte{0x17, 0}})
 	c.send(c.publishPacket(2, 3, "@a", "v"))
 	if a := c.expect(packets.Puback); a.ReasonCode != 0x87 || a.Properties.ReasonString != "" {
@@ -447,6 +448,13 @@ func TestReasonStringsOnRequest(t *testing.T) {
 	}
 	c.send(c.subscribePacket(1, nil, filter{"@a", 0}))
 	if a := c.expect(packets.Suback); a.ReasonCodes[0] != 0x87 || a.Properties.ReasonString != "" {
+		t.Errorf("SUBACK %+v", a)
+	}
+	c.send(c.publishPacket(4, 3, "@a", "v"), c.subscribePacket(1, nil, filter{"a", 0}))
+	if a := c.expect(packets.Pubrec); a.ReasonCode != 0x87 || a.Properties.ReasonString != "" {
+		t.Errorf("PUBREC %+v", a)
+	}
+	if a := c.expect(packets.Suback); a.ReasonCodes[0] != 0 || len(a.Properties.User) > 0 {
 		t.Errorf("SUBACK %+v", a)
 	}
 }
