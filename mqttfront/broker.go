@@ -275,7 +275,8 @@ func (b *Broker) Close() error {
 // restore brings back the sessions that the store kept.
 func (b *Broker) restore() error {
 	now := time.Now()
-	return b.store.Load(func(rec SessionRecord, log SessionLog) {
+	var back []*session
+	err := b.store.Load(func(rec SessionRecord, log SessionLog) {
 		s := &session{b: b, id: rec.ID, mount: mount(rec.Mount)}
 		s.user, s.expiry, s.will, s.log = rec.User, rec.Expiry, rec.Will, log
 		s.asked = 1
@@ -308,10 +309,17 @@ func (b *Broker) restore() error {
 			}
 			b.demand(inner, func(d *demand) { d.add(sub, stand, 1) }, nil)
 		}
+		back = append(back, s)
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range back { // once all are there: what ends at once takes itself out
 		s.mu.Lock()
 		s.armLocked(now)
 		s.mu.Unlock()
-	})
+	}
+	return nil
 }
 
 // restoreQueue takes window and queue from the log.
