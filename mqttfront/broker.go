@@ -28,6 +28,7 @@ type Broker struct {
 	shareMu   sync.Mutex                          // held by those that change shares; before group.mu
 	local     localRetained
 	slots     *slots
+	wide      wideSlots
 	arrivals  arrivals
 	crowd     crowd
 	strain    strain

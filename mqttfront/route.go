@@ -110,7 +110,9 @@ func (b *Broker) targets(sl *slot) *matched {
 	all := len(m.targets)
 	m.targets = slices.DeleteFunc(m.targets, func(t target) bool { return !t.s.mayReceive(sl.topic) })
 	m.denied = uint64(all - len(m.targets))
-	sl.matched.Store(m)
+	if len(m.targets) <= fewTargets || b.wide.keep(sl, m) {
+		sl.matched.Store(m)
+	}
 	return m
 }
 
@@ -184,4 +186,5 @@ func (b *Broker) forgetStale() {
 			}
 		}
 	}
+	b.wide.forgetStale(version)
 }
