@@ -298,10 +298,7 @@ func (b *Broker) restore() error {
 			inner = s.mount.on(inner)
 			sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
 				noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished}
-			if s.subs == nil {
-				s.subs = make(map[string]*subscription)
-			}
-			s.subs[sub.filter] = sub
+			s.subs.set(sub)
 			b.stats.Subscriptions.Add(1)
 			if share == "" {
 				b.subs.Set(inner, s, sub)

@@ -1,6 +1,7 @@
 package mqttfront
 
 import (
+	"slices"
 	"time"
 )
 
@@ -194,16 +195,7 @@ func (s *session) standingLocked() standing {
 	return standing{s.expiry, s.conn.Load() != nil}
 }
 
-func (s *session) subsLocked() []*subscription {
-	if len(s.subs) == 0 {
-		return nil
-	}
-	subs := make([]*subscription, 0, len(s.subs))
-	for _, sub := range s.subs {
-		subs = append(subs, sub)
-	}
-	return subs
-}
+func (s *session) subsLocked() []*subscription { return slices.Clone(s.subs) }
 
 func (s *session) expiredLocked(now time.Time) bool {
 	return s.conn.Load() == nil && !s.since.IsZero() && !now.Before(s.since.Add(s.expiry))

@@ -1,6 +1,8 @@
 package mqttfront
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,8 +33,8 @@ type sessionState struct {
 	since  time.Time     // when the connection was lost
 	timer  *time.Timer   // for will or expiry, while offline
 	will   *WillRecord
-	subs   map[string]*subscription // by filter, with $share/NAME/
-	log    SessionLog               // nil: not kept
+	subs   subscriptions
+	log    SessionLog // nil: not kept
 
 	queue   fifo   // what waits to be sent
 	spilled int    // entries behind queue that only the log has
@@ -55,6 +57,38 @@ type sessionState struct {
 
 // headEntries is how much of a kept session's queue is in memory; the rest is in its log.
 const headEntries = 2048
+
+// subscriptions are those of a session, in the order of their filters, with $share/NAME/. Most sessions have one or a few,
+// for which a map would be large.
+type subscriptions []*subscription
+
+func (ss subscriptions) find(filter string) (int, bool) {
+	return slices.BinarySearchFunc(ss, filter, func(s *subscription, f string) int { return strings.Compare(s.filter, f) })
+}
+
+// get returns the subscription to a filter, or nil.
+func (ss subscriptions) get(filter string) *subscription {
+	if i, ok := ss.find(filter); ok {
+		return ss[i]
+	}
+	return nil
+}
+
+// set adds a subscription, in place of one to the same filter.
+func (ss *subscriptions) set(sub *subscription) {
+	i, ok := ss.find(sub.filter)
+	if ok {
+		(*ss)[i] = sub
+		return
+	}
+	*ss = slices.Insert(*ss, i, sub)
+}
+
+func (ss *subscriptions) remove(filter string) {
+	if i, ok := ss.find(filter); ok {
+		*ss = slices.Delete(*ss, i, i+1)
+	}
+}
 
 // subscription is one filter of a session. It does not change.
 type subscription struct {

@@ -193,7 +193,7 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 	}
 	s := c.sess
 	s.mu.Lock()
-	old := s.subs[sub.filter]
+	old := s.subs.get(sub.filter)
 	if old == nil && len(s.subs) >= c.b.cfg.MaxSubscriptions {
 		s.mu.Unlock()
 		c.b.stats.SubsOverLimit.Add(1)
@@ -208,10 +208,7 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 		s.mu.Unlock()
 		return nil, nil, refuse(ReasonUnspecified, "another connection has taken the session over")
 	}
-	if s.subs == nil {
-		s.subs = make(map[string]*subscription)
-	}
-	s.subs[sub.filter] = sub
+	s.subs.set(sub)
 	if s.log != nil {
 		s.log.Subscribe(sub.record())
 	}
@@ -299,12 +296,12 @@ func (c *conn) onUnsubscribe(u *burst, body []byte) error {
 // unsubscribe ends the subscription to a filter, and reports whether there was one; with only, no other than that.
 func (b *Broker) unsubscribe(s *session, filter string, only *subscription) bool {
 	s.mu.Lock()
-	sub := s.subs[filter]
+	sub := s.subs.get(filter)
 	if sub == nil || only != nil && sub != only {
 		s.mu.Unlock()
 		return false
 	}
-	delete(s.subs, filter)
+	s.subs.remove(filter)
 	if s.log != nil {
 		s.log.Unsubscribe(filter)
 	}
