@@ -23,18 +23,12 @@ func TestNoClock(t *testing.T) {
 		missing(t, "there is no kernel for a virtual machine: run e2e/setup")
 	}
 	dir := t.TempDir()
-	static := filepath.Join(dir, "mozzie")
-	build := exec.Command("go", "build", "-o", static, module+"/cmd/mozzie")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build mozzie: %v\n%s", err, out)
-	}
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Fatal(err)
 	}
 	image := filepath.Join(dir, "image")
-	if err := initramfs(image, map[string]string{"init": "testdata/clock-init", "bin/busybox": busybox, "bin/mozzie": static}); err != nil {
+	if err := initramfs(image, map[string]string{"init": "testdata/clock-init", "bin/busybox": busybox, "bin/mozzie": static(t)}); err != nil {
 		t.Fatal(err)
 	}
 

@@ -17,14 +17,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-// program is the mozzie that is tested.
-var program string
+var (
+	program  string // the mozzie that is tested
+	buildDir string // where it is built
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -41,6 +44,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	buildDir = dir
 	if program = os.Getenv("MOZZIE"); program == "" {
 		program = filepath.Join(dir, "mozzie")
 		if err := build(program); err != nil {
@@ -89,6 +93,29 @@ func build(to string) error {
 		return fmt.Errorf("build mozzie: %w\n%s", err, out)
 	}
 	return nil
+}
+
+var staticProgram struct {
+	once sync.Once
+	err  error
+}
+
+// static returns the program as people install it: static, and without the race detector, under which it takes several
+// times the memory. It is built beside the one that is tested everywhere else, once.
+func static(t testing.TB) string {
+	t.Helper()
+	file := filepath.Join(buildDir, "mozzie-static")
+	staticProgram.once.Do(func() {
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, module+"/cmd/mozzie")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			staticProgram.err = fmt.Errorf("build mozzie: %w\n%s", err, out)
+		}
+	})
+	if staticProgram.err != nil {
+		t.Fatal(staticProgram.err)
+	}
+	return file
 }
 
 // long skips a test that runs processes where only short ones are wanted.

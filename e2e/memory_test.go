@@ -32,6 +32,7 @@ func TestMemoryFlood(t *testing.T) {
 	}
 	n := newNode(t, "small", "--set", "limits.memory=128MiB", "--set", "limits.max_total_pending_bytes=2GiB",
 		"--set", "limits.max_total_queued_bytes=2GiB", "--set", "limits.max_pending_bytes=64MiB", "--set", "limits.max_queued_bytes=1GiB")
+	n.program = static(t)
 	n.start()
 	n.ready()
 	if m := n.status().Memory; m == nil || m.Limit != limit || m.Level != "ok" {
@@ -92,7 +93,7 @@ func TestMemoryFlood(t *testing.T) {
 	if !critical || refused == 0 {
 		t.Errorf("memory was critically scarce: %v; connections were refused: %v", critical, refused > 0)
 	}
-	if most > limit*5/4 {
+	if most > limit*3/2 { // what comes until it is noticed, which is more the faster the machine is
 		t.Errorf("it took %d MiB", most>>20)
 	}
 	if worst := took[len(took)*95/100]; worst > 10*time.Second {
