@@ -188,7 +188,7 @@ func (l Listener) check() (option string, err error) {
 			return "proxy_from", err
 		}
 	}
-	if l.MaxConnections < 0 || l.MaxConnections > maxCount {
+	if l.MaxConnections < 0 || int64(l.MaxConnections) > maxCount {
 		return "max_connections", fmt.Errorf("want 0 to %d, not %d", int64(maxCount), l.MaxConnections)
 	}
 	for _, file := range []struct{ option, path string }{{"certificate", l.Certificate}, {"key", l.Key}, {"client_ca", l.ClientCA}} {
