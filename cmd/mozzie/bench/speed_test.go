@@ -30,26 +30,6 @@ func encodeBatch(r *run, s *stream, to []byte) []byte {
 	return to
 }
 
-func receiveBatch(s *subscriber) error {
-	if err := s.conn.fill(); err != nil {
-		return err
-	}
-	now := s.run.now()
-	for {
-		first, body, ok, err := s.conn.next()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		if err := s.handle(first, body, now); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // BenchmarkMessage is what the generator needs for a message, both ends, but for the system calls.
 func BenchmarkMessage(b *testing.B) {
 	r, st, s := path()
@@ -67,7 +47,7 @@ func BenchmarkMessage(b *testing.B) {
 		b.ReportAllocs()
 		for range b.N/writeBatch + 1 {
 			in.bytes = encodeBatch(r, st, in.bytes[:0])
-			if err := receiveBatch(s); err != nil {
+			if err := s.receiveBatch(); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -82,7 +62,7 @@ func TestNoAllocation(t *testing.T) {
 	s.conn = &conn{Conn: in, version: r.Client.Version, buf: make([]byte, maxReadBuffer)}
 	allocs := testing.AllocsPerRun(100, func() {
 		in.bytes = encodeBatch(r, st, in.bytes[:0])
-		if err := receiveBatch(s); err != nil {
+		if err := s.receiveBatch(); err != nil {
 			t.Fatal(err)
 		}
 	})

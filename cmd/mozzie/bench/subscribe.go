@@ -19,23 +19,27 @@ type subscriber struct {
 // receive reads, counts and acknowledges until the connection is closed.
 func (s *subscriber) receive() error {
 	for {
-		if err := s.conn.fill(); err != nil {
+		if err := s.receiveBatch(); err != nil {
 			return err
 		}
-		now := s.run.now()
-		for {
-			first, body, ok, err := s.conn.next()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			if err := s.handle(first, body, now); err != nil {
-				return err
-			}
-		}
 		if err := s.conn.flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// receiveBatch reads once, and counts what has come.
+func (s *subscriber) receiveBatch() error {
+	if err := s.conn.fill(); err != nil {
+		return err
+	}
+	now := s.run.now()
+	for {
+		first, body, ok, err := s.conn.next()
+		if err != nil || !ok {
+			return err
+		}
+		if err := s.handle(first, body, now); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"slices"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
@@ -15,7 +14,10 @@ import (
 // afterwards.
 
 // unsetBefore is older than this program: a clock that shows less has not been set since the machine booted.
-var unsetBefore = time.Date(2025, time.January, 1, 0, 0, 0, 0, time.UTC)
+var (
+	unsetBefore = time.Date(2025, time.January, 1, 0, 0, 0, 0, time.UTC)
+	unsetMillis = uint64(unsetBefore.UnixMilli()) //nolint:gosec // positive
+)
 
 // sameTime is by how many milliseconds clocks may differ that are as good as the same: frames take a while.
 const sameTime = 1000
@@ -32,7 +34,7 @@ func (n *Node) millis() uint64 {
 }
 
 // hasTime reports whether this node knows what time it is.
-func (n *Node) hasTime() bool { return n.millis() >= uint64(unsetBefore.UnixMilli()) } //nolint:gosec // positive
+func (n *Node) hasTime() bool { return n.millis() >= unsetMillis }
 
 // hearTime takes over the time that another node tells, where this one does not know it and has an earlier one.
 func (n *Node) hearTime(millis uint64) {
@@ -67,7 +69,7 @@ func (n *Node) restamp(by uint64) {
 			n.send(p.id, &pb.Nodes{Time: n.millis()})
 		}
 	}
-	timeless, now := uint64(unsetBefore.UnixMilli())<<16, n.millis()<<16 //nolint:gosec // positive
+	timeless, now := unsetMillis<<16, n.millis()<<16
 	if n.clock < timeless {
 		n.clock = min(n.clock+by<<16, now)
 	}
@@ -84,28 +86,5 @@ func (n *Node) restamp(by uint64) {
 				n.keepElsewhere(l, &later, nil)
 			}
 		})
-	}
-}
-
-// keepElsewhere has the other members of a location keep a retained message. each, which may be nil, is called before
-// each of them is asked, and returns what is to be called when it has answered.
-func (n *Node) keepElsewhere(l *location, k *Kept, each func() (answered func(bool))) {
-	members := l.set.Members
-	if l.change != nil {
-		members = append(slices.Clone(members), l.change.members...)
-	}
-	asked := map[NodeID]bool{n.self: true}
-	for _, m := range members {
-		if asked[m] || !n.inReach(m) {
-			continue
-		}
-		asked[m] = true
-		answered := func(bool) {}
-		if each != nil {
-			answered = each()
-		}
-		n.request(m, func(op uint64) any {
-			return &pb.Retain{Op: op, Place: l.place.pb(), Retained: []*pb.RetainedMessage{n.keptToPB(k)}, Set: l.set.pb()}
-		}, answered)
 	}
 }

@@ -58,6 +58,29 @@ func (n *Node) retain(l *location, e *entry) {
 	})
 }
 
+// keepElsewhere has the other members of a location keep a retained message. each, which may be nil, is called before
+// each of them is asked, and returns what is to be called when it has answered.
+func (n *Node) keepElsewhere(l *location, k *Kept, each func() (answered func(bool))) {
+	members := l.set.Members
+	if l.change != nil {
+		members = append(slices.Clone(members), l.change.members...)
+	}
+	asked := map[NodeID]bool{n.self: true}
+	for _, m := range members {
+		if asked[m] || !n.inReach(m) {
+			continue
+		}
+		asked[m] = true
+		answered := func(bool) {}
+		if each != nil {
+			answered = each()
+		}
+		n.request(m, func(op uint64) any {
+			return &pb.Retain{Op: op, Place: l.place.pb(), Retained: []*pb.RetainedMessage{n.keptToPB(k)}, Set: l.set.pb()}
+		}, answered)
+	}
+}
+
 func (n *Node) receiveRetain(p *peer, f *pb.Retain) {
 	place, ok := placeOf(f.GetPlace())
 	l := n.memberOf(p, place, f.GetSet())
