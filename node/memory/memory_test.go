@@ -161,3 +161,31 @@ func TestMeter(t *testing.T) {
 		}
 	}
 }
+
+func TestPacer(t *testing.T) {
+	const half = busyWindow
+	p := newPacer(time.Time{})
+	var now time.Time
+	var cycles uint64
+	for i, step := range []struct {
+		after   time.Duration
+		cycles  uint64
+		percent int
+		release bool
+	}{
+		{half - 1, 1, 100, false}, {1, 2, 100, false}, // three at once
+		{half, 1, 100, false}, {half, 0, 25, false}, // one in a second
+		{half, 2, 25, false}, {half, 2, 25, false}, // more, but not often enough
+		{half, 3, 100, false}, {half, 1, 100, false}, {half, 1, 100, false}, {half, 1, 100, false}, // two in a second
+		{half, 0, 25, false}, {half, 0, 25, false}, {half, 0, 25, true}, // at rest
+		{half, 1, 25, false}, {half, 0, 25, false}, {half, 0, 25, false}, {half, 0, 25, false}, // that was the giving back
+		{half, 2, 25, false}, {half, 0, 25, false}, {half, 0, 25, false}, {half, 0, 25, false}, // two since then
+		{half, 1, 25, false}, {half, 0, 25, false}, {half, 0, 25, false}, {half, 0, 25, true},
+	} {
+		now = now.Add(step.after)
+		cycles += step.cycles
+		if release := p.look(cycles, now); p.percent != step.percent || release != step.release {
+			t.Errorf("step %d: %d %%, release %v; want %d %%, %v", i, p.percent, release, step.percent, step.release)
+		}
+	}
+}

@@ -63,6 +63,7 @@ type Watcher struct {
 }
 
 // Watch has told called with the level and what is in use when the level changes, from one goroutine. Close ends that.
+// Meanwhile it says how much garbage may gather: see pace.go.
 func Watch(limit int64, told func(now Level, used int64)) *Watcher {
 	w := &Watcher{limit: limit, told: told, stop: make(chan struct{})}
 	w.done.Go(w.runWatch)
@@ -93,10 +94,14 @@ func (w *Watcher) runWatch() {
 	var m meter
 	var cycles uint64
 	since := time.Now()
+	pace := newPace(since)
+	defer pace.end()
 	for {
 		used, at := m.read()
 		w.look(used)
-		if now := time.Now(); at != cycles || w.Level() == OK {
+		now := time.Now()
+		pace.step(at, now)
+		if at != cycles || w.Level() == OK {
 			cycles, since = at, now
 		} else if now.Sub(since) >= staleAfter {
 			runtime.GC()
