@@ -59,7 +59,7 @@ type Broker struct {
 // registry knows what is there.
 type registry struct {
 	reg       sync.Mutex
-	sessions  map[string]*session
+	sessions  map[sessionKey]*session
 	conns     map[*conn]struct{}
 	turned    map[net.Conn]struct{} // over a limit, and being told so
 	places    int                   // taken, by conns and by what may become some
@@ -91,7 +91,7 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 			cfg.MaxRetainedMessages, cfg.MaxRetainedBytes),
 		slots: new(slots), interests: interests{byFilter: make(map[string]*demand)},
 		registry: registry{
-			sessions: make(map[string]*session), conns: make(map[*conn]struct{}), byHost: make(map[string]int),
+			sessions: make(map[sessionKey]*session), conns: make(map[*conn]struct{}), byHost: make(map[string]int),
 			turned: make(map[net.Conn]struct{}), listeners: make(map[*listener]struct{}), leaving: make(chan struct{}),
 			idle: make(chan struct{}),
 		},
@@ -277,16 +277,16 @@ func (b *Broker) Close() error {
 func (b *Broker) restore() error {
 	now := time.Now()
 	var back []*session
-	err := b.store.Load(func(rec SessionRecord, log SessionLog) {
-		s := &session{b: b, id: rec.ID, mount: mount(rec.Mount)}
-		s.user, s.expiry, s.will, s.log = rec.User, rec.Expiry, rec.Will, log
+	err := b.store.Load(func(key string, rec SessionRecord, log SessionLog) {
+		s := &session{b: b, key: sessionKey(key)}
+		s.expiry, s.will, s.log = rec.Expiry, rec.Will, log
 		s.asked = 1
-		s.setRights(b.auth.Rights(s.user, s.id))
+		s.setRights(b.rightsOf(s))
 		if s.since = rec.Disconnected; s.since.IsZero() {
 			s.since = now // it was connected when the node stopped
 		}
 		s.restoreQueue()
-		b.sessions[keyOf(s.user, s.id, s.mount)] = s
+		b.sessions[s.key] = s
 		b.stats.Sessions.Add(1)
 		b.stats.Offline.Add(1)
 		stand := s.standingLocked()
@@ -295,7 +295,7 @@ func (b *Broker) restore() error {
 			if err != nil {
 				continue
 			}
-			inner = s.mount.on(inner)
+			inner = s.key.mount().on(inner)
 			sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
 				noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished}
 			s.subs.set(sub)

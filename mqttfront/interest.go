@@ -15,23 +15,22 @@ type interests struct {
 
 // demand is what the sessions of this node want of one filter, as numbers of subscriptions.
 type demand struct {
-	plain  [3]int      // by QoS
+	plain  [3]int32    // by QoS
 	holds  []holdCount // a few different ones
 	groups map[string]*groupDemand
-	last   Interest // as told to the swarm
 }
 
 type holdCount struct {
 	hold time.Duration
-	n    int
+	n    int32
 }
 
 type groupDemand struct {
-	online, offline [3]int // by QoS
+	online, offline [3]int32 // by QoS
 }
 
 // add counts a subscription, or with n = -1 takes it away.
-func (d *demand) add(sub *subscription, st standing, n int) {
+func (d *demand) add(sub *subscription, st standing, n int32) {
 	if sub.share == "" {
 		d.plain[sub.qos] += n
 	} else {
@@ -71,7 +70,7 @@ func (d *demand) interest() (in Interest) {
 	}
 	for name, g := range d.groups {
 		gi := GroupInterest{Name: name}
-		online, offline := 0, 0
+		var online, offline int32
 		for q := range g.online {
 			online += g.online[q]
 			offline += g.offline[q]
@@ -79,9 +78,9 @@ func (d *demand) interest() (in Interest) {
 				gi.QoS = byte(q)
 			}
 		}
-		gi.Members, gi.Online = online, online > 0
+		gi.Members, gi.Online = int(online), online > 0
 		if online == 0 {
-			gi.Members = offline
+			gi.Members = int(offline)
 		}
 		in.Groups = append(in.Groups, gi)
 		in.QoS = max(in.QoS, gi.QoS)
@@ -113,15 +112,15 @@ func (b *Broker) demand(filter string, change func(*demand), done func(Promise))
 		d = new(demand)
 		in.byFilter[filter] = d
 	}
+	before := d.interest()
 	change(d)
 	sum := d.interest()
 	if sum.Zero() {
 		delete(in.byFilter, filter)
 	}
-	if done == nil && sum.equal(d.last) {
+	if done == nil && sum.equal(before) {
 		return
 	}
-	d.last = sum
 	b.swarm.Register(filter, sum, done)
 }
 

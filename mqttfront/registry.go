@@ -2,6 +2,7 @@ package mqttfront
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,13 +17,27 @@ type newConnection struct {
 	connack func(present bool) []byte
 }
 
-// keyOf is what a session is known by [MQTT-3.1.3-2]: the user cannot contain the character between.
-// Sessions of listeners with a mount have that in it too.
-func keyOf(user, clientID string, m mount) string {
+// sessionKey is what a session is known by [MQTT-3.1.3-2]: user and client ID, and the mount of its listener if that has
+// one, with a zero byte between, which none of them contains.
+type sessionKey string
+
+func keyOf(user, clientID string, m mount) sessionKey {
 	if m == "" {
-		return user + "\x00" + clientID
+		return sessionKey(user + "\x00" + clientID)
 	}
-	return user + "\x00" + clientID + "\x00" + string(m)
+	return sessionKey(user + "\x00" + clientID + "\x00" + string(m))
+}
+
+// parts returns what keyOf joined.
+func (k sessionKey) parts() (user, clientID string, m mount) {
+	user, rest, _ := strings.Cut(string(k), "\x00")
+	clientID, on, _ := strings.Cut(rest, "\x00")
+	return user, clientID, mount(on)
+}
+
+func (k sessionKey) mount() mount {
+	_, _, m := k.parts()
+	return m
 }
 
 // standing is what of a session its interest in filters depends on.
@@ -41,8 +56,7 @@ type claim struct {
 
 // claimLocked finds or makes the session of a CONNECT [MQTT-3.1.4-4]. registry.reg is held.
 func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err error) {
-	user := nc.conn.who.User
-	key := keyOf(user, nc.id, nc.conn.mount)
+	key := keyOf(nc.conn.who.User, nc.id, nc.conn.mount)
 	if s := b.sessions[key]; s != nil {
 		s.mu.Lock()
 		if !s.ended && !nc.clean && !s.expiredLocked(now) { // [MQTT-3.1.2-5]
@@ -60,9 +74,8 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 	} else if len(b.sessions) >= b.cfg.MaxSessions {
 		return cl, b.manySessions
 	}
-	cl.s = &session{b: b, id: nc.id, mount: nc.conn.mount} // [MQTT-3.1.2-6]
+	cl.s = &session{b: b, key: key} // [MQTT-3.1.2-6]
 	cl.s.mu.Lock()
-	cl.s.user = user
 	b.sessions[key] = cl.s
 	b.stats.Sessions.Add(1)
 	return cl, nil
@@ -88,7 +101,7 @@ func (b *Broker) attach(nc *newConnection) error {
 	if cl.present && cl.kicked != nil && s.will != nil && s.will.Delay == 0 {
 		due = s.will
 	}
-	if s.setRights(b.auth.Rights(s.user, s.id)) && cl.present {
+	if s.setRights(b.rightsOf(s)) && cl.present {
 		b.rightsVersion.Add(1)
 	}
 	s.attachLocked(u, nc, cl.present)
@@ -141,7 +154,7 @@ func (s *session) setExpiryLocked(expiry time.Duration) {
 	s.expiry = expiry
 	switch {
 	case expiry > 0 && s.log == nil:
-		s.log = s.b.store.Create(keyOf(s.user, s.id, s.mount))
+		s.log = s.b.store.Create(string(s.key))
 		for _, sub := range s.subs {
 			s.log.Subscribe(sub.record())
 		}
@@ -187,7 +200,7 @@ func (s *session) fetchAllLocked() bool {
 
 func (s *session) saveLocked(version byte) {
 	if s.log != nil {
-		s.log.Save(SessionRecord{ID: s.id, User: s.user, Mount: string(s.mount), Version: version, Expiry: s.expiry, Disconnected: s.since, Will: s.will})
+		s.log.Save(SessionRecord{Version: version, Expiry: s.expiry, Disconnected: s.since, Will: s.will})
 	}
 }
 
@@ -209,7 +222,7 @@ func (s *session) endLocked() {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	s.stood = s.standingLocked()
+	s.endedOnline = s.conn.Load() != nil
 	if s.conn.Swap(nil) == nil {
 		s.b.stats.Offline.Add(-1)
 	}
@@ -275,7 +288,10 @@ func (s *session) dropZerosLocked(u *burst) {
 	}
 }
 
-// armLocked sets the timer of an offline session for its will or its end, whatever is first.
+// far is from when on an offline session has no timer, which would take a tenth of its memory: armDue comes by in time.
+const far = 2 * sweepEvery
+
+// armLocked sets the timer of an offline session for its will or its end, whatever is first, unless that is far.
 func (s *session) armLocked(now time.Time) {
 	due := s.since.Add(s.expiry)
 	if s.will != nil {
@@ -283,13 +299,32 @@ func (s *session) armLocked(now time.Time) {
 			due = d
 		}
 	}
+	if s.timer = nil; due.Sub(now) >= far {
+		return
+	}
 	gen := s.gen
 	s.timer = time.AfterFunc(max(due.Sub(now), 0), func() { s.onTimer(gen) })
 }
 
+// armDue sets the timers of offline sessions that had none because they were far.
+func (b *Broker) armDue(now time.Time) {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	for _, s := range b.sessions {
+		if s.conn.Load() != nil {
+			continue
+		}
+		s.mu.Lock()
+		if s.conn.Load() == nil && !s.ended && s.timer == nil {
+			s.armLocked(now)
+		}
+		s.mu.Unlock()
+	}
+}
+
 // onTimer sends a delayed will that is due [MQTT-3.1.2-8], and ends the session when its time is over [MQTT-4.1.0-2]; it does
 // nothing once a client is back [MQTT-4.1.0-1].
-func (s *session) onTimer(gen int) {
+func (s *session) onTimer(gen uint32) {
 	select {
 	case <-s.b.stopped:
 		return
@@ -323,17 +358,16 @@ func (s *session) onTimer(gen int) {
 // finish undoes what an ended session has in the broker, and sends its will if that is still to be sent. What its client
 // had retained is not the session's [MQTT3-3.1.2-7].
 func (b *Broker) finish(s *session) {
-	key := keyOf(s.user, s.id, s.mount)
 	b.reg.Lock()
-	if b.sessions[key] == s {
-		delete(b.sessions, key)
+	if b.sessions[s.key] == s {
+		delete(b.sessions, s.key)
 	}
 	b.reg.Unlock()
 	b.stats.Sessions.Add(-1)
 	u := b.begin(time.Now())
 	s.mu.Lock()
 	s.dropAsksLocked()
-	stood, subs, will := s.stood, s.subsLocked(), s.will
+	stood, subs, will := standing{s.expiry, s.endedOnline}, s.subsLocked(), s.will
 	s.subs, s.will = nil, nil
 	for i := range s.win.n {
 		if e := s.win.at(i); e.Msg != nil {

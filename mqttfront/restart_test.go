@@ -11,8 +11,8 @@ import (
 )
 
 // kept puts a session of an anonymous client into a store, as a broker that died has left it.
-func kept(st mqttfront.SessionStore, rec mqttfront.SessionRecord) mqttfront.SessionLog {
-	log := st.Create("\x00" + rec.ID)
+func kept(st mqttfront.SessionStore, id string, rec mqttfront.SessionRecord) mqttfront.SessionLog {
+	log := st.Create("\x00" + id)
 	rec.Version = 5
 	log.Save(rec)
 	for _, sub := range rec.Subs {
@@ -33,10 +33,10 @@ func subscribed(filters ...string) (subs []mqttfront.SubscriptionRecord) {
 func TestExpiryAfterRestart(t *testing.T) {
 	st := store.NewSessions()
 	now := time.Now()
-	kept(st, mqttfront.SessionRecord{ID: "over", Expiry: time.Hour, Disconnected: now.Add(-2 * time.Hour), Subs: subscribed("over/+", "$share/g/over")})
-	kept(st, mqttfront.SessionRecord{ID: "soon", Expiry: time.Hour, Disconnected: now.Add(2*time.Second - time.Hour), Subs: subscribed("soon")})
-	kept(st, mqttfront.SessionRecord{ID: "later", Expiry: time.Hour, Disconnected: now.Add(-time.Minute), Subs: subscribed("later")})
-	kept(st, mqttfront.SessionRecord{ID: "there", Expiry: time.Hour, Subs: subscribed("there")}) // connected when the broker died
+	kept(st, "over", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: now.Add(-2 * time.Hour), Subs: subscribed("over/+", "$share/g/over")})
+	kept(st, "soon", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: now.Add(2*time.Second - time.Hour), Subs: subscribed("soon")})
+	kept(st, "later", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: now.Add(-time.Minute), Subs: subscribed("later")})
+	kept(st, "there", mqttfront.SessionRecord{Expiry: time.Hour, Subs: subscribed("there")}) // connected when the broker died
 	b, l, addr := startWith(t, newLoner(), st, nil, nil)
 	eventually(t, "only two sessions are left", func() bool { return b.Stats().Sessions.Load() == 2 })
 	if passed := time.Since(now); passed < 2*time.Second {
@@ -58,7 +58,7 @@ func TestExpiryAfterRestart(t *testing.T) {
 func TestMessagesAfterRestart(t *testing.T) {
 	st := store.NewSessions()
 	now := time.Now()
-	log := kept(st, mqttfront.SessionRecord{ID: "c", Expiry: time.Hour, Disconnected: now.Add(-time.Minute)})
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: now.Add(-time.Minute)})
 	for i, m := range []struct {
 		payload string
 		expires time.Time
@@ -109,7 +109,7 @@ func TestWillsAfterRestart(t *testing.T) {
 	st := store.NewSessions()
 	now := time.Now()
 	will := func(id string, disconnected time.Time, expiry, delay time.Duration) {
-		kept(st, mqttfront.SessionRecord{ID: id, Expiry: expiry, Disconnected: disconnected,
+		kept(st, id, mqttfront.SessionRecord{Expiry: expiry, Disconnected: disconnected,
 			Will: &mqttfront.WillRecord{Msg: proto.Message{Topic: "will/" + id, Payload: []byte("gone"), QoS: 1}, Delay: delay}})
 	}
 	will("delay over", now.Add(-time.Minute), time.Hour, 30*time.Second)

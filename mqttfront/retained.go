@@ -142,7 +142,7 @@ func (a *retainedAsk) pass(ms []*proto.Message) {
 		ids = []uint32{a.sub.id}
 	}
 	for _, m := range ms {
-		if m.Expired(u.now) || len(m.Payload) == 0 || !a.s.mount.has(m.Topic) {
+		if m.Expired(u.now) || len(m.Payload) == 0 || !a.c.mount.has(m.Topic) {
 			continue
 		}
 		e := Entry{Msg: m, IDs: ids, QoS: min(m.QoS, a.sub.qos), Retain: true} // [MQTT3-3.3.1-8]

@@ -63,7 +63,7 @@ func (b *Broker) Recheck() {
 	changed := false
 	for _, s := range ss {
 		s.mu.Lock()
-		changed = s.setRights(b.auth.Rights(s.user, s.id)) || changed
+		changed = s.setRights(b.rightsOf(s)) || changed
 		s.mu.Unlock()
 	}
 	if changed {
@@ -74,6 +74,11 @@ func (b *Broker) Recheck() {
 			b.recheckConn(c)
 		}
 	}
+}
+
+func (b *Broker) rightsOf(s *session) Rights {
+	user, id, _ := s.key.parts()
+	return b.auth.Rights(user, id)
 }
 
 // recheckConn disconnects a client that may not stay.
@@ -91,7 +96,7 @@ func (b *Broker) recheckNew(c *conn, checks uint64) {
 	}
 	s := c.sess
 	s.mu.Lock()
-	changed := s.setRights(b.auth.Rights(s.user, s.id))
+	changed := s.setRights(b.rightsOf(s))
 	s.mu.Unlock()
 	if changed {
 		b.rightsVersion.Add(1)

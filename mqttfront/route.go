@@ -123,7 +123,7 @@ func (b *Broker) match(name string) []target {
 	var first string
 	var at map[*session]int // once several filters match
 	b.subs.Match(name, func(filter string, s *session, sub *subscription) {
-		if !s.mount.has(name) {
+		if !s.key.mount().has(name) {
 			return
 		}
 		switch {

@@ -11,8 +11,7 @@ import (
 // session is what the broker keeps for a client ID: subscriptions, and the messages on their way to the client.
 type session struct {
 	b       *Broker
-	id      string
-	mount   mount
+	key     sessionKey
 	conn    atomic.Pointer[conn]  // nil: offline; written with mu held
 	asking  atomic.Bool           // len(asks) > 0
 	grant   atomic.Pointer[grant] // what the client may do; nil: everything
@@ -24,14 +23,11 @@ type session struct {
 
 // sessionState is guarded by session.mu.
 type sessionState struct {
-	user   string
-	ended  bool
-	stood  standing      // when it ended
-	gen    int           // rises when a connection comes or goes; what a timer was set for is stale then
+	gen    uint32        // rises when a connection comes or goes; what a timer was set for is stale then
 	asked  uint32        // the session expiry that CONNECT asked for, in seconds
 	expiry time.Duration // the one in force; 0: the session ends with its connection
 	since  time.Time     // when the connection was lost
-	timer  *time.Timer   // for will or expiry, while offline
+	timer  *time.Timer   // for will or expiry, while offline and one of them is near
 	will   *WillRecord
 	subs   subscriptions
 	log    SessionLog // nil: not kept
@@ -50,9 +46,12 @@ type sessionState struct {
 	inbound map[uint16]inbound
 
 	asks     []*retainedAsk // as their SUBACKs go out
-	openAsks int            // asked, and not through, of connections before too
+	openAsks int32          // asked, and not through, of connections before too
 	runsAsks bool           // somebody asks
 	asksWait bool           // more is asked once the client has taken what waits for it
+
+	ended       bool
+	endedOnline bool // it had a connection then
 }
 
 // headEntries is how much of a kept session's queue is in memory; the rest is in its log.

@@ -73,7 +73,7 @@ func (g *group) pick(msg *proto.Message) (m member, ok bool) {
 		qos := min(msg.QoS, m.sub.qos)
 		c := m.s.conn.Load()
 		switch {
-		case !m.s.mount.has(msg.Topic), !m.s.mayReceive(msg.Topic):
+		case !m.s.key.mount().has(msg.Topic), !m.s.mayReceive(msg.Topic):
 		case c == nil:
 			if offline < 0 && qos > 0 && m.s.waits() {
 				offline = at

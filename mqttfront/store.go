@@ -12,7 +12,7 @@ import (
 // Nothing here waits for a disk: what is said is in order, and Sync tells when it is safe.
 type SessionStore interface {
 	// Load calls each, once for each session kept, before anything else is asked of the store.
-	Load(each func(SessionRecord, SessionLog)) error
+	Load(each func(key string, rec SessionRecord, log SessionLog)) error
 	// Create begins the log of a session, in the place of one with the same key.
 	Create(key string) SessionLog
 	// Sync calls done once when everything said so far will survive, or can't be made to. done may be called
@@ -45,12 +45,9 @@ type SessionLog interface {
 	Delete()
 }
 
-// SessionRecord is a session without its messages.
+// SessionRecord is a session without its messages. Its filters are without the mount of its listener.
 type SessionRecord struct {
-	ID           string // of the client
-	User         string
-	Mount        string // of the listener that it belongs to; its filters are without it
-	Version      byte   // of the protocol that the client last spoke: 3, 4 or 5
+	Version      byte // of the protocol that the client last spoke: 3, 4 or 5
 	Expiry       time.Duration
 	Disconnected time.Time // zero while there is a connection
 	Subs         []SubscriptionRecord

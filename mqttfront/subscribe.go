@@ -242,7 +242,8 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 
 // subscriptionOf checks a filter, and makes the subscription to it.
 func (c *conn) subscriptionOf(f *packets.Subscription) (*subscription, *Refusal) {
-	share, inner, err := topic.ParseShare(f.Filter)
+	filter := strings.Clone(f.Filter) // which lies in a copy of the packet
+	share, inner, err := topic.ParseShare(filter)
 	if inner = c.mount.on(inner); err == nil {
 		err = topic.ValidFilter(inner, c.b.cfg.Topics)
 	}
@@ -260,7 +261,7 @@ func (c *conn) subscriptionOf(f *packets.Subscription) (*subscription, *Refusal)
 		return nil, asRefusal(err, ReasonNotAuthorized)
 	}
 	return &subscription{
-		filter: f.Filter, share: share, inner: inner, id: uint32(f.Identifier), qos: f.Qos,
+		filter: filter, share: share, inner: inner, id: uint32(f.Identifier), qos: f.Qos,
 		noLocal: f.NoLocal || c.bridge && share == "", retainAsPublished: f.RetainAsPublished || c.bridge,
 	}, nil
 }

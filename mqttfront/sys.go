@@ -7,6 +7,9 @@ import (
 )
 
 // runTicker looks after connections that fell silent, and publishes $SYS.
+// sweepEvery is how often what has become old is looked for.
+const sweepEvery = time.Minute
+
 func (b *Broker) runTicker() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -23,8 +26,9 @@ func (b *Broker) runTicker() {
 				lastSys = now
 				tree.publish(b, now)
 			}
-			if now.Sub(lastSweep) >= time.Minute {
+			if now.Sub(lastSweep) >= sweepEvery {
 				lastSweep = now
+				b.armDue(now)
 				b.forgetStale()
 				b.arrivals.sweep(now)
 				b.local.sweep(now)

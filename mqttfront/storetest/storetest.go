@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ type loaded struct {
 	log mqttfront.SessionLog
 }
 
-// load syncs, opens the store again and returns what it has, by client ID.
+// load syncs, opens the store again and returns what it has, by what is behind keyPrefix in the keys.
 func (h *harness) load() map[string]loaded {
 	h.t.Helper()
 	done := make(chan error, 1)
@@ -55,11 +56,12 @@ func (h *harness) load() map[string]loaded {
 	}
 	h.s = h.reopen(h.t, h.s)
 	all := map[string]loaded{}
-	err := h.s.Load(func(rec mqttfront.SessionRecord, log mqttfront.SessionLog) {
-		if _, ok := all[rec.ID]; ok {
-			h.t.Errorf("session %q comes twice", rec.ID)
+	err := h.s.Load(func(key string, rec mqttfront.SessionRecord, log mqttfront.SessionLog) {
+		id, ok := strings.CutPrefix(key, keyPrefix)
+		if _, twice := all[id]; twice || !ok {
+			h.t.Errorf("session %q comes twice, or is none of ours", key)
 		}
-		all[rec.ID] = loaded{rec, log}
+		all[id] = loaded{rec, log}
 	})
 	if err != nil {
 		h.t.Fatalf("Load: %v", err)
@@ -67,10 +69,12 @@ func (h *harness) load() map[string]loaded {
 	return all
 }
 
+const keyPrefix = "user\x00"
+
 // begin makes a session with a record.
 func (h *harness) begin(id string) mqttfront.SessionLog {
-	log := h.s.Create("user\x00" + id)
-	log.Save(mqttfront.SessionRecord{ID: id, User: "user", Version: 5, Expiry: time.Hour})
+	log := h.s.Create(keyPrefix + id)
+	log.Save(mqttfront.SessionRecord{Version: 5, Expiry: time.Hour})
 	return log
 }
 
@@ -109,8 +113,7 @@ func testEmpty(t *testing.T, h *harness) {
 func testRecord(t *testing.T, h *harness) {
 	log := h.begin("c")
 	want := mqttfront.SessionRecord{
-		Mount: "site/",
-		ID:    "c", User: "user", Version: 4, Expiry: 90 * time.Second, Disconnected: time.Unix(1700000000, 0),
+		Version: 4, Expiry: 90 * time.Second, Disconnected: time.Unix(1700000000, 0),
 		Will: &mqttfront.WillRecord{
 			Msg:    proto.Message{Topic: "will", Payload: []byte("gone"), Properties: []byte{1, 1}, QoS: 2, Retain: true},
 			Expiry: time.Minute, Delay: time.Second,
@@ -135,7 +138,7 @@ func testSubscriptions(t *testing.T, h *harness) {
 	log.Subscribe(mqttfront.SubscriptionRecord{Filter: "a/#", QoS: 2})
 	log.Unsubscribe("gone")
 	log.Unsubscribe("never")
-	log.Save(mqttfront.SessionRecord{ID: "c", User: "user", Version: 5, Expiry: time.Minute}) // touches no subscription
+	log.Save(mqttfront.SessionRecord{Version: 5, Expiry: time.Minute}) // touches no subscription
 	got := map[string]mqttfront.SubscriptionRecord{}
 	for _, s := range h.load()["c"].rec.Subs {
 		got[s.Filter] = s

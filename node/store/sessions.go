@@ -19,16 +19,16 @@ type Sessions struct {
 func NewSessions() *Sessions { return &Sessions{logs: make(map[string]*sessionLog)} }
 
 // Load implements mqttfront.SessionStore.
-func (s *Sessions) Load(each func(mqttfront.SessionRecord, mqttfront.SessionLog)) error {
+func (s *Sessions) Load(each func(string, mqttfront.SessionRecord, mqttfront.SessionLog)) error {
 	s.mu.Lock()
 	logs := slices.Collect(maps.Values(s.logs))
 	s.mu.Unlock()
 	for _, l := range logs {
 		l.mu.Lock()
 		rec := l.rec
-		rec.Subs = slices.Clone(l.subs)
+		rec.Subs = slices.Clone(l.rec.Subs)
 		l.mu.Unlock()
-		each(rec, l)
+		each(l.key, rec, l)
 	}
 	return nil
 }
@@ -51,8 +51,7 @@ type sessionLog struct {
 	key   string
 
 	mu      sync.Mutex
-	rec     mqttfront.SessionRecord
-	subs    []mqttfront.SubscriptionRecord // by filter
+	rec     mqttfront.SessionRecord // its subscriptions by filter
 	inbound map[uint16]struct{}
 	queue   []mqttfront.Entry // by rising position; those without Msg are removed
 	head    int               // of queue
@@ -61,7 +60,7 @@ type sessionLog struct {
 func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	rec.Subs = nil
+	rec.Subs = l.rec.Subs
 	l.rec = rec
 }
 
@@ -70,14 +69,14 @@ func (l *sessionLog) Subscribe(sub mqttfront.SubscriptionRecord) {
 	defer l.mu.Unlock()
 	i, found := l.subLocked(sub.Filter)
 	if found {
-		l.subs[i] = sub
+		l.rec.Subs[i] = sub
 		return
 	}
-	l.subs = slices.Insert(l.subs, i, sub)
+	l.rec.Subs = slices.Insert(l.rec.Subs, i, sub)
 }
 
 func (l *sessionLog) subLocked(filter string) (int, bool) {
-	return slices.BinarySearchFunc(l.subs, filter, func(s mqttfront.SubscriptionRecord, f string) int {
+	return slices.BinarySearchFunc(l.rec.Subs, filter, func(s mqttfront.SubscriptionRecord, f string) int {
 		return strings.Compare(s.Filter, f)
 	})
 }
@@ -86,7 +85,7 @@ func (l *sessionLog) Unsubscribe(filter string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if i, found := l.subLocked(filter); found {
-		l.subs = slices.Delete(l.subs, i, i+1)
+		l.rec.Subs = slices.Delete(l.rec.Subs, i, i+1)
 	}
 }
 

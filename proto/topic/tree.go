@@ -127,7 +127,7 @@ func (t *Tree[K, V]) entries(vs *values[K, V]) []entry[K, V] {
 	return s
 }
 
-// Set puts v under filter and key, in the place of what was there.
+// Set puts v under filter and key, in the place of what was there. The tree keeps the string filter.
 func (t *Tree[K, V]) Set(filter string, key K, v V) (old V, had bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -158,7 +158,7 @@ func (t *Tree[K, V]) Set(filter string, key K, v V) (old V, had bool) {
 	}
 	vs := place.Load()
 	if vs == nil {
-		vs = &values[K, V]{filter: strings.Clone(filter)}
+		vs = &values[K, V]{filter: filter}
 		old, had = vs.set(key, v)
 		place.Store(vs)
 	} else {
