@@ -24,8 +24,11 @@ const (
 	// DefaultPending is how much may wait for all peers: what waits for one never reaches it (maxPending and a
 	// frame, proto.MaxFrame), and a Raspberry Pi 3 has it to spare.
 	DefaultPending = 128 << 20
-	// chunkSize is where what waits is continued in another buffer, so that it is let go of as it is written.
-	chunkSize = 256 << 10
+	// chunkSize is where what waits is continued in another buffer, so that it is let go of as it is written. A
+	// link that has more than smallChunk at a time gets buffers of chunkCap from a pool, with room for a frame.
+	chunkSize  = 256 << 10
+	smallChunk = 32 << 10
+	chunkCap   = chunkSize + smallChunk
 	// writeTimeout is how long a peer may take for writeStep bytes of its stream.
 	writeTimeout = 20 * time.Second
 	writeStep    = 256 << 10
@@ -43,7 +46,7 @@ type outbound struct {
 	begun   bool      // Hello is on its way
 	chunks  [][]byte  // in order
 	buf     []byte    // behind them, being filled
-	spare   []byte    // to be filled next
+	spare   []byte    // a small one to be filled next
 	pending int       // bytes in all these, and in what is being written
 	full    bool      // nothing more goes on this stream
 	over    bool      // nor what was waiting
@@ -53,6 +56,30 @@ func newOutbound(s *routeStream, all *atomic.Int64) *outbound {
 	o := &outbound{stream: s, all: all, wake: make(chan struct{}, 1)}
 	o.cond.L = &o.mu
 	return o
+}
+
+var chunkPool = sync.Pool{New: func() any { return new([chunkCap]byte) }}
+
+// growLocked makes sure that buf does not grow step by step while much waits.
+func (o *outbound) growLocked() {
+	switch {
+	case o.buf == nil && len(o.chunks) == 0:
+		o.buf, o.spare = o.spare, nil
+	case cap(o.buf) < chunkCap && (len(o.chunks) > 0 || len(o.buf) > smallChunk/2):
+		small := o.buf
+		o.buf = append(chunkPool.Get().(*[chunkCap]byte)[:0], small...)
+		o.reuseLocked(small)
+	}
+}
+
+// reuseLocked takes back a buffer that is written.
+func (o *outbound) reuseLocked(b []byte) {
+	switch {
+	case cap(b) == chunkCap:
+		chunkPool.Put((*[chunkCap]byte)(b[:chunkCap]))
+	case cap(b) <= 2*smallChunk && cap(b) > cap(o.spare):
+		o.spare = b[:0]
+	}
 }
 
 // outcome is what became of a frame.
@@ -87,9 +114,7 @@ func (o *outbound) put(frame any, now time.Time, unkeptBytes int) outcome {
 		o.count(len(o.leases) - before)
 		return queued
 	}
-	if o.buf == nil {
-		o.buf, o.spare = o.spare, nil
-	}
+	o.growLocked()
 	before := len(o.buf)
 	o.buf = proto.AppendFrame(o.buf, frame, now)
 	n := len(o.buf) - before
@@ -168,9 +193,7 @@ func (o *outbound) written(b []byte) {
 	}
 	o.pending -= len(b)
 	o.all.Add(-int64(len(b)))
-	if cap(b) <= 2*chunkSize && cap(b) > cap(o.spare) {
-		o.spare = b[:0]
-	}
+	o.reuseLocked(b)
 	if o.pending == 0 {
 		o.cond.Broadcast()
 	}

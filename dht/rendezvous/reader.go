@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// firstRead and maxRead bound the buffer that a stream is read into, in bytes: it grows while reads fill
-	// it, and shrinks when they do not. A frame that is longer gets a buffer of its own size.
+	// firstRead and maxRead bound the buffers that a stream is read into, in bytes: they grow while reads fill
+	// them, and shrink when they do not. A frame that is longer gets a buffer of its own size.
 	firstRead = 4 << 10
 	maxRead   = 256 << 10
 	// frameStep is how much is allocated at first for a long frame: the rest follows as its bytes come, so that
@@ -24,16 +24,17 @@ const (
 type reader struct {
 	stream io.Reader
 	stats  *Stats
-	buf    []byte // what was read and is not decoded yet, at the front
-	have   int
-	size   int
-	shared bool // a decoded frame shares buf's memory: it is not written to again
+	buf    []byte
+	begin  int // of what was read and is not decoded yet, in buf
+	end    int
+	size   int  // of the next buffer
+	shared bool // decoded frames share buf's memory before begin: it is not written to again
 	need   int
 	first  int // what the first frame may need, in bytes; 0: it has come
 	frames []any
 }
 
-// next returns the frames that are there, at least one. Data frames share memory with the reader's buffer,
+// next returns the frames that are there, at least one. Data frames share memory with the reader's buffers,
 // which is not written to again; the slice is good until the next call.
 func (r *reader) next() ([]any, error) {
 	clear(r.frames)
@@ -53,7 +54,7 @@ func (r *reader) next() ([]any, error) {
 
 // decode splits what is there into frames.
 func (r *reader) decode() error {
-	rest := r.buf[:r.have]
+	rest := r.buf[r.begin:r.end]
 	now := time.Now()
 	r.need = 0
 	for len(rest) > 0 {
@@ -82,40 +83,44 @@ func (r *reader) decode() error {
 		}
 		r.frames = append(r.frames, f)
 	}
-	r.keep(rest)
+	r.begin = r.end - len(rest)
 	return nil
 }
 
-// keep moves an unfinished frame to the front, of a new buffer where the old one is shared.
-func (r *reader) keep(rest []byte) {
-	if len(rest) == r.have && !r.shared {
-		return
+// room returns where to read to, behind what is not decoded yet. A buffer that frames share is read into until little of it is
+// left; then another takes its place, as where a frame needs a larger one.
+func (r *reader) room() []byte {
+	if r.size == 0 {
+		r.size = firstRead
 	}
+	rest := r.end - r.begin
+	missing := max(1, min(r.need, rest+frameStep)-rest)
+	if !r.shared && r.begin > 0 {
+		r.end = copy(r.buf, r.buf[r.begin:r.end])
+		r.begin = 0
+	}
+	enough := missing
 	if r.shared {
-		r.buf = make([]byte, max(r.size, len(rest)))
-		r.shared = false
+		enough = max(missing, r.size/4)
 	}
-	r.have = copy(r.buf, rest)
+	if len(r.buf)-r.end < enough {
+		b := make([]byte, max(r.size, rest+missing))
+		r.end = copy(b, r.buf[r.begin:r.end])
+		r.buf, r.begin, r.shared = b, 0, false
+	}
+	return r.buf[r.end:]
 }
 
 // fill reads more.
 func (r *reader) fill() error {
-	if r.size == 0 {
-		r.size = firstRead
-	}
-	want := max(r.size, min(r.need, r.have+frameStep))
-	if len(r.buf) < want {
-		b := make([]byte, want)
-		copy(b, r.buf[:r.have])
-		r.buf = b
-	}
-	n, err := r.stream.Read(r.buf[r.have:])
-	r.have += n
+	room := r.room()
+	n, err := r.stream.Read(room)
+	r.end += n
 	r.stats.BytesIn.Add(uint64(n)) //nolint:gosec // a count
 	switch {
-	case r.have == len(r.buf) && r.size < maxRead:
+	case n == len(room) && n >= r.size/4 && r.size < maxRead:
 		r.size *= 2
-	case n < r.size/8 && r.size > firstRead:
+	case n < r.size/8 && n < len(room) && r.size > firstRead:
 		r.size /= 2
 	}
 	if n > 0 {

@@ -323,3 +323,35 @@ func allAtOnce(b []byte) (frames []any, err error) {
 		b = rest
 	}
 }
+
+// BenchmarkReader reads messages of 64 B and 1 KiB as they come off a fast stream. What it allocates for each is little more
+// than its frame.
+func BenchmarkReader(b *testing.B) {
+	for _, size := range []int{64, 1024} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			var flood []byte
+			const messages = 1000
+			for i := range messages {
+				flood = proto.AppendFrame(flood, publishFrame(i, size), time.Now())
+			}
+			b.SetBytes(int64(len(flood) / messages))
+			b.ReportAllocs()
+			p := &pieces{sizes: always(64 << 10)}
+			r := &reader{stream: p, stats: new(Stats)}
+			n := 0
+			for b.Loop() {
+				for n == 0 {
+					if len(p.b) == 0 {
+						p.b = flood
+					}
+					frames, err := r.next()
+					if err != nil {
+						b.Fatal(err)
+					}
+					n = len(frames)
+				}
+				n--
+			}
+		})
+	}
+}
