@@ -27,10 +27,11 @@ func (r *ackRing) at(i int) *ackWait { return &r.ring[(r.head+i)%len(r.ring)] }
 
 func (r *ackRing) push(w ackWait) {
 	if r.n == len(r.ring) {
-		bigger := make([]ackWait, max(8, 2*len(r.ring)))
+		bigger := ackRings.next(len(r.ring))
 		for i := range r.n {
 			bigger[i] = *r.at(i)
 		}
+		ackRings.put(r.ring)
 		r.ring, r.head = bigger, 0
 	}
 	*r.at(r.n) = w
@@ -177,7 +178,8 @@ func (c *conn) releaseLocked() {
 		r.head = (r.head + 1) % len(r.ring)
 		r.n--
 	}
-	if r.n == 0 && len(r.ring) > 64 {
+	if r.n == 0 && len(r.ring) > fewPlaces {
+		ackRings.put(r.ring)
 		r.ring, r.head = nil, 0
 	}
 	c.wakeLocked()

@@ -66,10 +66,11 @@ func (w *window) grow() {
 	if w.n < len(w.ring) {
 		return
 	}
-	bigger := make([]Entry, max(4, 2*len(w.ring))) // a power of two
+	bigger := entryRings.next(len(w.ring)) // a power of two
 	for i := range w.n {
 		bigger[i] = *w.at(i)
 	}
+	entryRings.put(w.ring)
 	w.ring, w.head = bigger, 0
 }
 
@@ -83,7 +84,8 @@ func (w *window) remove(e *Entry) (trimmed int) {
 		w.n--
 		trimmed++
 	}
-	if w.n == 0 && len(w.ring) > 16 {
+	if w.n == 0 && len(w.ring) > fewPlaces {
+		entryRings.put(w.ring)
 		w.ring, w.head = nil, 0
 	}
 	return trimmed

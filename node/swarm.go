@@ -1,6 +1,8 @@
 package node
 
 import (
+	"sync"
+
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
@@ -22,10 +24,16 @@ func (w *swarm) Detour(m *proto.Message) bool { return w.s.Detour(m) }
 // Wanted implements mqttfront.Swarm.
 func (w *swarm) Wanted(topic string) bool { return w.s.Wanted(topic) }
 
+// publications has slices for Publish, which hands on as much as one read of a client's connection brings.
+var publications = sync.Pool{New: func() any { return new([]core.Publication) }}
+
+// mostReused is how long a slice may be that is used again.
+const mostReused = 1024
+
 // Publish implements mqttfront.Swarm.
 func (w *swarm) Publish(batch []mqttfront.Outgoing) {
-	var few [8]core.Publication
-	out := few[:0]
+	reused := publications.Get().(*[]core.Publication)
+	out := (*reused)[:0]
 	for i := range batch {
 		o := &batch[i]
 		p := core.Publication{Message: o.Msg, Packet: o.PacketID, Served: o.ServedHere}
@@ -35,6 +43,11 @@ func (w *swarm) Publish(batch []mqttfront.Outgoing) {
 		out = append(out, p)
 	}
 	w.s.Publish(out)
+	clear(out)
+	if cap(out) <= mostReused {
+		*reused = out
+	}
+	publications.Put(reused)
 }
 
 // Register implements mqttfront.Swarm.
