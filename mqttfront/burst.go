@@ -15,15 +15,16 @@ import (
 type burst struct {
 	b        *Broker
 	now      time.Time
-	self     *conn      // whose packets are read, if any
-	touched  []*conn    // to be flushed
-	batch    []Outgoing // to be published
-	detoured bool       // some of batch come back from the swarm, which does not know of them yet
-	receipts []Receipt  // to be told
-	synced   bool       // the store was told something that acknowledgements wait for
-	accepts  []accepted // messages that need nobody to accept them
-	redo     []Entry    // of shared subscriptions, for other members
-	asks     []*session // may ask for retained messages again
+	self     *conn           // whose packets are read, if any
+	touched  []*conn         // to be flushed
+	batch    []Outgoing      // to be published
+	lent     []proto.Message // those of batch that are still in the read buffer
+	detoured bool            // some of batch come back from the swarm, which does not know of them yet
+	receipts []Receipt       // to be told
+	synced   bool            // the store was told something that acknowledgements wait for
+	accepts  []accepted      // messages that need nobody to accept them
+	redo     []Entry         // of shared subscriptions, for other members
+	asks     []*session      // may ask for retained messages again
 
 	plain [2][]byte // the current message, encoded for MQTT 3 and 5 at QoS 0 without anything of one's own
 	have  [2]bool
@@ -63,7 +64,8 @@ func (u *burst) publish() {
 	if len(u.batch) > 0 {
 		u.b.swarm.Publish(u.batch)
 		clear(u.batch)
-		u.batch, u.detoured = u.batch[:0], false
+		clear(u.lent)
+		u.batch, u.lent, u.detoured = u.batch[:0], u.lent[:0], false
 	}
 	for _, a := range u.accepts {
 		u.self.Accepted(a.packetID, a.err)
@@ -205,6 +207,18 @@ func (m *outMessage) owned() *proto.Message {
 		m.keep = own(&m.Message)
 	}
 	return m.keep
+}
+
+// out has a QoS 0 message published at the end of the burst, until when the read buffer stays as it is.
+func (u *burst) out(m *outMessage, c *conn, detour bool) {
+	o := Outgoing{Origin: c, ServedHere: !detour, Lent: !detour && !m.Retain && m.keep == nil}
+	if o.Lent {
+		u.lent = append(u.lent, m.Message)
+		o.Msg = &u.lent[len(u.lent)-1]
+	} else {
+		o.Msg = m.owned()
+	}
+	u.batch = append(u.batch, o)
 }
 
 // own is proto.Message.Clone for a message whose topic is a string of its own already.

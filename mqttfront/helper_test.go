@@ -57,6 +57,12 @@ func (l *loner) Wanted(name string) bool {
 
 func (l *loner) Publish(batch []mqttfront.Outgoing) {
 	var ds []mqttfront.Delivery
+	batch = slices.Clone(batch) // the broker wants it back
+	for i := range batch {
+		if o := &batch[i]; o.Lent {
+			o.Msg = o.Msg.Clone()
+		}
+	}
 	l.mu.Lock()
 	watch := l.watch
 	for _, o := range batch {
@@ -89,7 +95,6 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 			ds = append(ds, d)
 		}
 	}
-	batch = slices.Clone(batch) // the broker wants it back
 	accept := func() {
 		for _, o := range batch {
 			if o.Origin != nil && o.Msg.QoS > 0 {

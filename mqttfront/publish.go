@@ -50,7 +50,7 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 			u.serve(m, c.b.targets(sl))
 		}
 		if detour || m.Retain || c.b.swarm.Wanted(sl.topic) {
-			u.batch = append(u.batch, Outgoing{Msg: m.owned(), Origin: c, ServedHere: !detour})
+			u.out(m, c, detour)
 		}
 	}
 	m.keep, m.packet = nil, nil

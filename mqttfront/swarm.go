@@ -26,7 +26,7 @@ type Swarm interface {
 	Wanted(topic string) bool
 
 	// Publish takes over a batch of messages that one client of this node published, in order. The slice
-	// belongs to the caller again when Publish returns; the messages belong to everybody.
+	// belongs to the caller again when Publish returns; the messages belong to everybody, but for those that are Lent.
 	Publish(batch []Outgoing)
 
 	// Register tells the swarm what this node's subscribers want of a filter, all of them taken together;
@@ -54,6 +54,9 @@ type Outgoing struct {
 	PacketID uint16
 	// ServedHere says that this node's plain subscribers have the message already (see Swarm.Detour).
 	ServedHere bool
+	// Lent says that Msg is good until Publish returns, and to be cloned by whoever needs it longer. It is so for
+	// messages of QoS 0 that are not retained and are ServedHere.
+	Lent bool
 }
 
 // Origin is the connection that a message came from. The broker compares origins to keep No Local.

@@ -36,7 +36,7 @@ func (w *swarm) Publish(batch []mqttfront.Outgoing) {
 	out := (*reused)[:0]
 	for i := range batch {
 		o := &batch[i]
-		p := core.Publication{Message: o.Msg, Packet: o.PacketID, Served: o.ServedHere}
+		p := core.Publication{Message: o.Msg, Packet: o.PacketID, Served: o.ServedHere, Lent: o.Lent}
 		if o.Origin != nil {
 			p.Origin = o.Origin
 		}

@@ -24,6 +24,16 @@ type arrival struct {
 	own       *pending // this node's own
 }
 
+// keep gives the message memory that is its own, where it has none: it outlives the buffer that it came in.
+func (a *arrival) keep() {
+	if a.own == nil {
+		a.m = a.m.Clone()
+		return
+	}
+	a.own.own()
+	a.m = a.own.m
+}
+
 func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 	prefix, depth := dht.Prefix(f.Message.Topic, f.Depth)
 	if depth != f.Depth || depth == 0 {
@@ -135,9 +145,7 @@ func (n *Node) mayWait(already int, a *arrival) bool {
 	}
 	if a.since == 0 {
 		a.since = n.now
-		if a.own == nil {
-			a.m = a.m.Clone() // it outlives the buffer that it came in
-		}
+		a.keep()
 	}
 	if a.own != nil {
 		n.linger(a.own)

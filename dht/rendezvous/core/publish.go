@@ -36,6 +36,14 @@ type pending struct {
 	waits    bool // here, until it is known where to
 	accepted bool
 	kept     bool
+	lent     bool // m is good during the event only
+}
+
+// own gives a message that was lent memory of its own.
+func (e *pending) own() {
+	if e.lent {
+		e.m, e.lent = e.m.Clone(), false
+	}
 }
 
 func (e *pending) id() Identity {
@@ -51,6 +59,9 @@ type Publication struct {
 	Origin  any    // given back in Accept and Delivery
 	Packet  uint16 // given back in Accept
 	Served  bool   // this node's own plain subscribers have it
+	// Lent says that Message is good only until the effects of this event are carried out. It is for messages of QoS 0 that are
+	// not retained and Served, of which nearly all go into a frame at once.
+	Lent bool
 }
 
 // Detour reports whether a message, if published now, is to be served to this node's own subscribers only
@@ -76,7 +87,7 @@ func (n *Node) placeFor(name string) Place {
 func (n *Node) Publish(p Publication) {
 	n.stats.Published++
 	r := n.route(n.placeFor(p.Message.Topic))
-	e := &pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now, detour: !p.Served}
+	e := &pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now, detour: !p.Served, lent: p.Lent}
 	if e.detour {
 		r.detours++
 		n.detours++
@@ -169,6 +180,7 @@ func (n *Node) dispatch(e *pending) {
 	l := n.locations[r.at]
 	switch {
 	case r.switching:
+		e.own()
 		n.linger(e)
 		n.behind(r, e.m.Size(), func() { n.dispatch(e) })
 	case l != nil && l.undecided(): // behind those that wait there

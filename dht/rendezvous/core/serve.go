@@ -21,9 +21,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 			n.stats.DroppedCustody++ // its publisher's node keeps it, and sends it again
 			return
 		}
-		if a.own == nil {
-			a.m = a.m.Clone() // it outlives the buffer that it came in
-		}
+		a.keep()
 	}
 	var stamp uint64
 	if a.m.Retain {

@@ -115,7 +115,8 @@ type simNode struct {
 	swarm     int           // before swarms have met: which of them it is in
 	leaving   bool
 	interests map[string]*standing
-	got       []*published // in the order of their delivery
+	heard     []*proto.Message // delivered since the last publish
+	got       []*published     // in the order of their delivery
 	from      map[*published]int
 	versions  map[core.Place]uint64 // by which it served places
 	effects   []core.Effect
@@ -463,11 +464,24 @@ func (v *simNode) publishFrom(c *simClient, name string, qos byte, retain bool, 
 		v.take(p)
 	}
 	pub := core.Publication{Message: p.m, Origin: p, Served: !detour}
+	if qos == 0 && !retain && !detour {
+		pub.Message, pub.Lent = p.m.Clone(), true
+	}
 	if c != nil {
 		pub.Origin, pub.Packet = c, uint16(len(c.sent)) //nolint:gosec // few are sent
 		c.sent = append(c.sent, p)
 	}
+	v.heard = v.heard[:0]
 	v.do(func() { v.n.Publish(pub) })
+	if pub.Lent { // and has something else in it now
+		clear(pub.Message.Payload)
+		clear(pub.Message.Properties)
+		for _, m := range v.heard {
+			if bytes.Equal(m.Properties, pub.Message.Properties) {
+				s.fail("node %d: %s was lent, and is with the broker", v.i, p.id)
+			}
+		}
+	}
 	return p
 }
 
@@ -493,6 +507,7 @@ func (v *simNode) take(p *published) {
 
 func (v *simNode) deliver(d core.Delivery) {
 	s := v.s
+	v.heard = append(v.heard, d.Message)
 	i := slices.IndexFunc(s.published, func(q *published) bool { return bytes.Equal(q.m.Properties, d.Message.Properties) })
 	if i < 0 {
 		s.fail("node %d got a message that nobody published: %v", v.i, d.Message)
