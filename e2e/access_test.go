@@ -185,8 +185,8 @@ func TestReloadUnderTraffic(t *testing.T) {
 	expect("deleted")
 	n.passwd("changed", "new")
 	expect("changed")
-	n.write("access.yaml", "rules:\n  - users: [stays]\n    publish: ['#']\n    subscribe: ['#']\n")
-	must("reload")
+	n.write("new.yaml", "rules:\n  - users: [stays]\n    publish: ['#']\n    subscribe: ['#']\n")
+	must("access", "set", filepath.Join(n.data, "new.yaml"))
 	before := len(anonymous.all()) // it is deaf from here on
 	<-published
 	inOrder(t, sub.until(t, patience, "all messages", func(got []message) bool { return len(got) >= messages }))

@@ -6,6 +6,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront/access"
+	"github.com/mozzie-mqtt/mozzie/node/admin"
 )
 
 const goodRules = `
@@ -70,7 +73,7 @@ func TestRulesRefused(t *testing.T) {
 	if _, err := ReadRules(string(dir)); err == nil {
 		t.Error("a folder has rules")
 	}
-	if err := os.WriteFile(dir.Path("large"), make([]byte, maxRules+1), 0o600); err != nil {
+	if err := os.WriteFile(dir.Path("large"), make([]byte, MaxRules+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ReadRules(dir.Path("large")); err == nil || !strings.Contains(err.Error(), "at most") {
@@ -95,6 +98,10 @@ func FuzzParseRules(f *testing.F) {
 		if rights.CanReceive(name) != rights.CanSubscribe(name) {
 			t.Errorf("%q may be received and not subscribed to, or the other way round", name)
 		}
-		rights.CanPublish(name)
+		table := access.NewTable(access.Entry{Account: access.Account{Name: user, Groups: []string{"sensors"}}})
+		v, err := Check(table, r, admin.Question{User: user, Client: client, Publish: name})
+		if err == nil && (v.Allowed != rights.CanPublish(name) || (v.By == admin.ByRule) != (v.Rule != "")) {
+			t.Errorf("%q: %+v", name, v)
+		}
 	})
 }
