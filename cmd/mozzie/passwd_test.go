@@ -141,7 +141,7 @@ func TestPasswordPrompt(t *testing.T) {
 	}
 	t.Run("SIGTERM", func(t *testing.T) {
 		c := start(t)
-		c.answer(first, "gehe")
+		c.answer(first, "")
 		if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
