@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront/access"
 	"github.com/mozzie-mqtt/mozzie/node/admin"
@@ -75,7 +76,7 @@ func ParseRules(name string, text []byte) (*Rules, error) {
 	at := map[string]string{}
 	d := &strict.Decoder{File: name, Seen: func(key, where string) { at[key] = where }}
 	if err := d.Decode(text, &f); err != nil {
-		return nil, err
+		return nil, quoteHint(err)
 	}
 	p := parser{at: at}
 	if _, said := at["rules"]; !said {
@@ -94,6 +95,20 @@ func ParseRules(name string, text []byte) (*Rules, error) {
 		return nil, err
 	}
 	return &Rules{access.NewRules(rules), text, where}, nil
+}
+
+// quoteHint says what most likely is wrong where a filter was to be and is none: to YAML, # begins a comment.
+func quoteHint(err error) error {
+	var problems strict.Problems
+	if !errors.As(err, &problems) {
+		return err
+	}
+	for i := range problems {
+		if p := &problems[i]; strings.HasPrefix(p.Text, "not valid YAML") || strings.HasSuffix(p.Text, "not nothing") {
+			p.Text += ` (a filter that begins with # or % has to be in quotes: "#")`
+		}
+	}
+	return problems
 }
 
 func (p *parser) rule(key string, f fileRule) access.Rule {

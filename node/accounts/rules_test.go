@@ -58,6 +58,8 @@ func TestRulesRefused(t *testing.T) {
 		"rules:\n  - users: [a]\n    publish:\n      - a\n      - b+":               `f:5: rules[0].publish[1]: filter "b+" has a wildcard`,
 		"rules:\n  - users: ['']\n    publish: [a]":                                 `f:2: rules[0].users[0]: "" is empty`,
 		"rules:\n  - users: [a]\n    deny: {subscribe: ['x%u']}":                    `f:3: rules[0].deny.subscribe[0]: level "x%u"`,
+		"rules:\n  - users: [a]\n    publish: [%c]":                                 `f:3: not valid YAML: found character that cannot start any token (a filter that begins with # or % has to be in quotes: "#")`,
+		"rules:\n  - users: [a]\n    publish: #":                                    `not nothing (a filter that begins with # or % has to be in quotes: "#")`,
 		"rules:\n  - users: a\n    publish: [a]":                                    "f:2: rules[0].users: want a list",
 		"rules:\n  - &r {users: [a], publish: [a]}\n  - *r":                         "f:3: rules[1]: aliases are not known here",
 		"rules: [{everyone: true, publish: [" + strings.Repeat("a,", 20001) + "]}]": "f:1: rules: 20001 filters, at most 20000",
