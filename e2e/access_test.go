@@ -128,6 +128,49 @@ func TestAccess(t *testing.T) {
 	}
 }
 
+// TestMQTTJSLogsIn has MQTT.js log in, with a password that is right, one that is wrong and none, and do what its rules
+// allow and what they do not: it reads the codes that its version of MQTT has for each.
+func TestMQTTJSLogsIn(t *testing.T) {
+	long(t)
+	tools(t)
+	tcp, ws := loopback(freePort(t)), loopback(freePort(t))
+	n := newNode(t, "node", "--mqtt", "tcp://"+tcp+"?anonymous=false", "--mqtt", "ws://"+ws+"/mqtt?anonymous=false")
+	n.start()
+	n.ready()
+	n.passwd("s1", "pw-s1", "--groups", "sensors")
+	n.write("access.yaml", accessRules)
+	if _, stderr, code := mozzie(t, "reload", "--data", n.data); code != 0 {
+		t.Fatal(stderr)
+	}
+	const right, mine = "s1:pw-s1@", "sensors/s1/x"
+	where := map[string]string{"tcp": tcp, "ws": ws + "/mqtt"}
+	for _, tc := range []struct{ url, version, what, login, topic, want string }{ // few are wrong: each is answered later
+		{"tcp", "4", "pub", right, mine, ""},
+		{"tcp", "5", "pub", right, mine, ""},
+		{"tcp", "4", "pub", "s1:wrong@", mine, "refused 4"},
+		{"tcp", "5", "pub", "s1:wrong@", mine, "refused 134"},
+		{"tcp", "5", "pub", "s1@", mine, "refused 134"},
+		{"tcp", "4", "pub", "", mine, "refused 5"},
+		{"tcp", "5", "pub", "", mine, "refused 135"},
+		{"tcp", "4", "pub", right, "sensors/s2/x", ""}, // an acknowledgement of MQTT 3 cannot say it
+		{"tcp", "5", "pub", right, "sensors/s2/x", "refused 135"},
+		{"tcp", "4", "sub", right, "sensors/#", "refused 128"},
+		{"tcp", "5", "sub", right, "sensors/#", "refused 135"},
+		{"ws", "4", "pub", right, mine, ""},
+		{"ws", "5", "pub", "nobody:pw-s1@", mine, "refused 134"},
+		{"ws", "5", "pub", "", mine, "refused 135"},
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		cmd := exec.CommandContext(ctx, "node", "clients/mqttjs.mjs", tc.what, tc.url+"://"+tc.login+where[tc.url], tc.version, "1", tc.topic)
+		cmd.Stdin = strings.NewReader("1\n")
+		out, err := cmd.Output()
+		cancel()
+		if got := strings.TrimSpace(string(out)); got != tc.want || (err == nil) != (tc.want == "") {
+			t.Errorf("%v prints %q, %v; want %q", cmd.Args, got, err, tc.want)
+		}
+	}
+}
+
 // TestReloadUnderTraffic changes accounts and rules while messages flow: of those who keep their right nobody loses a
 // message or a connection, and the others get to read 0x87.
 func TestReloadUnderTraffic(t *testing.T) {
@@ -185,8 +228,8 @@ func TestReloadUnderTraffic(t *testing.T) {
 	expect("deleted")
 	n.passwd("changed", "new")
 	expect("changed")
-	n.write("access.yaml", "rules:\n  - users: [stays]\n    publish: ['#']\n    subscribe: ['#']\n")
-	must("reload")
+	n.write("new.yaml", "rules:\n  - users: [stays]\n    publish: ['#']\n    subscribe: ['#']\n")
+	must("access", "set", filepath.Join(n.data, "new.yaml"))
 	before := len(anonymous.all()) // it is deaf from here on
 	<-published
 	inOrder(t, sub.until(t, patience, "all messages", func(got []message) bool { return len(got) >= messages }))

@@ -52,7 +52,7 @@ var imports = map[string]struct {
 	"node/unixsock": {why: "a Unix socket is the same whatever is said over it"},
 	"node/datadir":  {why: "a directory and its lock are the same whatever is kept in it"},
 	"node/accounts": {
-		may: "mqttfront/access node/admin node/strict",
+		may: "mqttfront/access node/admin node/strict proto/topic",
 		why: "the files of accounts and rules are read into what decides, whoever asks it",
 	},
 	"node/store": {

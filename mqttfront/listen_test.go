@@ -439,8 +439,8 @@ func FuzzProxyHeader(f *testing.F) {
 	f.Add(proxied(0x21, 0x21, strings.Repeat("x", 50)))
 	f.Add([]byte("PROXY TCP4"))
 	f.Fuzz(func(t *testing.T, header []byte) {
-		rest := "behind"
-		nc := &scripted{Reader: bytes.NewReader(append(header[:len(header):len(header)], rest...))}
+		whole := append(header[:len(header):len(header)], "behind"...)
+		nc := &scripted{Reader: bytes.NewReader(whole)}
 		addr, err := mqttfront.ReadProxyHeader(nc, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
 		if err != nil {
 			if addr != nil {
@@ -448,9 +448,11 @@ func FuzzProxyHeader(f *testing.F) {
 			}
 			return
 		}
+		if tcp, ok := addr.(*net.TCPAddr); ok && whole[13] == 0x11 && (!tcp.IP.Equal(net.IP(whole[16:20])) || tcp.Port != int(whole[24])<<8|int(whole[25])) {
+			t.Errorf("%x is %v", whole, addr)
+		}
 		left, _ := io.ReadAll(nc)
-		size := 16 + int(header[14])<<8 + int(header[15])
-		if want := string(append(header[:len(header):len(header)], rest...)[size:]); string(left) != want {
+		if want := whole[16+int(whole[14])<<8+int(whole[15]):]; !bytes.Equal(left, want) {
 			t.Errorf("%q is left, want %q", left, want)
 		}
 	})

@@ -22,7 +22,7 @@ type auth struct {
 	book *accounts.Book
 	door *access.Door
 	// rules are nil where there are none, and everybody who is let in may do everything.
-	rules atomic.Pointer[access.Rules]
+	rules atomic.Pointer[accounts.Rules]
 	// certNeedsAccount: a certificate alone does not make a user.
 	certNeedsAccount bool
 	log              *slog.Logger

@@ -13,6 +13,7 @@ import (
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
 	"github.com/mozzie-mqtt/mozzie/mqttfront/access"
 	"github.com/mozzie-mqtt/mozzie/node/accounts"
+	"github.com/mozzie-mqtt/mozzie/node/admin"
 )
 
 // folder is where a test's accounts are.
@@ -146,6 +147,7 @@ func TestRightsOfAccounts(t *testing.T) {
 	if a.Rights("alice", "c") != nil || a.Rights("", "c") != nil || a.Rights("root", "c") != nil {
 		t.Error("without rules, somebody is bound")
 	}
+	a.explained(t)
 	rules, err := accounts.ParseRules("f", []byte("rules: [{groups: [sensors], publish: [s/%c]}, {everyone: true, subscribe: ['#']}]"))
 	if err != nil {
 		t.Fatal(err)
@@ -162,6 +164,27 @@ func TestRightsOfAccounts(t *testing.T) {
 	}
 	if r := a.Rights("gone", "c"); r.CanPublish("x") || r.CanReceive("x") || r.CanSubscribe("x") {
 		t.Error("the deleted may do something")
+	}
+	a.explained(t)
+}
+
+// explained checks that what the API says of rights is what they are.
+func (a *auth) explained(t *testing.T) {
+	t.Helper()
+	for _, user := range []string{"", "alice", "gone", "root", "nobody"} {
+		r := a.Rights(user, "c")
+		for _, topic := range []string{"s/c", "s/d", "x", "$SYS/x"} {
+			for q, may := range map[admin.Question]bool{
+				{User: user, Client: "c", Publish: topic}:                 r == nil || r.CanPublish(topic),
+				{User: user, Client: "c", Subscribe: topic}:               r == nil || r.CanSubscribe(topic),
+				{User: user, Client: "c", Subscribe: "$share/g/" + topic}: r == nil || r.CanSubscribe(topic),
+			} {
+				v, err := accounts.Check(a.book.Table(), a.rules.Load(), q)
+				if err != nil || v.Allowed != may || (v.By == admin.ByRule) != (v.Rule == "f:1") {
+					t.Errorf("%+v: %+v, %v; want %v", q, v, err, may)
+				}
+			}
+		}
 	}
 }
 

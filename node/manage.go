@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,11 +40,8 @@ func (n *Node) startAuth() error {
 
 // readRules reads the access rules; nil where there are none. Rules that were there and are gone are no order to let
 // everybody do everything.
-func (n *Node) readRules() (*access.Rules, error) {
-	path := n.cfg.Access.Rules
-	if path == "" {
-		path = accounts.RulesName
-	}
+func (n *Node) readRules() (*accounts.Rules, error) {
+	path := n.rulesPath()
 	if !filepath.IsAbs(path) {
 		path = n.dir.Path(path)
 	}
@@ -57,6 +55,44 @@ func (n *Node) readRules() (*access.Rules, error) {
 		return nil, n.cfg.Refuse("access.rules", fmt.Sprintf("there is no file %s", path))
 	}
 	return rules, err
+}
+
+// rulesPath is where the rules are; in the data directory, if it is not absolute.
+func (n *Node) rulesPath() string { return cmp.Or(n.cfg.Access.Rules, accounts.RulesName) }
+
+// Rules implements admin.Node.
+func (n *Node) Rules() ([]byte, error) {
+	rules := n.auth.rules.Load()
+	if rules == nil {
+		return nil, admin.ErrNoRules
+	}
+	return rules.Text, nil
+}
+
+// SetRules implements admin.Node. A file that is not ours, outside the data directory, is left to whoever put it there.
+func (n *Node) SetRules(text []byte) (made bool, err error) {
+	n.reloadMu.Lock()
+	defer n.reloadMu.Unlock()
+	path := n.rulesPath()
+	if filepath.Base(path) != path {
+		return false, fmt.Errorf("%w: the rules are in %s (access.rules): change that file, then \"mozzie reload\"", admin.ErrBadRules, path)
+	}
+	if err := accounts.WriteRules(n.dir, path, text); err != nil {
+		return false, err
+	}
+	rules, err := n.readRules()
+	if err != nil {
+		return false, err
+	}
+	made = n.auth.rules.Swap(rules) == nil
+	n.log.Info("the access rules were changed", "rules", rules.Len())
+	n.accountsChanged()
+	return made, nil
+}
+
+// Check implements admin.Node.
+func (n *Node) Check(q admin.Question) (admin.Verdict, error) {
+	return accounts.Check(n.auth.book.Table(), n.auth.rules.Load(), q)
 }
 
 // accountsChanged has the broker look who may stay.

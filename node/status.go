@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -79,12 +81,23 @@ func (n *Node) Peers() []admin.Peer {
 			a.RTTms = float64(rtt.Microseconds()) / 1000
 		}
 		if v, err := h.Peerstore().Get(id, "AgentVersion"); err == nil {
-			a.Version, _ = v.(string)
+			text, _ := v.(string)
+			a.Version = printable(text)
 		}
 		a.Relayed = n.host.Relayed(id)
 		all = append(all, a)
 	}
 	return all
+}
+
+// printable is what another node says of itself, fit for a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, clip(s))
 }
 
 // Locate implements admin.Node.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -14,11 +16,14 @@ import (
 	"github.com/mozzie-mqtt/mozzie/node/datadir"
 )
 
-// keeper keeps accounts: a running node, or the directory of one that does not run.
+// keeper keeps accounts and access rules: a running node, or the directory of one that does not run.
 type keeper interface {
 	list(ctx context.Context) (admin.Accounts, error)
 	set(ctx context.Context, name string, c admin.AccountChange) (made bool, err error)
 	delete(ctx context.Context, name string) error
+	rules(ctx context.Context) ([]byte, error)
+	setRules(ctx context.Context, text []byte) (made bool, err error)
+	check(ctx context.Context, q admin.Question) (admin.Verdict, error)
 	// where says of the keeper what people should know, or "".
 	where() string
 }
@@ -38,7 +43,7 @@ func (f *keeperFlags) use(cmd *cobra.Command, do func(context.Context, keeper) e
 	}
 	b, err := accounts.Open(d, accounts.Most)
 	if err == nil {
-		err = do(cmd.Context(), stopped{b, dir})
+		err = do(cmd.Context(), stopped{b, d, dir})
 	}
 	return errors.Join(err, d.Close())
 }
@@ -83,11 +88,24 @@ func (k running) set(ctx context.Context, name string, c admin.AccountChange) (b
 }
 
 func (k running) delete(ctx context.Context, name string) error { return k.c.DeleteAccount(ctx, name) }
-func (k running) where() string                                 { return "" }
+func (k running) rules(ctx context.Context) ([]byte, error)     { return k.c.Rules(ctx) }
 
-// stopped is the directory of a node that does not run. It is locked.
+func (k running) setRules(ctx context.Context, text []byte) (bool, error) {
+	done, err := k.c.SetRules(ctx, text)
+	return done.Made, err
+}
+
+func (k running) check(ctx context.Context, q admin.Question) (admin.Verdict, error) {
+	return k.c.Check(ctx, q)
+}
+
+func (k running) where() string { return "" }
+
+// stopped is the directory of a node that does not run. It is locked. Its rules are those that are in it: where else a
+// configuration has them is not known without it.
 type stopped struct {
 	b   *accounts.Book
+	d   *datadir.Dir
 	dir string
 }
 
@@ -114,6 +132,39 @@ func (k stopped) delete(_ context.Context, name string) error {
 		return fmt.Errorf("%w: %q", err, name)
 	}
 	return err
+}
+
+func (k stopped) rules(context.Context) ([]byte, error) {
+	rules, err := k.read()
+	switch {
+	case err != nil:
+		return nil, err
+	case rules == nil:
+		return nil, admin.ErrNoRules
+	}
+	return rules.Text, nil
+}
+
+// read reads the rules; nil where there are none.
+func (k stopped) read() (*accounts.Rules, error) {
+	rules, err := accounts.ReadRules(k.d.Path(accounts.RulesName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return rules, err
+}
+
+func (k stopped) setRules(_ context.Context, text []byte) (made bool, err error) {
+	_, err = os.Stat(k.d.Path(accounts.RulesName))
+	return err != nil, accounts.WriteRules(k.d, accounts.RulesName, text)
+}
+
+func (k stopped) check(_ context.Context, q admin.Question) (admin.Verdict, error) {
+	rules, err := k.read()
+	if err != nil {
+		return admin.Verdict{}, err
+	}
+	return accounts.Check(k.b.Table(), rules, q)
 }
 
 func (k stopped) where() string { return fmt.Sprintf(", in %s, whose node does not run", k.dir) }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	terminal "golang.org/x/term"
@@ -120,26 +122,55 @@ func firstLine(r io.Reader) (string, error) {
 	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), nil
 }
 
-// ask2 asks for a password on the terminal, twice.
+// ask2 asks for a password on the terminal, twice. Whatever ends it, it leaves the terminal as it was.
 func ask2(cmd *cobra.Command, name string) (string, error) {
 	f, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !terminal.IsTerminal(int(f.Fd())) {
 		return "", usagef("there is no terminal to ask at: --stdin takes the password from standard input, --generate makes one")
 	}
-	var typed [2]string
-	for i, prompt := range []string{"New password for " + name + ": ", "Again: "} {
-		fmt.Fprint(cmd.ErrOrStderr(), prompt)
-		b, err := terminal.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(cmd.ErrOrStderr())
-		if err != nil {
-			return "", fmt.Errorf("read the password: %w", err)
-		}
-		typed[i] = string(b)
+	ctx, cancel := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer cancel()
+	// Before it asks: who types at once is not to see it either. Ctrl-C is a character then.
+	was, err := terminal.MakeRaw(int(f.Fd()))
+	if err != nil {
+		return "", fmt.Errorf("ask for the password: %w", err)
 	}
-	if typed[0] != typed[1] {
+	typed, ended := [2]string{}, make(chan error, 1)
+	go func() { // it may go on reading: the program ends then
+		ended <- readTwice(f, cmd.ErrOrStderr(), name, &typed)
+	}()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		err = io.EOF
+	}
+	if err := terminal.Restore(int(f.Fd()), was); err != nil {
+		return "", fmt.Errorf("put the terminal right: %w; \"stty sane\" does", err)
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		fmt.Fprintln(cmd.ErrOrStderr())
+		return "", codedError{errors.New("interrupted: nothing was changed"), exitInterrupted}
+	case err != nil:
+		return "", fmt.Errorf("read the password: %w", err)
+	case typed[0] != typed[1]:
 		return "", errors.New("the two are not the same: nothing was changed")
 	}
 	return typed[0], nil
+}
+
+// readTwice reads two lines at a terminal. Ctrl-C and Ctrl-D are io.EOF.
+func readTwice(from io.Reader, to io.Writer, name string, typed *[2]string) (err error) {
+	t := terminal.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{from, to}, "")
+	for i, prompt := range []string{"New password for " + name + ": ", "Again: "} {
+		if typed[i], err = t.ReadPassword(prompt); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // changeFlags are what else of an account can be changed.

@@ -98,10 +98,16 @@ func TestMQTTFlags(t *testing.T) {
 		"tcp://[::]:1884":        " -p 1884",
 		"tcp://192.168.1.7:1883": " -h 192.168.1.7",
 		"ws://127.0.0.1:8083":    "",
+		"tls://[::]:8883":        " --fingerprint AB:CD",
+		"tls://10.0.0.7:1":       " -h 10.0.0.7 -p 1 --fingerprint AB:CD",
+		"unix:///run/my mqtt":    " --unix '/run/my mqtt'",
 	} {
-		if got := mqttFlags([]string{url}); got != want {
+		if got := mqttFlags([]admin.Listener{{URL: url, Fingerprint: "AB:CD"}}); got != want {
 			t.Errorf("%s: %q, want %q", url, got, want)
 		}
+	}
+	if got := mqttFlags([]admin.Listener{{URL: "ws://h:1"}, {URL: "tls://h:2"}, {URL: "tcp://[::]:3"}}); got != " -p 3" {
+		t.Errorf("%q", got)
 	}
 }
 

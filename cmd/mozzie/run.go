@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -145,33 +146,43 @@ func announce(s admin.Status, took time.Duration, format string, log *slog.Logge
 	if format == "json" {
 		return
 	}
-	at := mqttFlags(s.MQTT)
+	at := mqttFlags(s.Listeners)
 	fmt.Fprintf(stdout, "mozzie is ready: MQTT at %s, nodes at %s\n", orNone(s.MQTT), orNone(s.Addresses))
 	fmt.Fprintf(stdout, "  subscribe:    mozzie sub%s -t 'doors/#' -v     (or any MQTT client)\n", at)
 	fmt.Fprintf(stdout, "  publish:      mozzie pub%s -t doors/1 -m open\n", at)
 	fmt.Fprintf(stdout, "  add a node:   mozzie run --join \"$(mozzie invite --data %s)\"\n", shellQuote(s.Data))
 }
 
-// mqttFlags returns the flags that lead a client to the first TCP listener, "" where that is the usual one.
-func mqttFlags(urls []string) string {
-	for _, u := range urls {
-		if hostPort, ok := strings.CutPrefix(u, "tcp://"); ok {
-			i := strings.LastIndexByte(hostPort, ':')
-			host, port := strings.Trim(hostPort[:i], "[]"), hostPort[i+1:]
-			if host == "0.0.0.0" || host == "::" || host == "" {
-				host = "127.0.0.1"
+// mqttFlags returns the flags that lead a client to a listener, in clear if there is such a one; "" where that is the usual
+// one.
+func mqttFlags(all []admin.Listener) string {
+	for _, scheme := range []string{"tcp://", "tls://", "unix://"} {
+		for _, l := range all {
+			at, ok := strings.CutPrefix(l.URL, scheme)
+			switch {
+			case !ok:
+			case scheme == "tcp://":
+				return addressFlags(at, "1883")
+			case scheme == "tls://":
+				return addressFlags(at, strconv.Itoa(tlsPort)) + " --fingerprint " + l.Fingerprint
+			default:
+				return " --unix " + shellQuote(at)
 			}
-			flags := ""
-			if host != "127.0.0.1" {
-				flags += " -h " + host
-			}
-			if port != "1883" {
-				flags += " -p " + port
-			}
-			return flags
 		}
 	}
 	return ""
+}
+
+func addressFlags(at, usualPort string) (flags string) {
+	i := strings.LastIndexByte(at, ':')
+	host, port := strings.Trim(at[:i], "[]"), at[i+1:]
+	if host != "0.0.0.0" && host != "::" && host != "" && host != "127.0.0.1" {
+		flags += " -h " + host
+	}
+	if port != usualPort {
+		flags += " -p " + port
+	}
+	return flags
 }
 
 func orNone(list []string) string {

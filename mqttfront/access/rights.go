@@ -22,37 +22,38 @@ type set struct {
 type pattern struct {
 	filter string
 	names  bool // it has
+	rule   int  // the number of its rule
 }
 
-func (s *set) add(r *Rule) {
+func (s *set) add(i int, r *Rule) {
 	for _, to := range []struct {
 		list *[]pattern
 		from []string
 	}{{&s.publish, r.Publish}, {&s.subscribe, r.Subscribe}, {&s.denyPublish, r.DenyPublish}, {&s.denySubscribe, r.DenySubscribe}} {
 		for _, f := range to.from {
-			*to.list = append(*to.list, pattern{f, strings.Contains(f, "%u") || strings.Contains(f, "%c")})
+			*to.list = append(*to.list, pattern{f, strings.Contains(f, "%u") || strings.Contains(f, "%c"), i})
 		}
 	}
 }
 
 // CanPublish reports whether the client may publish to a topic.
 func (r Rights) CanPublish(name string) bool {
-	return r.any(r.publish, name) && !r.any(r.denyPublish, name)
+	return r.first(r.publish, name) != nil && r.first(r.denyPublish, name) == nil
 }
 
 // CanReceive reports whether it may have what is published to a topic.
 func (r Rights) CanReceive(name string) bool {
-	return r.any(r.subscribe, name) && !r.any(r.denySubscribe, name)
+	return r.first(r.subscribe, name) != nil && r.first(r.denySubscribe, name) == nil
 }
 
-// any reports whether one of some patterns matches a topic.
-func (r *Rights) any(ps []pattern, name string) bool {
+// first returns the first of some patterns that matches a topic; nil where none does.
+func (r *Rights) first(ps []pattern, name string) *pattern {
 	for i := range ps {
 		if p := &ps[i]; p.names && r.matches(p.filter, name) || !p.names && topic.Match(p.filter, name) {
-			return true
+			return p
 		}
 	}
-	return false
+	return nil
 }
 
 // value is what a level of a pattern stands for. A name that could be more than one level, or none of its own, stands for
@@ -99,11 +100,17 @@ func (r *Rights) matches(filter, name string) bool {
 const fresh = "\x00"
 
 // CanSubscribe reports whether a filter matches any topic that the client may receive.
+func (r Rights) CanSubscribe(filter string) bool {
+	_, allowed := r.subscription(filter)
+	return allowed
+}
+
+// subscription says by what a subscription is allowed; or by what it is denied, nil where nothing allows any of it.
 //
 // What two filters have in common is one filter, or nothing. Where that is not denied as a whole, some topic of it is not
 // denied that has levels in the places of its wildcards that no rule names: so only such topics need be looked at, of all
 // lengths up to where no denial tells lengths apart any more.
-func (r Rights) CanSubscribe(filter string) bool {
+func (r *Rights) subscription(filter string) (by *pattern, allowed bool) {
 	longest := 0
 	for i := range r.denySubscribe {
 		longest = max(longest, topic.Levels(r.denySubscribe[i].filter))
@@ -127,16 +134,18 @@ func (r Rights) CanSubscribe(filter string) bool {
 			common = append(common, fresh)
 		}
 		for {
-			if !r.any(r.denySubscribe, strings.Join(common, "/")) {
-				return true
+			denied := r.first(r.denySubscribe, strings.Join(common, "/"))
+			if denied == nil {
+				return &r.subscribe[i], true
 			}
+			by = denied
 			if !open || len(common) > longest {
 				break
 			}
 			common = append(common, fresh)
 		}
 	}
-	return false
+	return by, false
 }
 
 // fill puts the client's names into the levels of a pattern. It returns false where one stands for nothing.

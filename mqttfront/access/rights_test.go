@@ -3,6 +3,7 @@ package access
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -95,15 +96,30 @@ func (o *oracle) check(t *testing.T, r Rights, rule *Rule, filters []string) {
 		if want := o.any(rule.Publish, i) && !o.any(rule.DenyPublish, i); r.CanPublish(name) != want {
 			t.Fatalf("%+v: publish %q: %v", rule, name, !want)
 		}
+		o.decided(t, i, r.Publish(name), r.CanPublish(name), rule.Publish, rule.DenyPublish)
+		o.decided(t, i, r.Subscribe(name), may[i], rule.Subscribe, rule.DenySubscribe)
 	}
 	for _, f := range filters {
 		want := false
 		for i, m := range o.matches[f] {
 			want = want || m && may[i]
 		}
-		if r.CanSubscribe(f) != want {
+		if r.CanSubscribe(f) != want || r.Subscribe(f).Allowed != want {
 			t.Fatalf("%+v: subscribe %q: %v", rule, f, !want)
 		}
+	}
+}
+
+// decided checks that a verdict names a filter that decides so.
+func (o *oracle) decided(t *testing.T, topic int, v Verdict, allowed bool, allow, deny []string) {
+	t.Helper()
+	from := deny
+	if allowed {
+		from = allow
+	}
+	named := v.Rule == 0 && slices.Contains(from, v.Filter) && o.matches[v.Filter][topic]
+	if v.Allowed != allowed || !named && (v.Rule >= 0 || allowed || o.any(allow, topic)) {
+		t.Fatalf("%q by %v without %v: %+v", o.topics[topic], allow, deny, v)
 	}
 }
 
@@ -212,6 +228,9 @@ func FuzzRights(f *testing.F) {
 		r := NewRules([]Rule{{Everyone: true, Publish: []string{allow}, Subscribe: []string{allow}, DenyPublish: []string{deny}, DenySubscribe: []string{deny}}}).Rights(user, nil, client)
 		if r.CanPublish(name) != r.CanReceive(name) {
 			t.Errorf("one filter, two answers")
+		}
+		if r.Publish(name).Allowed != r.CanPublish(name) || r.Subscribe(filter).Allowed != r.CanSubscribe(filter) {
+			t.Errorf("%q, %q: what is said is not what is done", name, filter)
 		}
 		if r.CanReceive(name) && slowMatch(filter, name) && !r.CanSubscribe(filter) {
 			t.Errorf("%q may be received, and %q not be subscribed to", name, filter)

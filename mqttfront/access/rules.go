@@ -105,7 +105,7 @@ func (r *Rules) Rights(user string, groups []string, client string) Rights {
 		s = new(set)
 		for i, mine := range of {
 			if mine {
-				s.add(&r.rules[i])
+				s.add(i, &r.rules[i])
 			}
 		}
 		if len(r.sets) >= maxSets {

@@ -1,6 +1,6 @@
 // Package accounts keeps the accounts of a node in a file that people can read and change too, accounts.yaml in the data
-// directory, and reads the access rules, which only people write. A running node changes accounts through its API; the
-// commands do it directly where no node runs.
+// directory, and reads the access rules, which people write: they are replaced as a whole or not at all. A running node
+// changes both through its API; the commands do it directly where no node runs.
 //
 // What is wrong with a file is refused with its name and the line; a file is taken as a whole or not at all.
 package accounts

@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront/access"
+	"github.com/mozzie-mqtt/mozzie/node/admin"
 	"github.com/mozzie-mqtt/mozzie/node/strict"
 )
 
 // RulesName is the name of the file of access rules in a data directory, where no other is configured.
 const RulesName = "access.yaml"
 
-// maxRules is the largest file of rules that is read, in bytes.
-const maxRules = 4 << 20
+// MaxRules is the largest file of rules that is read, in bytes.
+const MaxRules = admin.MaxRules
 
 // rulesFile is what a file of rules has.
 type rulesFile struct {
@@ -36,19 +38,25 @@ type fileDeny struct {
 	Subscribe []string `yaml:"subscribe"`
 }
 
+// Rules are access rules, and the file that they are from. They do not change.
+type Rules struct {
+	*access.Rules
+	Text  []byte   // of the file
+	where []string // each rule is, as FILE:LINE
+}
+
 // ReadRules reads a file of rules. The error is strict.Problems, or wraps fs.ErrNotExist or says otherwise why the file
 // cannot be read.
-func ReadRules(path string) (*access.Rules, error) {
+func ReadRules(path string) (*Rules, error) {
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("read the access rules %s: it is not a file", path)
 	}
-	if err == nil && info.Size() > maxRules {
-		return nil, strict.Problems{{Where: path, Text: fmt.Sprintf("%d bytes, at most %d are read", info.Size(), maxRules)}}
-	}
 	var text []byte
-	if err == nil {
+	if err == nil && info.Size() <= MaxRules { // ParseRules refuses what is larger, by its size
 		text, err = os.ReadFile(path)
+	} else if err == nil {
+		text = make([]byte, MaxRules+1)
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
@@ -60,20 +68,25 @@ func ReadRules(path string) (*access.Rules, error) {
 }
 
 // ParseRules reads the text of a file of rules. The error is strict.Problems.
-func ParseRules(name string, text []byte) (*access.Rules, error) {
+func ParseRules(name string, text []byte) (*Rules, error) {
+	if len(text) > MaxRules {
+		return nil, strict.Problems{{Where: name, Text: fmt.Sprintf("%d bytes, at most %d are read", len(text), MaxRules)}}
+	}
 	var f rulesFile
 	at := map[string]string{}
 	d := &strict.Decoder{File: name, Seen: func(key, where string) { at[key] = where }}
 	if err := d.Decode(text, &f); err != nil {
-		return nil, err
+		return nil, quoteHint(err)
 	}
 	p := parser{at: at}
 	if _, said := at["rules"]; !said {
 		return nil, strict.Problems{{Where: name, Text: "there are no rules in it, and what no rule allows is denied: write rules, or \"rules: []\" where that is meant"}}
 	}
 	var rules []access.Rule
+	var where []string
 	for i, r := range f.Rules {
-		rules = append(rules, p.rule(fmt.Sprintf("rules[%d]", i), r))
+		key := fmt.Sprintf("rules[%d]", i)
+		rules, where = append(rules, p.rule(key, r)), append(where, at[key])
 	}
 	if p.filters > access.MaxFilters {
 		p.addf("rules", "%d filters, at most %d are possible", p.filters, access.MaxFilters)
@@ -81,7 +94,21 @@ func ParseRules(name string, text []byte) (*access.Rules, error) {
 	if err := p.problems.Err(); err != nil {
 		return nil, err
 	}
-	return access.NewRules(rules), nil
+	return &Rules{access.NewRules(rules), text, where}, nil
+}
+
+// quoteHint says what most likely is wrong where a filter was to be and is none: to YAML, # begins a comment.
+func quoteHint(err error) error {
+	var problems strict.Problems
+	if !errors.As(err, &problems) {
+		return err
+	}
+	for i := range problems {
+		if p := &problems[i]; strings.HasPrefix(p.Text, "not valid YAML") || strings.HasSuffix(p.Text, "not nothing") {
+			p.Text += ` (a filter that begins with # or % has to be in quotes: "#")`
+		}
+	}
+	return problems
 }
 
 func (p *parser) rule(key string, f fileRule) access.Rule {

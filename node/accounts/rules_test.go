@@ -6,6 +6,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront/access"
+	"github.com/mozzie-mqtt/mozzie/node/admin"
 )
 
 const goodRules = `
@@ -55,6 +58,8 @@ func TestRulesRefused(t *testing.T) {
 		"rules:\n  - users: [a]\n    publish:\n      - a\n      - b+":               `f:5: rules[0].publish[1]: filter "b+" has a wildcard`,
 		"rules:\n  - users: ['']\n    publish: [a]":                                 `f:2: rules[0].users[0]: "" is empty`,
 		"rules:\n  - users: [a]\n    deny: {subscribe: ['x%u']}":                    `f:3: rules[0].deny.subscribe[0]: level "x%u"`,
+		"rules:\n  - users: [a]\n    publish: [%c]":                                 `f:3: not valid YAML: found character that cannot start any token (a filter that begins with # or % has to be in quotes: "#")`,
+		"rules:\n  - users: [a]\n    publish: #":                                    `not nothing (a filter that begins with # or % has to be in quotes: "#")`,
 		"rules:\n  - users: a\n    publish: [a]":                                    "f:2: rules[0].users: want a list",
 		"rules:\n  - &r {users: [a], publish: [a]}\n  - *r":                         "f:3: rules[1]: aliases are not known here",
 		"rules: [{everyone: true, publish: [" + strings.Repeat("a,", 20001) + "]}]": "f:1: rules: 20001 filters, at most 20000",
@@ -70,7 +75,7 @@ func TestRulesRefused(t *testing.T) {
 	if _, err := ReadRules(string(dir)); err == nil {
 		t.Error("a folder has rules")
 	}
-	if err := os.WriteFile(dir.Path("large"), make([]byte, maxRules+1), 0o600); err != nil {
+	if err := os.WriteFile(dir.Path("large"), make([]byte, MaxRules+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ReadRules(dir.Path("large")); err == nil || !strings.Contains(err.Error(), "at most") {
@@ -95,6 +100,10 @@ func FuzzParseRules(f *testing.F) {
 		if rights.CanReceive(name) != rights.CanSubscribe(name) {
 			t.Errorf("%q may be received and not subscribed to, or the other way round", name)
 		}
-		rights.CanPublish(name)
+		table := access.NewTable(access.Entry{Account: access.Account{Name: user, Groups: []string{"sensors"}}})
+		v, err := Check(table, r, admin.Question{User: user, Client: client, Publish: name})
+		if err == nil && (v.Allowed != rights.CanPublish(name) || (v.By == admin.ByRule) != (v.Rule != "")) {
+			t.Errorf("%q: %+v", name, v)
+		}
 	})
 }

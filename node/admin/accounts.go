@@ -47,12 +47,12 @@ type AccountChange struct {
 	Admin    *bool     `json:"admin,omitempty"`
 }
 
-// Changed is the answer to a change of an account.
+// Changed is the answer to a change of an account, or of the rules.
 type Changed struct {
 	Made bool `json:"made"` // it was not there before
 }
 
-// maxBody is the largest body of a request, in bytes: an account with many groups.
+// maxBody is the largest body with an account, in bytes: one with many groups.
 const maxBody = 64 << 10
 
 const accountsPath = "/api/v1/accounts"
@@ -64,7 +64,8 @@ func isAccounts(path string) bool {
 
 // needsToken reports whether a request changes something, or reads what not every user of the machine has to know.
 func needsToken(r *http.Request) bool {
-	return r.Method != http.MethodGet && r.Method != http.MethodHead || isAccounts(r.URL.Path)
+	return r.Method != http.MethodGet && r.Method != http.MethodHead || isAccounts(r.URL.Path) ||
+		r.URL.Path == accessPath || r.URL.Path == checkPath
 }
 
 // hasToken reports whether a request shows the token.

@@ -1,5 +1,5 @@
 // Package admin is a node's administration API: HTTP with JSON, on loopback or a Unix socket only. What changes something,
-// and the accounts, need a token where every user of the machine reaches the API; the rest has no passwords.
+// and accounts and access rules, need a token where every user of the machine reaches the API; the rest has no passwords.
 // The mozzie commands are its first users, through Client; so are monitoring, by
 // /metrics, and whatever supervises the process, by /healthz and /readyz.
 //
@@ -15,6 +15,9 @@
 //	GET /api/v1/accounts      Accounts; needs the token
 //	PUT, DELETE /api/v1/accounts/NAME
 //	                          makes or changes an account (AccountChange), deletes one; Changed
+//	GET, PUT /api/v1/access   the access rules, as the YAML of their file; replaces them (Changed); both need the token
+//	GET /api/v1/access/check?user=&client=&publish= (or &subscribe=)
+//	                          what a client may do, and why; Verdict; needs the token
 //	GET /debug/pprof/         Go's profiles, where the configuration says so
 //
 // The token is in the file admin.token in the data directory, and goes into the header "Authorization: Bearer TOKEN". At a
@@ -51,6 +54,12 @@ type Node interface {
 	// without a password, ErrBadAccount, wrapped, that it is impossible. DeleteAccount deletes one.
 	SetAccount(ctx context.Context, name string, change AccountChange) (made bool, err error)
 	DeleteAccount(name string) error
+	// Rules returns the text of the access rules in force; ErrNoRules: there are none.
+	Rules() ([]byte, error)
+	// SetRules replaces them, or makes some. ErrBadRules, wrapped, says what is wrong with them, and with which line.
+	SetRules(text []byte) (made bool, err error)
+	// Check says what a client may do. ErrBadQuestion, wrapped, says what is wrong with the question.
+	Check(q Question) (Verdict, error)
 }
 
 // Status is a node in short.

@@ -75,6 +75,28 @@ func (n fakeNode) DeleteAccount(name string) error {
 	return nil
 }
 
+// fakeRules are what fakeNode takes for rules, and has.
+const fakeRules = "rules: []\n"
+
+func (n fakeNode) Rules() ([]byte, error) {
+	if n.reasons != nil {
+		return nil, ErrNoRules
+	}
+	return []byte(fakeRules), nil
+}
+func (n fakeNode) SetRules(text []byte) (bool, error) {
+	if string(text) != fakeRules {
+		return false, fmt.Errorf("%w: rules:3: unknown key", ErrBadRules)
+	}
+	return n.reasons != nil, nil
+}
+func (n fakeNode) Check(q Question) (Verdict, error) {
+	if (q.Publish == "") == (q.Subscribe == "") {
+		return Verdict{}, fmt.Errorf("%w: want a topic", ErrBadQuestion)
+	}
+	return Verdict{Allowed: q.User == "alice", By: ByRule, Rule: "access.yaml:7", Filter: q.Client + q.Publish + q.Subscribe}, nil
+}
+
 const token = "0123456789abcdef"
 
 func start(t *testing.T, node Node, o Options) *Server {

@@ -104,7 +104,7 @@ func (c *Client) do(ctx context.Context, method, path string, with io.Reader) ([
 		return nil, fmt.Errorf("ask the node at %s: %w", c.address, err)
 	}
 	if with != nil {
-		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Type", bodyType(path))
 	}
 	if c.token != "" && needsToken(r) {
 		r.Header.Set("Authorization", "Bearer "+c.token)

@@ -36,6 +36,11 @@ func FuzzServer(f *testing.F) {
 		"DELETE /api/v1/accounts/alice HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n\r\n",
 		"DELETE /api/v1/accounts/alice HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic x\r\n\r\n",
 		"GET /api/v1/accounts HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /api/v1/access HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n\r\n",
+		"PUT /api/v1/access HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\nContent-Type: application/yaml\r\nContent-Length: 10\r\n\r\n" + fakeRules,
+		"PUT /api/v1/access HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/yaml\r\nContent-Length: 10\r\n\r\n" + fakeRules,
+		"GET /api/v1/access/check?user=alice&client=c&publish=a%2Fb HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n\r\n",
+		"GET /api/v1/access/check?subscribe=%zz HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	} {
 		f.Add(s)
 	}
@@ -80,7 +85,8 @@ func (s said) RoundTrip(r *http.Request) (*http.Response, error) {
 // FuzzClient has the client hear any answer: what it takes for one is the same once more.
 func FuzzClient(f *testing.F) {
 	for _, v := range []any{fakeNode{}.Status(), Peers{Peers: []Peer{{PeerID: "12D3", Connected: true, RTTms: 1.5}}},
-		Location{Topic: "a", Members: []Member{{PeerID: "12D3", Self: true}}}, Invite{Invite: "mozzie1-x"}, Error{Message: "no"}} {
+		Location{Topic: "a", Members: []Member{{PeerID: "12D3", Self: true}}}, Invite{Invite: "mozzie1-x"}, Error{Message: "no"},
+		Accounts{[]Account{{Name: "a", Groups: []string{"g"}}}}, Changed{true}, Reloaded{[]string{"accounts"}}, Verdict{By: ByRule, Rule: "f:1", Groups: []string{"g"}}} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			f.Fatal(err)
@@ -103,6 +109,17 @@ func FuzzClient(f *testing.F) {
 		twice(t, c, err, p, func() (any, error) { return c.Peers(ctx) })
 		l, err := c.Locate(ctx, "a/b")
 		twice(t, c, err, l, func() (any, error) { return c.Locate(ctx, "a/b") })
+		a, err := c.Accounts(ctx)
+		twice(t, c, err, a, func() (any, error) { return c.Accounts(ctx) })
+		v, err := c.Check(ctx, Question{User: "a", Publish: "b"})
+		twice(t, c, err, v, func() (any, error) { return c.Check(ctx, Question{}) })
+		done, err := c.SetRules(ctx, body)
+		twice(t, c, err, done, func() (any, error) { return c.SetAccount(ctx, "a", AccountChange{}) })
+		r, err := c.Reload(ctx)
+		twice(t, c, err, r, func() (any, error) { return c.Reload(ctx) })
+		if text, err := c.Rules(ctx); err == nil && !bytes.Equal(text, body) {
+			t.Errorf("%q is read as %q", body, text)
+		}
 		if _, err := c.Invite(ctx); err != nil && err.Error() == "" {
 			t.Error("an error without a word")
 		}

@@ -154,10 +154,10 @@ func guard(network, token string, next http.Handler) http.Handler {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="mozzie"`)
 			writeError(w, http.StatusUnauthorized, "this needs the token that is in "+TokenFile+" in the node's data directory, "+
 				"which the mozzie commands find with --data, or are given with --token-file or MOZZIE_ADMIN_TOKEN")
-		case r.Method == http.MethodPut && r.Header.Get("Content-Type") != "application/json":
-			writeError(w, http.StatusUnsupportedMediaType, "want a body of the type application/json")
-		case r.Method == http.MethodPut && (r.ContentLength < 1 || r.ContentLength > maxBody):
-			writeError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("want a body of 1 to %d bytes", maxBody))
+		case r.Method == http.MethodPut && r.Header.Get("Content-Type") != bodyType(r.URL.Path):
+			writeError(w, http.StatusUnsupportedMediaType, "want a body of the type "+bodyType(r.URL.Path))
+		case r.Method == http.MethodPut && (r.ContentLength < 1 || r.ContentLength > bodyLimit(r.URL.Path)):
+			writeError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("want a body of 1 to %d bytes", bodyLimit(r.URL.Path)))
 		case r.Method != http.MethodPut && r.ContentLength != 0:
 			writeError(w, http.StatusRequestEntityTooLarge, "a request has no body here")
 		default:
@@ -176,8 +176,29 @@ func methodsOf(path string) string {
 		return m
 	case isAccounts(path) && path != accountsPath:
 		return "PUT, DELETE"
+	case path == accessPath:
+		return "GET, HEAD, PUT"
 	}
 	return "GET, HEAD"
+}
+
+// yamlType is the type of configurations and rules.
+const yamlType = "application/yaml"
+
+// bodyType returns what a body that is put at a path is.
+func bodyType(path string) string {
+	if path == accessPath {
+		return yamlType
+	}
+	return "application/json"
+}
+
+// bodyLimit returns how large it can be, in bytes.
+func bodyLimit(path string) int64 {
+	if path == accessPath {
+		return MaxRules
+	}
+	return maxBody
 }
 
 func allows(r *http.Request) bool {
@@ -208,10 +229,11 @@ func routes(node Node, o Options) http.Handler {
 	mux.HandleFunc("/api/v1/locate", func(w http.ResponseWriter, r *http.Request) { locate(w, r, node) })
 	mux.HandleFunc("/api/v1/invite", func(w http.ResponseWriter, _ *http.Request) { invite(w, node) })
 	mux.HandleFunc("/api/v1/config", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/yaml")
+		w.Header().Set("Content-Type", yamlType)
 		io.WriteString(w, node.Config())
 	})
 	accountRoutes(mux, node)
+	accessRoutes(mux, node)
 	mux.HandleFunc("/api/v1/reload", func(w http.ResponseWriter, _ *http.Request) { reload(w, node) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q", r.URL.Path))

@@ -99,7 +99,7 @@ func (a *authority) issue(name string, change func(*x509.Certificate)) (certFile
 	return certFile, keyFile, cert
 }
 
-func openDir(t *testing.T, path string) *datadir.Dir {
+func openDir(t testing.TB, path string) *datadir.Dir {
 	t.Helper()
 	d, err := datadir.Open(path)
 	if err != nil {

@@ -53,17 +53,27 @@ func (d *Decoder) Decode(text []byte, into any) error {
 	return d.Problems.Err()
 }
 
-var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+var (
+	yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+	// yamlParser matches the errors of package yaml's parser, which counts lines from 0; its scanner does from 1.
+	yamlParser = regexp.MustCompile(`^(?:did not find expected (?:<|node content$|'-' indicator$|key$|',' or )|found (?:undefined|duplicate|incompatible) )`)
+	// yamlWhole matches those of which the line may be where the list or section begins, whatever line of it is wrong.
+	yamlWhole = regexp.MustCompile(`(?:indicator|key|[\]}]')$`)
+)
 
 // syntax says where the YAML itself is wrong.
 func (d *Decoder) syntax(err error) error {
 	where, text := d.File, err.Error()
 	if m := yamlError.FindStringSubmatch(text); m != nil {
 		text = m[2]
-		if m[1] == "" {
-			m[1] = "1" // which package yaml leaves out
+		line, _ := strconv.Atoi(m[1]) // none is the first, whoever counts
+		if yamlParser.MatchString(text) {
+			line++
+			if yamlWhole.MatchString(text) {
+				text += ", in the list or section around this line"
+			}
 		}
-		where += ":" + m[1]
+		where += ":" + strconv.Itoa(max(line, 1))
 	}
 	return Problems{{Where: where, Text: "not valid YAML: " + text}}
 }

@@ -54,6 +54,11 @@ func TestDecodeRefuses(t *testing.T) {
 		"one: &a {text: x}\nlists: [*a]": "f:2: lists[0]: aliases are not known here",
 		"many: 1\n---\nmany: 2":          "f:2: a second YAML document",
 		"\tx":                            "f:1: not valid YAML",
+		"many: 7\none: {text: [a":        "f:2: not valid YAML: did not find expected ',' or ']', in the list or section around this line",
+		"many: 7\nlists:\n- {}\nx\n":     "f:4: not valid YAML: could not find expected ':'",
+		"many: 7\nlists:\n  - {}\n x: 1": "f:4: not valid YAML: did not find expected key, in the list or section around this line",
+		"many: [7\n":                     "f:2: not valid YAML: did not find expected ',' or ']', in the list or section around this line",
+		"many: 7\none: @":                "f:2: not valid YAML: found character that cannot start any token",
 		"Not: x":                         "f:1: Not: unknown key",
 		"- a":                            "f:1: want settings",
 	} {

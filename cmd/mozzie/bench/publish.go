@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -195,14 +196,19 @@ func (p *publisher) answers() error {
 		if err := p.conn.flush(); err != nil {
 			return err
 		}
-		if len(done) > 0 {
-			p.acked.Add(uint64(len(done)))
-			p.mu.Lock()
-			p.ids = append(p.ids, done...)
-			p.mu.Unlock()
-			done = done[:0]
-			p.poke(identifiers)
+		if len(done) == 0 {
+			continue
 		}
+		p.mu.Lock()
+		p.ids = append(p.ids, done...)
+		tooMany := len(p.ids) > p.conn.window
+		p.mu.Unlock()
+		if tooMany {
+			return errors.New("the broker acknowledges more messages than it was sent")
+		}
+		p.acked.Add(uint64(len(done)))
+		done = done[:0]
+		p.poke(identifiers)
 	}
 }
 
