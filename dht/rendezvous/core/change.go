@@ -265,7 +265,7 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 		return
 	}
 	if i := n.inherited[at]; i != nil {
-		n.inheritFrom(i, set)
+		n.inheritBy(i, set)
 	}
 	if l := n.locations[at]; l != nil {
 		same := set.equal(l.set)

@@ -141,6 +141,7 @@ func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
 			}
 		}
 		l.phase, l.asking, l.blank = standby, nil, map[NodeID]bool{}
+		l.route.stood = n.now + retryAfter
 		n.adopt(l, set)
 		if l = n.locations[l.at]; l != nil && l.blank != nil {
 			n.catchUp(l)

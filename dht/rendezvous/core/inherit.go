@@ -15,7 +15,7 @@ type inherited struct {
 	table
 	place   Place
 	at      dht.Location
-	set     Set
+	route   *route          // its set is the one that is asked
 	sources map[NodeID]bool // members that push to this node
 	asked   time.Duration
 	again   time.Duration // when the members are asked again, whether they push or not
@@ -26,12 +26,13 @@ type inherited struct {
 // ready reports whether what was inherited is all that stands.
 func (n *Node) ready(i *inherited) bool {
 	held := 0
-	for _, m := range i.set.Members {
+	set := i.route.set
+	for _, m := range set.Members {
 		if i.sources[m] && n.holds(m) {
 			held++
 		}
 	}
-	return i.set.Version > 0 && held >= n.majority(i.set)
+	return set.Version > 0 && held >= n.majority(set)
 }
 
 // ancestry is what is registered above a location.
@@ -68,22 +69,26 @@ func (n *Node) ancestors(l *location) ancestry {
 }
 
 func (n *Node) inherit(place Place, at dht.Location) *inherited {
-	i := &inherited{table: newTable(), place: place, at: at, sources: map[NodeID]bool{}, asked: n.now, used: n.now,
+	i := &inherited{table: newTable(), place: place, at: at, route: n.route(place), sources: map[NodeID]bool{}, asked: n.now, used: n.now,
 		again: n.now + digestEvery}
 	n.inherited[at] = i
-	n.inheritFrom(i, n.route(place).set)
+	n.inheritFrom(i)
 	return i
 }
 
-// inheritFrom asks the members of a set that do not push yet.
-func (n *Node) inheritFrom(i *inherited, set Set) {
-	if i.set.Version == 0 || set.beats(i.set, i.at) {
-		i.set = set
-	}
-	for _, m := range i.set.Members {
+// inheritFrom asks the members of the set above that do not push yet.
+func (n *Node) inheritFrom(i *inherited) {
+	for _, m := range i.route.set.Members {
 		if !i.sources[m] || !n.holds(m) {
 			n.askToInherit(i, m)
 		}
+	}
+}
+
+// inheritBy takes over a set that others say stands, and asks its members.
+func (n *Node) inheritBy(i *inherited, set Set) {
+	if n.learnRoute(i.place, set) {
+		n.inheritFrom(i)
 	}
 }
 
@@ -159,10 +164,7 @@ func (n *Node) receiveInherited(p *peer, f *pb.Inherited) {
 		i.again = n.now // at the next tick: it may be about to be one again
 		return
 	}
-	if i.set.Version == 0 || set.beats(i.set, at) {
-		n.inheritFrom(i, set)
-	}
-	n.learnRoute(place, set)
+	n.inheritBy(i, set)
 	for _, r := range f.GetRegistrations() {
 		n.applyInherited(i, r, &gather{n: n}, true)
 	}
@@ -208,14 +210,12 @@ func (n *Node) drainPulled(l *location) {
 // pushed takes over a registration of a place above, and acknowledges it when everybody knows who was told,
 // on the strength of its absence, that nobody is interested.
 func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
-	if set.beats(i.set, i.at) {
-		n.inheritFrom(i, set)
-	}
+	n.inheritBy(i, set)
 	g := &gather{n: n}
 	for _, r := range f.GetRegistrations() {
 		if n.applyInherited(i, r, g, f.GetSync()) == unknown {
 			delete(i.sources, p.id)
-			n.inheritFrom(i, set)
+			n.inheritFrom(i)
 			n.ackWith(i.place, r, p.id, f.GetOp())
 			return
 		}
@@ -255,18 +255,19 @@ func (n *Node) tickInherited() {
 			delete(n.inherited, at)
 			continue
 		}
-		for _, m := range i.set.Members {
+		r := n.route(place) // it is i.route, which is in use
+		for _, m := range r.set.Members {
 			n.need(m)
 		}
 		if n.now >= i.again { // whatever was missed is found within a minute
 			i.again = n.now + digestEvery
-			for _, m := range i.set.Members {
+			for _, m := range r.set.Members {
 				n.askToInherit(i, m)
 			}
 		}
-		if r := n.route(place); n.now >= i.retry && (r.set.Version == 0 || !n.ready(i)) {
+		if n.now >= i.retry && !n.ready(i) {
 			i.retry = n.now + time.Second
-			n.inheritFrom(i, r.set)
+			n.inheritFrom(i)
 		}
 		for _, o := range sortedKeys(i.owners) {
 			if r := i.owners[o]; n.now-r.refreshed > r.hold() || n.departed(o) {

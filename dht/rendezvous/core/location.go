@@ -154,7 +154,7 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 func (n *Node) learnSet(place Place, set Set) {
 	n.learnRoute(place, set)
 	l := n.locations[place.Location()]
-	if l == nil || !set.beats(l.set, l.at) || l.phase == filling && !set.has(n.self) {
+	if l == nil || !set.beats(l.set, l.at) || n.died(set) || l.phase == filling && !set.has(n.self) {
 		return // one that is being filled is about to be in the next set
 	}
 	n.expectHandOver(l, set)
@@ -188,7 +188,7 @@ func (n *Node) adopt(l *location, set Set) {
 	if settled := n.now-l.made > 2*promiseTime; old.Version > 0 && (n.rendezvous(old) == n.self || settled && old.Version >= set.Version) {
 		// They are told already by who proposed the set, unless it comes from others than they know.
 		for _, m := range old.Members {
-			if !set.has(m) && n.inReach(m) {
+			if m != n.self && !set.has(m) && n.inReach(m) {
 				n.send(m, &pb.SetNews{Place: l.place.pb(), Set: set.pb()})
 			}
 		}

@@ -18,11 +18,11 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 	}
 	l := n.locations[at]
 	if l == nil {
-		if i := n.inherited[at]; i != nil {
-			n.pushed(i, p, set, f)
-			return
-		}
 		if !set.has(n.self) {
+			if i := n.inherited[at]; i != nil {
+				n.pushed(i, p, set, f)
+				return
+			}
 			n.ack(p.id, f.GetOp()) // nothing here depends on it
 			return
 		}

@@ -12,8 +12,9 @@ import (
 type route struct {
 	place Place
 	at    dht.Location
-	set   Set    // agreed on by its members, or version 0: the closest nodes known
-	hop   NodeID // the closest member that can be reached; "" while there is none
+	set   Set           // agreed on by its members, or version 0: the closest nodes known
+	stood time.Duration // until then set is believed to stand, since another has said so, though all of it is dead to this node
+	hop   NodeID        // the closest member that can be reached; "" while there is none
 
 	// The publisher's side.
 	epoch     *sending
@@ -86,13 +87,14 @@ func (n *Node) sortedRoutes() []*route {
 	return all
 }
 
-// learnRoute takes over a set that others say stands.
-func (n *Node) learnRoute(place Place, set Set) {
+// learnRoute takes over a set that others say stands, where it is news: a set that is dead to this node is none.
+func (n *Node) learnRoute(place Place, set Set) (news bool) {
 	r := n.route(place)
-	if set.beats(r.set, r.at) {
+	if news = set.beats(r.set, r.at) && !n.allDead(set); news {
 		r.set = set
 		n.reroute(r)
 	}
+	return news
 }
 
 // reroute looks for the rendezvous again, and changes over to it in an order-preserving way: what was sent
@@ -102,7 +104,7 @@ func (n *Node) reroute(r *route) {
 	switch {
 	case l != nil && l.phase >= standby:
 		r.set = l.set
-	case r.set.Version == 0 || n.allDead(r.set):
+	case n.lost(r):
 		r.set = Set{0, n.candidates(r.at)}
 	}
 	hop := n.nextHop(r)
@@ -170,6 +172,14 @@ func (n *Node) switched(r *route) {
 	}
 }
 
+// lost reports whether nobody is left in the set that a route goes by: from now on it goes by the closest nodes, which
+// may found another. What is dead to this node may live for others. So it asks them first, by founding, and where one of
+// them says that the set stands, that holds until what nobody has answered for by then is sent again.
+func (n *Node) lost(r *route) bool {
+	return r.set.Version == 0 || n.now >= r.stood && n.allDead(r.set)
+}
+
+// allDead reports whether nobody in a set is known to live.
 func (n *Node) allDead(s Set) bool {
 	for _, m := range s.Members {
 		if m == n.self {
@@ -180,6 +190,11 @@ func (n *Node) allDead(s Set) bool {
 		}
 	}
 	return true
+}
+
+// died reports whether all in a set are known, and dead.
+func (n *Node) died(s Set) bool {
+	return n.allDead(s) && !slices.ContainsFunc(s.Members, func(m NodeID) bool { return n.peers[m] == nil })
 }
 
 // resend sends what must be sent again, in order.
@@ -239,6 +254,9 @@ func (n *Node) tickRoutes(full bool) {
 	for _, r := range all {
 		if n.routes[r.place] != r {
 			continue
+		}
+		if full && r.set.Version > 0 && n.lost(r) { // the last of them has been out of reach for long enough: no event
+			n.reroute(r)
 		}
 		if full && r.set.Version == 0 && n.now-r.looked > lookupEvery && n.now-r.used < lookupEvery && n.large() {
 			r.looked = n.now

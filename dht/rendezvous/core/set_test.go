@@ -1,0 +1,116 @@
+package core_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+)
+
+// members returns the nodes that are in the set of a place, and the others.
+func (s *sim) members(place core.Place) (in, out []*simNode) {
+	set := s.nodes[0].n.ViewOf(place).Set
+	for _, v := range s.nodes {
+		if slices.Contains(set.Members, v.id) {
+			in = append(in, v)
+		} else {
+			out = append(out, v)
+		}
+	}
+	return in, out
+}
+
+// TestSetDies kills all of a set at once, a first level's or the root's. A minute later the others make another one, though
+// nothing else happens: what they subscribe to there is promised, and reaches them, by way of those who inherit it too.
+func TestSetDies(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.forgets = true, true
+		s.grow(7)
+		s.run(3 * time.Second)
+		place, filter := core.Place{}, "+/%s"
+		if seed%2 == 0 {
+			place, filter = core.Place{Prefix: "p0", Depth: 1}, "p0/%s"
+		}
+		use := func(name string) {
+			var made []*standing
+			for _, v := range s.nodes {
+				if v.alive {
+					made = append(made, v.subscribe(fmt.Sprintf(filter, name), 1))
+				}
+			}
+			s.run(20 * time.Second)
+			for i, st := range made {
+				if !st.promised {
+					s.fail("node %d: %q is not promised", st.node.i, st.filter)
+				}
+				st.node.publish(fmt.Sprintf("p0/%s", name), 1, false, "v")
+				st.node.publish(fmt.Sprintf("p%d/%s", i, name), 1, false, "v")
+			}
+			s.run(20 * time.Second)
+		}
+		use("before")
+		in, _ := s.members(place)
+		for _, v := range in {
+			v.alive = false
+			for _, w := range s.nodes {
+				s.disconnect(v, w)
+			}
+		}
+		s.run(deadAfter + 10*time.Second)
+		use("after")
+		s.check()
+		s.report(seed)
+	})
+}
+
+// deadAfter is how long a node is out of reach before others replace it.
+const deadAfter = time.Minute
+
+// TestSeesNoMember has a node reach nobody of a set, and one node that does. The set is dead to it, but the other says that it
+// stands. So what it publishes goes by way of that one, it makes no set of its own, and does not go on asking.
+func TestSeesNoMember(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder = true, true
+		s.grow(5)
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			v.subscribe("a/#", 1)
+		}
+		s.run(3 * time.Second)
+		in, out := s.members(core.Place{Prefix: "a", Depth: 1})
+		far, near := out[0], out[1]
+		s.apart = func(v, w *simNode) bool { return (v == far || w == far) && v != near && w != near }
+		for _, v := range in {
+			s.disconnect(far, v)
+		}
+		s.run(deadAfter + 10*time.Second)
+		asked := s.frames["*pb.Found"]
+		for range 60 {
+			far.publish("a/x", 1, false, "v")
+			s.run(time.Second)
+		}
+		if asked = s.frames["*pb.Found"] - asked; asked > 60 {
+			s.fail("a set was asked for %d times in a minute", asked)
+		}
+		s.run(20 * time.Second)
+		for _, p := range s.published {
+			for _, v := range in {
+				if v.from[p] != 1 {
+					s.fail("node %d got %s %d times", v.i, p.id, v.from[p])
+				}
+			}
+		}
+		s.apart = nil
+		for _, v := range in {
+			s.connect(far, v)
+		}
+		s.run(80 * time.Second)
+		s.check()
+		s.checkSets()
+		s.report(seed)
+	})
+}
