@@ -168,9 +168,13 @@ func cutPort(s string) (host, port string, ok bool) {
 		return "", "", false
 	}
 	host, port = s[:i], s[i+1:]
-	if inner, ok := strings.CutPrefix(host, "["); ok {
-		host, ok = strings.CutSuffix(inner, "]")
-		return host, port, ok
+	inner, v6 := strings.CutPrefix(host, "[")
+	if v6 {
+		if host, ok = strings.CutSuffix(inner, "]"); !ok {
+			return "", "", false
+		}
+	} else if strings.Contains(host, ":") {
+		return "", "", false
 	}
-	return host, port, !strings.Contains(host, ":")
+	return host, port, !strings.ContainsAny(host, "[]")
 }
