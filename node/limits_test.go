@@ -1,9 +1,12 @@
 package node
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/node/config"
 	"github.com/mozzie-mqtt/mozzie/node/memory"
 )
@@ -29,7 +32,11 @@ func TestBounds(t *testing.T) {
 			c.Limits = config.Limits{MaxConnections: 1, ConnectTimeout: time.Second, MaxPacketSize: 1024, ReceiveMaximum: 1,
 				MaxInflightMessages: 1, MaxKeepAlive: time.Second, MaxSessions: 1, MaxSubscriptions: 1, MaxTopicLength: 1, MaxTopicLevels: 1,
 				MaxQueuedMessages: 1, MaxQueuedBytes: 1024, MaxPendingBytes: 1024,
-				MaxTotalQueuedBytes: 1024, MaxTotalPendingBytes: 32 << 20, Memory: memory.Least, MaxAccounts: 1, MaxWaitingLogins: 1}
+				MaxTotalQueuedBytes: 1024, MaxTotalPendingBytes: 32 << 20, Memory: memory.Least, MaxAccounts: 1, MaxWaitingLogins: 1,
+				Peers: config.PeerLimits{MaxNodes: 1, MaxLocations: 1, MaxFilters: 1, MaxEpochs: 1, MaxOutboxMessages: 1, MaxOutboxBytes: 1024,
+					MaxAwayMessages: 1, MaxAwayBytes: 1024, MaxWaitingMessages: 1, MaxWaitingBytes: 1024, MaxUnsettledMessages: 1,
+					MaxUnsettledBytes: 1024, MaxCustodyMessages: 1, MaxCustodyBytes: 1024, MaxPendingBytes: 32 << 20,
+					MaxTotalPendingBytes: 64 << 20}}
 		},
 		"most": func(c *config.Config) {
 			c.MQTT.SysInterval = 24 * time.Hour
@@ -38,7 +45,11 @@ func TestBounds(t *testing.T) {
 				MaxKeepAlive: 65535 * time.Second, MaxSessionExpiry: 1<<63 - 1, MaxSessions: most, MaxSubscriptions: most,
 				MaxConnectionRate: 1_000_000, MaxConnectionRatePerAddress: 1_000_000, MaxTopicLength: 65535,
 				MaxTopicLevels: 65535, MaxQueuedMessages: most, MaxQueuedBytes: mostBytes, MaxPendingBytes: mostBytes, MaxTotalQueuedBytes: mostBytes, MaxTotalPendingBytes: mostBytes, Memory: mostBytes,
-				MaxRetainedMessages: most, MaxRetainedBytes: mostBytes, MaxAccounts: 100_000, MaxWaitingLogins: most}
+				MaxRetainedMessages: most, MaxRetainedBytes: mostBytes, MaxAccounts: 100_000, MaxWaitingLogins: most,
+				Peers: config.PeerLimits{MaxNodes: most, MaxLocations: most, MaxFilters: most, MaxEpochs: most, MaxOutboxMessages: most,
+					MaxOutboxBytes: mostBytes, MaxAwayMessages: most, MaxAwayBytes: mostBytes, MaxWaitingMessages: most,
+					MaxWaitingBytes: mostBytes, MaxUnsettledMessages: most, MaxUnsettledBytes: mostBytes, MaxCustodyMessages: most,
+					MaxCustodyBytes: mostBytes, MaxPendingBytes: mostBytes - 32<<20, MaxTotalPendingBytes: mostBytes}}
 		},
 	} {
 		n := bounded(t)
@@ -52,6 +63,34 @@ func TestBounds(t *testing.T) {
 		broker := n.brokerConfig()
 		if err := broker.Validate(); err != nil {
 			t.Errorf("%s that the configuration takes: %v", name, err)
+		}
+	}
+}
+
+// TestPeerLimits checks that every limit of package core comes from a setting, and that the two have the same defaults.
+func TestPeerLimits(t *testing.T) {
+	n := bounded(t)
+	want := core.DefaultLimits()
+	want.RetainedTopics, want.RetainedBytes = n.cfg.Limits.MaxRetainedMessages, int(n.cfg.Limits.MaxRetainedBytes)
+	if have := n.coreLimits(); have != want {
+		t.Errorf("by default %+v, want %+v", have, want)
+	}
+	if want := rendezvous.DefaultPending(); n.pending() != want {
+		t.Errorf("by default %+v may wait, want %+v", n.pending(), want)
+	}
+	fields := reflect.ValueOf(&n.cfg.Limits.Peers).Elem()
+	for i := range fields.NumField() {
+		fields.Field(i).SetInt(int64(i) + 7)
+	}
+	n.cfg.Limits.MaxRetainedMessages, n.cfg.Limits.MaxRetainedBytes = 5, 6
+	seen := map[int64]string{}
+	for _, set := range []reflect.Value{reflect.ValueOf(n.coreLimits()), reflect.ValueOf(n.pending())} {
+		for i := range set.NumField() {
+			name, v := set.Type().Field(i).Name, set.Field(i).Int()
+			if seen[v] != "" || v > int64(fields.NumField())+7 && name != "RetainedReply" {
+				t.Errorf("%s is %d: no setting, or that of %s", name, v, seen[v])
+			}
+			seen[v] = name
 		}
 	}
 }

@@ -77,10 +77,8 @@ type Config struct {
 	// Service.Done but nothing else of it. The slice is the Service's again when it returns.
 	Deliver func([]core.Delivery)
 	// Accept says that the client that a message came from may have its acknowledgement. It must not block.
-	Accept func(origin any, packet uint16)
-	// Pending is how much may wait for all peers, in bytes. Beyond it the streams of the peer that most waits for
-	// are given up, and opened again. 0 is DefaultPending.
-	Pending int
+	Accept  func(origin any, packet uint16)
+	Pending Pending
 	// Tap, for tests, sees every frame before it is sent. nil: nobody does.
 	Tap func(to peer.ID, frame any)
 }
@@ -140,9 +138,6 @@ type Service struct {
 
 // New makes a Service and starts it. Tell it of connected peers by OnPeer.
 func New(cfg Config) *Service {
-	if cfg.Pending == 0 {
-		cfg.Pending = DefaultPending
-	}
 	s := &Service{cfg: cfg, log: cfg.Log, links: map[peer.ID]*link{}, byNode: map[core.NodeID]*link{}, warned: map[proto.Kind]bool{},
 		callWake: make(chan struct{}, 1), doneWake: make(chan struct{}, 1), left: make(chan struct{}), ticked: make(chan struct{}),
 		lookups: make(chan struct{}, maxLookups)}

@@ -128,7 +128,7 @@ func (n *Node) wait(l *location, a *arrival) {
 // mayWait readies a message for waiting here, unless too many do. What its publisher's node keeps is sent again.
 func (n *Node) mayWait(already int, a *arrival) bool {
 	lim := &n.cfg.Limits
-	full := func(times int) bool { return already >= times*lim.Waiting || n.waitBytes >= times*lim.WaitingBytes }
+	full := func(times int) bool { return already/times >= lim.Waiting || n.waitBytes/times >= lim.WaitingBytes }
 	if full(1) && a.id.Epoch == 0 || full(2) && a.own == nil {
 		n.stats.DroppedWaiting++
 		return false

@@ -103,6 +103,7 @@ type Limits struct {
 	UnsettledBytes int // at all locations
 	Waiting        int // messages that wait at a location until it can serve; beyond it, QoS 0 is dropped
 	WaitingBytes   int // at all locations
+	Nodes          int // nodes that this node remembers
 	Locations      int // locations that this node keeps state for
 	Registrations  int // filters that one node may register at one location
 	RetainedReply  int // bytes in one frame of retained messages
@@ -114,7 +115,7 @@ type Limits struct {
 // DefaultLimits returns limits that fit a Raspberry Pi 3.
 func DefaultLimits() Limits {
 	return Limits{Outbox: 20_000, OutboxBytes: 64 << 20, Away: 20_000, AwayBytes: 32 << 20, Custody: 200_000, CustodyBytes: 128 << 20,
-		Unsettled: 20_000, UnsettledBytes: 32 << 20, Waiting: 20_000, WaitingBytes: 32 << 20, Locations: 100_000, Registrations: 100_000, RetainedReply: proto.SoftFrame, UnknownEpochs: 100_000,
+		Unsettled: 20_000, UnsettledBytes: 32 << 20, Waiting: 20_000, WaitingBytes: 32 << 20, Nodes: 10_000, Locations: 100_000, Registrations: 100_000, RetainedReply: proto.SoftFrame, UnknownEpochs: 100_000,
 		RetainedTopics: 1_000_000, RetainedBytes: 256 << 20}
 }
 

@@ -92,7 +92,7 @@ func (n *Node) owe(e *entry, node NodeID) {
 // custodyFull reports whether as much is in custody here as may be, or some times that.
 func (n *Node) custodyFull(times int) bool {
 	lim := &n.cfg.Limits
-	return n.cfg.Custody.Len() >= times*lim.Custody || n.cfg.Custody.Bytes() >= times*lim.CustodyBytes
+	return n.cfg.Custody.Len()/times >= lim.Custody || n.cfg.Custody.Bytes()/times >= lim.CustodyBytes
 }
 
 // again answers a message that came before.
