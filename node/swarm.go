@@ -22,6 +22,12 @@ func (w *swarm) Detour(m *proto.Message) bool { return w.s.Detour(m) }
 // Wanted implements mqttfront.Swarm.
 func (w *swarm) Wanted(topic string) bool { return w.s.Wanted(topic) }
 
+// Room implements mqttfront.Swarm.
+func (w *swarm) Room(topic string) bool { return w.s.Room(topic) }
+
+// RoomToRegister implements mqttfront.Swarm.
+func (w *swarm) RoomToRegister(filter string) bool { return w.s.RoomToRegister(filter) }
+
 // Publish implements mqttfront.Swarm.
 func (w *swarm) Publish(batch []mqttfront.Outgoing) {
 	var few [8]core.Publication

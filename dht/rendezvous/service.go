@@ -107,6 +107,7 @@ type Service struct {
 	dirty    []*link             // with something to write
 	warned   map[proto.Kind]bool // kinds of frames of which one was too long
 	effects  []core.Effect
+	quiets   int // prefixes in quiet
 	outsides int // how many goroutines are to carry out effects outside of mu
 	leaving  bool
 	closed   bool
@@ -123,6 +124,7 @@ type Service struct {
 	doneWake chan struct{}
 
 	quiet   atomic.Pointer[sync.Map] // prefix → time.Duration until which nobody else wants QoS 0
+	full    atomic.Bool              // there are places that there is no room for
 	detours atomic.Int64
 	coarse  atomic.Int64 // the clock, as of the last tick
 
@@ -185,6 +187,27 @@ func (s *Service) Wanted(topic string) bool {
 	prefix, _ := dht.Prefix(topic, s.cfg.Depth)
 	until, ok := s.quiet.Load().Load(prefix)
 	return !ok || until.(time.Duration) <= time.Duration(s.coarse.Load())
+}
+
+// Room reports whether messages on a topic can be taken over: there is a limit on the locations that this node deals with.
+// It takes no lock while that is far.
+func (s *Service) Room(topic string) bool {
+	if !s.full.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.Room(topic)
+}
+
+// RoomToRegister reports the same of a filter.
+func (s *Service) RoomToRegister(filter string) bool {
+	if !s.full.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.RoomToRegister(filter)
 }
 
 // Detour reports whether a message about to be published is to reach this node's own subscribers by way of

@@ -54,6 +54,12 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		n.malformed("Publish")
 		return
 	}
+	if !n.room(place) { // its publisher's node keeps it, and sends it again
+		if f.Epoch == 0 {
+			n.stats.DroppedQoS0++
+		}
+		return
+	}
 	if r := n.routes[place]; r != nil && n.heldBack(r, p, a) {
 		n.hold(r, a)
 		return
@@ -204,6 +210,10 @@ func (n *Node) passSync(from NodeID, f *pb.Sync, done func()) {
 	place, ok := placeOf(f.GetPlace())
 	if !ok {
 		done() // about deliveries: they are with the broker
+		return
+	}
+	if !n.room(place) {
+		done() // nothing came from it
 		return
 	}
 	r := n.route(place)

@@ -52,7 +52,7 @@ func (n *Node) take(e *entry) {
 	if e.left == 0 && e.stamp == 0 && e.pinned == 0 {
 		return
 	}
-	e.s.entries[e.id.Seq] = e
+	put(&e.s.entries, e.id.Seq, e)
 	e.l.order.compact((*entry).isGone)
 	e.l.order.push(e)
 	n.cfg.Custody.Put(e.id, e.m)
@@ -129,8 +129,8 @@ func (n *Node) deliver(e *entry, s *share) {
 	}
 	if n.inReach(s.node) {
 		s.sent, s.ups = true, n.peers[s.node].ups
-		e.l.sent[s.node] = true
-		e.s.told[s.node] = e.s.low
+		put(&e.l.sent, s.node, true)
+		put(&e.s.told, s.node, e.s.low)
 		n.send(s.node, d)
 	}
 }
@@ -142,7 +142,7 @@ func (n *Node) sendOnce(l *location, a *arrival, d dest) {
 	case d.node == n.self:
 		n.deliverHere(n.self, f)
 	case n.inReach(d.node):
-		l.sent[d.node] = true
+		put(&l.sent, d.node, true)
 		n.send(d.node, f)
 	default:
 		n.meet(d.node)

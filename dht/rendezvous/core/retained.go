@@ -155,7 +155,7 @@ func (n *Node) sendRetained(l *location, to NodeID) {
 	if l.feeding[to] {
 		return // it is being sent already
 	}
-	l.feeding[to] = true
+	put(&l.feeding, to, true)
 	var topics []string
 	n.eachRetained(l, func(k *Kept) { topics = append(topics, k.Message.Topic) })
 	p := &pump{n: n, to: to, done: func(bool) { delete(l.feeding, to) }}
@@ -188,7 +188,7 @@ func (n *Node) addChild(l *location, child Place) bool {
 		n.stats.DroppedRetained++
 		return false
 	}
-	l.children[child] = n.now
+	put(&l.children, child, n.now)
 	return true
 }
 
