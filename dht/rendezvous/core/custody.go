@@ -80,13 +80,18 @@ func (n *Node) owe(e *entry, node NodeID) {
 		switch first := p.shares.front(); {
 		case first.gone || first.doneFor(node):
 			p.shares.pop()
-		case (p.owed > lim.Away || p.bytes > lim.AwayBytes || n.custodyFull(1)) && (!p.reach || first.storedAt(node)):
+		case (p.owed > lim.Away || p.bytes > lim.AwayBytes || n.custodyOver()) && (!p.reach || first.storedAt(node)):
 			n.stats.DroppedAway++
 			n.shareDone(p.shares.pop(), node)
 		default:
 			return
 		}
 	}
+}
+
+// custodyOver reports whether more is in custody here than may be.
+func (n *Node) custodyOver() bool {
+	return n.cfg.Custody.Len() > n.cfg.Limits.Custody || n.cfg.Custody.Bytes() > n.cfg.Limits.CustodyBytes
 }
 
 // custodyFull reports whether as much is in custody here as may be, or some times that.
