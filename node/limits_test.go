@@ -1,10 +1,14 @@
 package node
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
 
+	"github.com/mozzie-mqtt/mozzie/cmd/mozzie/client"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/node/config"
@@ -92,6 +96,63 @@ func TestPeerLimits(t *testing.T) {
 			}
 			seen[v] = name
 		}
+	}
+}
+
+// TestManyLevels has clients publish to far more first levels than a node deals with, and subscribe to some: each gets an
+// answer, what is accepted arrives, what is not is refused with the reason, and there is room again by itself.
+func TestManyLevels(t *testing.T) {
+	const most = 100
+	s := newSwarm(t)
+	s.limit = func(l *config.Limits) { l.Peers.MaxLocations = most }
+	s.start()
+	sub, pub := s.connect(0, "sub"), s.connect(0, "pub")
+	sub.subscribe(1, "#", "stays/#")
+	publish := func(topic string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		return pub.Publish(ctx, client.Message{Topic: topic, Payload: []byte(topic), QoS: 1})
+	}
+	refused := func(err error) bool {
+		var r *client.RefusedError
+		if err != nil && (!errors.As(err, &r) || r.Code != 0x97) {
+			t.Fatal(err)
+		}
+		return err != nil
+	}
+	taken := map[string]bool{}
+	for i := range 3 * most {
+		if topic := fmt.Sprintf("l%d/x", i); !refused(publish(topic)) {
+			taken[topic] = true
+		}
+	}
+	if err := publish("stays/x"); err != nil {
+		t.Errorf("where somebody is subscribed: %v", err)
+	}
+	taken["stays/x"] = true
+	eventually(t, func() error {
+		if err := publish("another/x"); refused(err) {
+			return err
+		}
+		return nil
+	})
+	taken["another/x"] = true
+	for i := 0; !refused(pub.Subscribe(t.Context(), []client.Subscription{{Filter: fmt.Sprintf("s%d/#", i)}}, client.Properties{})); i++ {
+		if i > most {
+			t.Fatal("there is room for more subscriptions than there may be locations")
+		}
+	}
+	if st := s.nodes[0].service.Load().CoreStats(); st.LocationsFull == 0 || s.nodes[0].broker.Load().Stats().SubsNoRoom.Load() != 1 {
+		t.Error("it is not counted")
+	}
+	for _, m := range sub.wait(len(taken)) {
+		if !taken[m.Topic] {
+			t.Errorf("%s came, which was refused", m.Topic)
+		}
+		delete(taken, m.Topic)
+	}
+	if len(taken) > 0 {
+		t.Errorf("%d of those that were accepted did not come", len(taken))
 	}
 }
 

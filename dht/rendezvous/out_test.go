@@ -38,7 +38,7 @@ func addBare(n *node, id peer.ID) *link {
 	n.Service.mu.Lock()
 	defer n.Service.mu.Unlock()
 	l := &link{s: n.Service, id: id, up: true, node: core.MakeNodeID(1, string(id)), stop: func() {}}
-	l.out = newOutbound(newRouteStream(deaf{}), &n.stats.Pending, DefaultPending().Peer)
+	l.out = newOutbound(newRouteStream(deaf{}), &n.stats.Pending, n.Service.cfg.Pending.Peer)
 	n.links[id], n.byNode[l.node] = l, l
 	return l
 }
