@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
@@ -284,6 +285,24 @@ func TestRetainedLimits(t *testing.T) {
 			}
 			c.want(t, all)
 		})
+	}
+}
+
+// TestTombstoneLimit: of what is cleared no more is remembered than may be retained.
+func TestTombstoneLimit(t *testing.T) {
+	s, a, b, _, level := limited(t, func(l *core.Limits) { l.RetainedTopics = few })
+	for i := range many {
+		for _, payload := range []string{"v", ""} {
+			b.publish(fmt.Sprintf("%s/%d", level, i), 1, true, payload)
+			s.run(time.Second)
+		}
+	}
+	count(t, "tombstones", a.n.Stats().DroppedRetained, many-few)
+	var kept []*proto.Message
+	b.do(func() { b.n.Retained(level+"/#", func(m []*proto.Message) { kept = append(kept, m...) }, func() {}) })
+	s.run(time.Second)
+	if len(kept) > 0 {
+		t.Errorf("%d are still retained", len(kept))
 	}
 }
 

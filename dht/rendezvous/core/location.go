@@ -354,7 +354,7 @@ const (
 
 // patience is for how long what holds nothing and is not used is kept.
 func (n *Node) patience() time.Duration {
-	if len(n.routes) > n.cfg.Limits.Locations/2 {
+	if len(n.routes) > n.cfg.Limits.Locations/4 {
 		return crowdedTime
 	}
 	return idleTime
