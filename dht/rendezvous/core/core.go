@@ -16,6 +16,7 @@
 package core
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"log/slog"
@@ -489,7 +490,7 @@ func (l *location) waits() bool {
 		len(l.onListed) > 0 || l.pulling || l.order.len() > 0 || l.waiting.len() > 0 || len(l.calls) > 0
 }
 
-func cmpLocation(a, b dht.Location) int { return slices.Compare(a[:], b[:]) }
+func cmpLocation(a, b dht.Location) int { return bytes.Compare(a[:], b[:]) }
 
 // sortedKeys returns the keys of a map in order, where the order of effects depends on it.
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
