@@ -346,7 +346,8 @@ func (n *Node) drop(l *location) {
 }
 
 // What is ours to tune: after how long a location that holds nothing is forgotten, and after how long where there is little
-// room. Its set, found again, is the same.
+// room and this node is alone in its set. Its set, found again, is the same; where it has more members they have to forget it
+// at about the same time, before who they are changes.
 const (
 	idleTime    = 20 * time.Minute
 	crowdedTime = 2 * time.Second
@@ -401,7 +402,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 			n.dropOwner(l, o)
 		}
 	}
-	if idle := n.now - l.touched; (idle > idleTime || idle > n.patience() && l.streams == 0) && n.bare(l) {
+	if idle := n.now - l.touched; (idle > idleTime || idle > n.patience() && l.streams == 0 && len(l.set.Members) == 1) && n.bare(l) {
 		n.wake(l, &gather{n: n}) // they ask again, and are told again
 		n.disinherit(l)
 		delete(n.locations, l.at)
