@@ -31,6 +31,7 @@ type loner struct {
 	detours bool                                                          // retained messages, and what is behind them, come back by Deliver
 	back    chan func()                                                   // not nil: gets what brings them back, to be called one after another
 	hold    chan struct{}                                                 // not nil: nothing is accepted before it is closed
+	noRoom  func(name string) bool                                        // not nil: for which topics and filters there is none
 	refuse  error                                                         // what Accepted is told
 	seen    func(mqttfront.Outgoing)                                      // sees all that is published
 	watch   func(topic string)                                            // sees the topics of all that is published; set with mu held
@@ -54,6 +55,10 @@ func (l *loner) Wanted(name string) bool {
 	l.filters.Match(name, func(string, string, mqttfront.Interest) { wanted = true })
 	return wanted || l.seen != nil
 }
+
+func (l *loner) Room(name string) bool { return l.noRoom == nil || !l.noRoom(name) }
+
+func (l *loner) RoomToRegister(filter string) bool { return l.Room(filter) }
 
 func (l *loner) Publish(batch []mqttfront.Outgoing) {
 	var ds []mqttfront.Delivery

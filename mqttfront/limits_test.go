@@ -432,3 +432,34 @@ func TestTopicLength(t *testing.T) {
 		t.Errorf("counted %d filters and %d topics", st.SubsInvalid.Load(), st.TopicInvalid.Load())
 	}
 }
+
+// TestNoRoom: what is published or subscribed to at locations that the node has no room for is refused before anybody has
+// got it, and all else goes on.
+func TestNoRoom(t *testing.T) {
+	b, l, addr := start(t, nil)
+	sub, _ := connect(t, addr, connectOpts{id: "sub"})
+	sub.subscribe(filter{"#", 1})
+	l.noRoom = func(name string) bool { return strings.HasPrefix(name, "new") }
+	five, _ := connect(t, addr, connectOpts{id: "5"})
+	for flags, kind := range map[byte]byte{2: packets.Puback, 4: packets.Pubrec} {
+		five.send(five.publishPacket(flags, 7, "new/1", "refused"))
+		if a := five.expect(kind); a.ReasonCode != 0x97 {
+			t.Errorf("answered 0x%02x, want 0x97", a.ReasonCode)
+		}
+	}
+	four, _ := connect(t, addr, connectOpts{id: "4", version: 4})
+	if codes := four.subscribe(filter{"new/#", 1}, filter{"old/#", 1}); codes[0] != 0x80 || codes[1] != 1 {
+		t.Errorf("MQTT 3: SUBACK %x", codes)
+	}
+	if codes := five.subscribe(filter{"$share/g/new/#", 1}, filter{"$local/new", 1}); codes[0] != 0x97 || codes[1] != 1 {
+		t.Errorf("MQTT 5: SUBACK %x", codes)
+	}
+	four.send(four.publishPacket(2, 7, "new/1", "refused"))
+	four.expectEnd()
+	five.send(five.publishPacket(2, 8, "old/1", "taken"))
+	five.expect(packets.Puback)
+	sub.expectPublish("taken")
+	if st := b.Stats(); st.Refused.Load() != 3 || st.SubsNoRoom.Load() != 2 {
+		t.Errorf("counted %d messages and %d subscriptions", st.Refused.Load(), st.SubsNoRoom.Load())
+	}
+}

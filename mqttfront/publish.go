@@ -26,6 +26,8 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 	case !c.mayPublish(sl):
 		c.b.stats.PubsDenied.Add(1)
 		refusal = errMayNotPublish
+	case p.qos > 0 && sl.kind == kindSwarm && !c.b.swarm.Room(sl.topic):
+		refusal = errNoRoom
 	}
 	if p.qos > 0 {
 		return c.publishKept(u, p, sl, refusal)

@@ -133,3 +133,6 @@ func v3Connack(r Reason) byte {
 
 // errUsers is the answer to topics and filters that name users.
 var errUsers = &Refusal{ReasonNotAuthorized, "users are not enabled on this node: no level of a topic may begin with @"}
+
+// errNoRoom is the answer to topics and filters at locations that there is no room for.
+var errNoRoom = &Refusal{ReasonQuotaExceeded, "the node deals with as many first levels of topics as it may: try again later"}

@@ -57,6 +57,7 @@ type Stats struct {
 	SubsInvalid   atomic.Uint64 // the filter is none, too long or too deep
 	SubsDenied    atomic.Uint64 // not allowed to this client
 	SubsMemory    atomic.Uint64 // memory is scarce
+	SubsNoRoom    atomic.Uint64 // too many locations
 
 	// Connections that were refused or ended badly, by cause.
 	AcceptErrors      atomic.Uint64

@@ -191,6 +191,10 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 	if refusal != nil {
 		return nil, nil, refusal
 	}
+	if !strings.HasPrefix(sub.inner, "$") && !c.b.swarm.RoomToRegister(sub.inner) {
+		c.b.stats.SubsNoRoom.Add(1)
+		return nil, nil, errNoRoom
+	}
 	s := c.sess
 	s.mu.Lock()
 	old := s.subs.get(sub.filter)

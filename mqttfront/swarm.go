@@ -25,6 +25,14 @@ type Swarm interface {
 	// QoS 0 messages without Retain that need no detour, for each of them, and must cost next to nothing.
 	Wanted(topic string) bool
 
+	// Room reports whether a message on a topic can be taken over: false while the node deals with as many locations as
+	// it may, and that is at none of them. It is asked for each message of QoS 1 or 2, before anybody gets it, and must
+	// cost next to nothing. What is published all the same, of those that were asked for together, is taken over.
+	Room(topic string) bool
+
+	// RoomToRegister reports the same of a filter that somebody is about to subscribe to.
+	RoomToRegister(filter string) bool
+
 	// Publish takes over a batch of messages that one client of this node published, in order. The slice
 	// belongs to the caller again when Publish returns; the messages belong to everybody, but for those that are Lent.
 	Publish(batch []Outgoing)

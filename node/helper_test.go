@@ -24,6 +24,7 @@ type testSwarm struct {
 	t     testing.TB
 	dir   string // of all nodes
 	nodes []*Node
+	limit func(*config.Limits) // nil: the defaults
 
 	mu   sync.Mutex
 	tap  func(sent)         // sees every frame, before it is sent
@@ -67,6 +68,9 @@ func (s *testSwarm) start(knows ...int) {
 	c.MQTT.SysInterval = 0
 	c.Swarm = config.Swarm{Open: true, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Small: 100}
 	c.Admin.Listen = "127.0.0.1:0"
+	if s.limit != nil {
+		s.limit(&c.Limits)
+	}
 	for _, i := range knows {
 		c.Swarm.Bootstrap = append(c.Swarm.Bootstrap, s.nodes[i].host.Addresses()[0])
 	}

@@ -126,6 +126,7 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 	}
 	for cause, v := range map[string]uint64{
 		"limit": b.SubsOverLimit.Load(), "memory": b.SubsMemory.Load(), "filter": b.SubsInvalid.Load(), "not_authorized": b.SubsDenied.Load(),
+		"locations": b.SubsNoRoom.Load(),
 	} {
 		all = append(all, sample{"refused_subscriptions_total", "Subscriptions that were refused.", c, float64(v), []string{"cause", cause}})
 	}
@@ -185,6 +186,7 @@ func (m *metrics) swarm() []sample {
 		{"leases", "Leases held from other nodes.", ga, float64(g.Leases), nil},
 		{"locations", "Locations that this node is a member of the set of.", ga, float64(g.Locations), nil},
 		{"locations_serving", "Of these, where it is the rendezvous.", ga, float64(g.Serving), nil},
+		{"routes", "Locations that this node reaches, or has reached lately.", ga, float64(g.Routes), nil},
 		{"registrations", "Registered filters held at locations.", ga, float64(g.Registrations), nil},
 		{"retained_messages", "Retained messages kept.", ga, float64(m.n.retained.Total()), nil},
 		{"outbox_messages", "Messages of this node that nobody else keeps yet.", ga, float64(g.Outbox), nil},

@@ -155,8 +155,6 @@ func (n *Node) startService() error {
 	if err != nil {
 		return err
 	}
-	limits := core.DefaultLimits()
-	limits.RetainedTopics, limits.RetainedBytes = n.cfg.Limits.MaxRetainedMessages, asInt(n.cfg.Limits.MaxRetainedBytes)
 	n.retained = store.NewRetained()
 	s := rendezvous.New(rendezvous.Config{
 		Host:      n.host.Libp2p(),
@@ -164,7 +162,8 @@ func (n *Node) startService() error {
 		Life:      life,
 		Depth:     n.cfg.Locations.Depth,
 		Small:     n.cfg.Swarm.Small,
-		Limits:    limits,
+		Limits:    n.coreLimits(),
+		Pending:   n.pending(),
 		Custody:   store.NewCustody(),
 		Retained:  n.retained,
 		Log:       n.log,
@@ -185,6 +184,26 @@ func (n *Node) startService() error {
 	}
 	n.peersMu.Unlock()
 	return nil
+}
+
+// coreLimits are the limits of what the node keeps at locations.
+func (n *Node) coreLimits() core.Limits {
+	p := n.cfg.Limits.Peers
+	l := core.DefaultLimits()
+	l.Nodes, l.Locations, l.Registrations, l.UnknownEpochs = p.MaxNodes, p.MaxLocations, p.MaxFilters, p.MaxEpochs
+	l.Outbox, l.OutboxBytes = p.MaxOutboxMessages, asInt(p.MaxOutboxBytes)
+	l.Away, l.AwayBytes = p.MaxAwayMessages, asInt(p.MaxAwayBytes)
+	l.Waiting, l.WaitingBytes = p.MaxWaitingMessages, asInt(p.MaxWaitingBytes)
+	l.Unsettled, l.UnsettledBytes = p.MaxUnsettledMessages, asInt(p.MaxUnsettledBytes)
+	l.Custody, l.CustodyBytes = p.MaxCustodyMessages, asInt(p.MaxCustodyBytes)
+	l.RetainedTopics, l.RetainedBytes = n.cfg.Limits.MaxRetainedMessages, asInt(n.cfg.Limits.MaxRetainedBytes)
+	return l
+}
+
+// pending are the limits of what waits to be written to other nodes.
+func (n *Node) pending() rendezvous.Pending {
+	p := n.cfg.Limits.Peers
+	return rendezvous.Pending{Peer: asInt(p.MaxPendingBytes), All: asInt(p.MaxTotalPendingBytes)}
 }
 
 // addresses returns this node's multiaddresses without /p2p.

@@ -30,6 +30,12 @@ var publications = sync.Pool{New: func() any { return new([]core.Publication) }}
 // mostReused is how long a slice may be that is used again.
 const mostReused = 1024
 
+// Room implements mqttfront.Swarm.
+func (w *swarm) Room(topic string) bool { return w.s.Room(topic) }
+
+// RoomToRegister implements mqttfront.Swarm.
+func (w *swarm) RoomToRegister(filter string) bool { return w.s.RoomToRegister(filter) }
+
 // Publish implements mqttfront.Swarm.
 func (w *swarm) Publish(batch []mqttfront.Outgoing) {
 	reused := publications.Get().(*[]core.Publication)

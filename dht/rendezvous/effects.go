@@ -25,9 +25,9 @@ func (s *Service) finish() {
 		case core.Lookup:
 			s.lookUpLocked(e.Place)
 		case core.Quiet:
-			s.quiet.Load().Store(e.Place.Prefix, e.Until-quietMargin)
+			s.quietLocked(e.Place.Prefix, e.Until-quietMargin)
 		case core.Awake:
-			s.quiet.Store(new(sync.Map))
+			s.awakeLocked()
 		default:
 			effects[rest] = *e
 			rest++
@@ -37,6 +37,7 @@ func (s *Service) finish() {
 		s.outsides++
 	}
 	s.tellDetoursLocked()
+	s.full.Store(s.core.Full())
 	s.wakeLinksLocked()
 	if rest == 0 {
 		clear(effects)
@@ -57,6 +58,21 @@ func (s *Service) finish() {
 		s.effects = effects
 	}
 	s.mu.Unlock()
+}
+
+// quietLocked has Wanted know where nobody else wants QoS 0. It may forget: then the core is asked again.
+func (s *Service) quietLocked(prefix string, until time.Duration) {
+	if _, there := s.quiet.Load().Swap(prefix, until); there {
+		return
+	}
+	if s.quiets++; s.quiets > s.cfg.Limits.Locations {
+		s.awakeLocked()
+	}
+}
+
+func (s *Service) awakeLocked() {
+	s.quiet.Store(new(sync.Map))
+	s.quiets = 0
 }
 
 // tellDetoursLocked has Detour ask the core while there are messages on their way that come back, or what came back may

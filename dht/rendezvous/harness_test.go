@@ -109,7 +109,7 @@ func startUntold(t *testing.T, h host.Host, change ...func(*Config)) *node {
 	t.Helper()
 	n := &node{host: h, accepted: make(chan uint16, 10_000)}
 	cfg := Config{
-		Host: h, Database: 1, Life: 1, Depth: 1, Small: 100, Limits: core.DefaultLimits(),
+		Host: h, Database: 1, Life: 1, Depth: 1, Small: 100, Limits: core.DefaultLimits(), Pending: DefaultPending(),
 		Custody: store.NewCustody(), Retained: store.NewRetained(), Log: slog.New(slog.DiscardHandler),
 		Addresses: func() (as []string) {
 			for _, a := range h.Addrs() {

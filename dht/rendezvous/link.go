@@ -145,7 +145,7 @@ func (l *link) useStream() error {
 	}
 	defer stream.cut()
 	defer context.AfterFunc(l.ctx, stream.cut)()
-	o := newOutbound(stream, &l.s.stats.Pending)
+	o := newOutbound(stream, &l.s.stats.Pending, l.s.cfg.Pending.Peer)
 	if err := l.begin(o); err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (l *link) begin(o *outbound) error {
 	l.s.mu.Lock()
 	l.s.core.At(bootTime(), time.Now())
 	hello := l.s.core.Hello(l.s.cfg.Life, addresses)
-	if o.put(hello, time.Now(), maxUnkept) != queued {
+	if o.put(hello, time.Now(), o.limit) != queued {
 		l.s.unsendable(l, hello)
 		l.s.mu.Unlock()
 		return errors.New("no node would take this one's Hello")

@@ -14,16 +14,6 @@ import (
 
 // What is ours to tune: how much may wait, in bytes. What waits is encoded, and counted until it is written.
 const (
-	// maxUnkept is how much may wait for a peer before QoS 0 messages to it are dropped, and maxUnkeptTight when
-	// half of what may wait for all is taken: QoS 0 is not to cost anybody a stream.
-	maxUnkept, maxUnkeptTight = 8 << 20, 1 << 20
-	// maxPending is how much may wait for a peer at all. Beyond it nothing more goes on its stream; what is there
-	// still does, so that a peer that is only slow comes nearer to the end with every stream. A peer that was
-	// away needs an outbox at once (core.Limits.OutboxBytes, 64 MiB, and what surrounds its messages).
-	maxPending = 96 << 20
-	// DefaultPending is how much may wait for all peers: what waits for one never reaches it (maxPending and a
-	// frame, proto.MaxFrame), and a Raspberry Pi 3 has it to spare.
-	DefaultPending = 128 << 20
 	// chunkSize is where what waits is continued in another buffer, so that it is let go of as it is written. A
 	// link that has more than smallChunk at a time gets buffers of chunkCap from a pool, with room for a frame.
 	chunkSize  = 256 << 10
@@ -34,10 +24,34 @@ const (
 	writeStep    = 256 << 10
 )
 
+// Pending bounds what waits to be written to peers, in bytes.
+type Pending struct {
+	// Peer is how much may wait for one peer. Beyond it nothing more goes on its stream; what is there still does, so that
+	// a peer that is only slow comes nearer to the end with every stream. A peer that was away needs an outbox at once
+	// (core.Limits.OutboxBytes, and what surrounds its messages).
+	Peer int
+	// All is how much may wait for all peers: beyond it the streams of the one that most waits for are given up, and
+	// opened again. What waits for one is not to reach it: Peer and a frame (proto.MaxFrame).
+	All int
+}
+
+// DefaultPending returns limits that a Raspberry Pi 3 has the memory for.
+func DefaultPending() Pending { return Pending{Peer: 96 << 20, All: 128 << 20} }
+
+// unkept is how much may wait for a peer before QoS 0 messages to it are dropped, given how much waits for all: QoS 0
+// is not to cost anybody a stream.
+func (p Pending) unkept(all int64) int {
+	if all > int64(p.All/2) {
+		return p.Peer / 96
+	}
+	return p.Peer / 12
+}
+
 // outbound is a stream that this node writes, with what waits to be written. Those who send never wait.
 type outbound struct {
 	stream *routeStream
 	all    *atomic.Int64 // what waits for all peers
+	limit  int           // how much may wait for this one
 	wake   chan struct{}
 
 	mu      sync.Mutex
@@ -52,8 +66,8 @@ type outbound struct {
 	over    bool      // nor what was waiting
 }
 
-func newOutbound(s *routeStream, all *atomic.Int64) *outbound {
-	o := &outbound{stream: s, all: all, wake: make(chan struct{}, 1)}
+func newOutbound(s *routeStream, all *atomic.Int64, limit int) *outbound {
+	o := &outbound{stream: s, all: all, limit: limit, wake: make(chan struct{}, 1)}
 	o.cond.L = &o.mu
 	return o
 }
@@ -104,7 +118,7 @@ func (o *outbound) put(frame any, now time.Time, unkeptBytes int) outcome {
 		return leftOut
 	case o.pending > unkeptBytes && unkept(frame):
 		return dropped
-	case o.pending > maxPending:
+	case o.pending > o.limit:
 		o.full = true
 		return filled
 	}
@@ -281,11 +295,7 @@ func (s *Service) sendLocked(e *core.Effect, now time.Time) {
 	if s.cfg.Tap != nil {
 		s.cfg.Tap(l.id, e.Frame)
 	}
-	unkeptBytes := maxUnkept
-	if s.stats.Pending.Load() > int64(s.cfg.Pending/2) {
-		unkeptBytes = maxUnkeptTight
-	}
-	switch l.out.put(e.Frame, now, unkeptBytes) {
+	switch l.out.put(e.Frame, now, s.cfg.Pending.unkept(s.stats.Pending.Load())) {
 	case queued:
 		s.stats.FramesOut.Add(1)
 	case dropped:
@@ -303,7 +313,7 @@ func (s *Service) sendLocked(e *core.Effect, now time.Time) {
 		l.dirty = true
 		s.dirty = append(s.dirty, l)
 	}
-	for s.stats.Pending.Load() > int64(s.cfg.Pending) && s.relieveLocked() {
+	for s.stats.Pending.Load() > int64(s.cfg.Pending.All) && s.relieveLocked() {
 	}
 }
 

@@ -38,7 +38,7 @@ func addBare(n *node, id peer.ID) *link {
 	n.Service.mu.Lock()
 	defer n.Service.mu.Unlock()
 	l := &link{s: n.Service, id: id, up: true, node: core.MakeNodeID(1, string(id)), stop: func() {}}
-	l.out = newOutbound(newRouteStream(deaf{}), &n.stats.Pending)
+	l.out = newOutbound(newRouteStream(deaf{}), &n.stats.Pending, n.Service.cfg.Pending.Peer)
 	n.links[id], n.byNode[l.node] = l, l
 	return l
 }
@@ -75,7 +75,7 @@ func TestSlowPeer(t *testing.T) {
 			t.Errorf("%T is not sent to a peer that reads", f)
 		}
 	}
-	o.stock(maxUnkept + 1)
+	o.stock(DefaultPending().unkept(0) + 1)
 	for _, f := range unkept {
 		dropped := n.Stats().DroppedQoS0.Load()
 		if sent(f) || n.Stats().DroppedQoS0.Load() != dropped+1 {
@@ -90,7 +90,7 @@ func TestSlowPeer(t *testing.T) {
 	if n.Stats().Full.Load() > 0 {
 		t.Error("the stream is full too early")
 	}
-	o.stock(maxPending + 1)
+	o.stock(DefaultPending().Peer + 1)
 	for range 2 {
 		if sent(kept[0]) {
 			t.Error("more waits than may")
@@ -135,9 +135,9 @@ func TestSlowPeers(t *testing.T) {
 	message := &proto.Message{Topic: "t", Payload: make([]byte, 1000)}
 	kept, unkept := &proto.Publish{Message: message, Epoch: 1, Seq: 1}, &proto.Publish{Message: message}
 
-	a.out.stock(DefaultPending / 4)
-	b.out.stock(DefaultPending/2 - 100)
-	c.out.stock(DefaultPending / 4)
+	a.out.stock(DefaultPending().All / 4)
+	b.out.stock(DefaultPending().All/2 - 100)
+	c.out.stock(DefaultPending().All / 4)
 	if n.sendTo(a, kept); !gone(b) || gone(a) || gone(c) {
 		t.Fatalf("given up: %v %v %v, want the one that most waits for", gone(a), gone(b), gone(c))
 	}
@@ -151,8 +151,8 @@ func TestSlowPeers(t *testing.T) {
 		t.Error("a frame passes those that were thrown away")
 	}
 
-	c.out.stock(maxUnkeptTight + 1)
-	a.out.stock(DefaultPending / 2)
+	c.out.stock(DefaultPending().Peer/96 + 1)
+	a.out.stock(DefaultPending().All / 2)
 	before := c.out.waiting()
 	if n.sendTo(c, unkept); c.out.waiting() > before || n.Stats().DroppedQoS0.Load() != 1 {
 		t.Error("QoS 0 goes on when what may wait is short")
@@ -206,8 +206,8 @@ func TestSlowReader(t *testing.T) {
 		}
 		return a.Stats().DroppedQoS0.Load() > 0
 	})
-	if sent*len(payload) < maxUnkept {
-		t.Errorf("dropped after %d bytes, %d may wait", sent*len(payload), maxUnkept)
+	if may := DefaultPending().unkept(0); sent*len(payload) < may {
+		t.Errorf("dropped after %d bytes, %d may wait", sent*len(payload), may)
 	}
 	for qos := byte(1); qos <= 2; qos++ {
 		p := fmt.Sprint("at QoS ", qos)
@@ -223,7 +223,7 @@ func TestCrowd(t *testing.T) {
 	// More than four times what is on its way at once to who keeps second copies, so that it is never the good node that most
 	// waits for, however late it reads: on a machine that is too busy, copies are made of what is not done in a second.
 	const bound = 32 << 20
-	nodes := swarm(t, 2, func(c *Config) { c.Pending = bound })
+	nodes := swarm(t, 2, func(c *Config) { c.Pending.All = bound })
 	a, b := nodes[0], nodes[1]
 	const peers = 3
 	var joins []func(*node, string) func()
@@ -339,13 +339,13 @@ func (w *warnings) WithGroup(string) slog.Handler                { return w }
 // TestLeasesGoFirst has a lease behind many messages: it is written before them, and they keep their order.
 func TestLeasesGoFirst(t *testing.T) {
 	var all atomic.Int64
-	o := newOutbound(nil, &all)
-	o.put(hello("peer", 1), time.Now(), maxUnkept)
+	o := newOutbound(nil, &all, DefaultPending().Peer)
+	o.put(hello("peer", 1), time.Now(), DefaultPending().Peer)
 	for i := range 3 {
-		o.put(publishFrame(i, 2*chunkSize), time.Now(), maxUnkept)
+		o.put(publishFrame(i, 2*chunkSize), time.Now(), DefaultPending().Peer)
 	}
-	o.put(&pb.Lease{Ask: 7}, time.Now(), maxUnkept)
-	o.put(publishFrame(3, 10), time.Now(), maxUnkept)
+	o.put(&pb.Lease{Ask: 7}, time.Now(), DefaultPending().Peer)
+	o.put(publishFrame(3, 10), time.Now(), DefaultPending().Peer)
 	var came []string
 	for {
 		b, err := o.take()
@@ -386,11 +386,11 @@ func TestLeasesGoFirst(t *testing.T) {
 func BenchmarkOutbound(b *testing.B) {
 	for _, size := range []int{64, 1024} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			o := newOutbound(nil, new(atomic.Int64))
+			o := newOutbound(nil, new(atomic.Int64), DefaultPending().Peer)
 			frame, now := publishFrame(1, size), time.Now()
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if o.put(frame, now, maxUnkept) != queued {
+				if o.put(frame, now, chunkCap<<5) != queued {
 					b.Fatal("not queued")
 				}
 				if i%1000 > 0 {

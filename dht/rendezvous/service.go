@@ -77,10 +77,8 @@ type Config struct {
 	// Service.Done but nothing else of it. The slice is the Service's again when it returns.
 	Deliver func([]core.Delivery)
 	// Accept says that the client that a message came from may have its acknowledgement. It must not block.
-	Accept func(origin any, packet uint16)
-	// Pending is how much may wait for all peers, in bytes. Beyond it the streams of the peer that most waits for
-	// are given up, and opened again. 0 is DefaultPending.
-	Pending int
+	Accept  func(origin any, packet uint16)
+	Pending Pending
 	// Tap, for tests, sees every frame before it is sent. nil: nobody does.
 	Tap func(to peer.ID, frame any)
 }
@@ -109,6 +107,7 @@ type Service struct {
 	dirty    []*link             // with something to write
 	warned   map[proto.Kind]bool // kinds of frames of which one was too long
 	effects  []core.Effect
+	quiets   int // prefixes in quiet
 	outsides int // how many goroutines are to carry out effects outside of mu
 	leaving  bool
 	closed   bool
@@ -125,6 +124,7 @@ type Service struct {
 	doneWake chan struct{}
 
 	quiet   atomic.Pointer[sync.Map] // prefix → time.Duration until which nobody else wants QoS 0
+	full    atomic.Bool              // there are places that there is no room for
 	detours atomic.Int64
 	coarse  atomic.Int64 // the clock, as of the last tick
 
@@ -140,9 +140,6 @@ type Service struct {
 
 // New makes a Service and starts it. Tell it of connected peers by OnPeer.
 func New(cfg Config) *Service {
-	if cfg.Pending == 0 {
-		cfg.Pending = DefaultPending
-	}
 	s := &Service{cfg: cfg, log: cfg.Log, links: map[peer.ID]*link{}, byNode: map[core.NodeID]*link{}, warned: map[proto.Kind]bool{},
 		callWake: make(chan struct{}, 1), doneWake: make(chan struct{}, 1), left: make(chan struct{}), ticked: make(chan struct{}),
 		lookups: make(chan struct{}, maxLookups)}
@@ -190,6 +187,27 @@ func (s *Service) Wanted(topic string) bool {
 	prefix, _ := dht.Prefix(topic, s.cfg.Depth)
 	until, ok := s.quiet.Load().Load(prefix)
 	return !ok || until.(time.Duration) <= time.Duration(s.coarse.Load())
+}
+
+// Room reports whether messages on a topic can be taken over: there is a limit on the locations that this node deals with.
+// It takes no lock while that is far.
+func (s *Service) Room(topic string) bool {
+	if !s.full.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.Room(topic)
+}
+
+// RoomToRegister reports the same of a filter.
+func (s *Service) RoomToRegister(filter string) bool {
+	if !s.full.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.RoomToRegister(filter)
 }
 
 // Detour reports whether a message about to be published is to reach this node's own subscribers by way of

@@ -216,6 +216,45 @@ type Limits struct {
 	MaxAccounts int `yaml:"max_accounts"`
 	// Clients that wait until their password is looked at, or for the answer that it is wrong. More are told to try again.
 	MaxWaitingLogins int `yaml:"max_waiting_logins"`
+	// What other nodes may ask of this one, and what it keeps until others have it.
+	Peers PeerLimits `yaml:"peers"`
+}
+
+// PeerLimits are for one node, which may have others than its peers.
+type PeerLimits struct {
+	// Nodes that are remembered.
+	MaxNodes int `yaml:"max_nodes"`
+	// Locations: first levels of topics (see locations.depth) that the node publishes to, subscribes to or serves. Where
+	// nothing is kept they make room for others.
+	MaxLocations int `yaml:"max_locations"`
+	// Filters of one node at one location.
+	MaxFilters int `yaml:"max_filters"`
+	// Epochs of publishers that are remembered, so that no message comes twice.
+	MaxEpochs int `yaml:"max_epochs"`
+	// Messages of this node's clients that no other node keeps yet. Beyond it, acknowledgements wait.
+	MaxOutboxMessages int `yaml:"max_outbox_messages"`
+	// Bytes of them.
+	MaxOutboxBytes Bytes `yaml:"max_outbox_bytes"`
+	// Messages that are kept for one node that is out of reach, or that has them and waits for its clients.
+	MaxAwayMessages int `yaml:"max_away_messages"`
+	// Bytes of them.
+	MaxAwayBytes Bytes `yaml:"max_away_bytes"`
+	// Messages that wait at one location until it can be served.
+	MaxWaitingMessages int `yaml:"max_waiting_messages"`
+	// Bytes that wait at all locations.
+	MaxWaitingBytes Bytes `yaml:"max_waiting_bytes"`
+	// Messages that are kept at one location because a majority of its nodes is out of reach.
+	MaxUnsettledMessages int `yaml:"max_unsettled_messages"`
+	// Bytes that are kept so at all locations.
+	MaxUnsettledBytes Bytes `yaml:"max_unsettled_bytes"`
+	// Messages in custody beyond which publishers' nodes are not relieved of theirs; beyond twice that, none is taken.
+	MaxCustodyMessages int `yaml:"max_custody_messages"`
+	// Bytes of them.
+	MaxCustodyBytes Bytes `yaml:"max_custody_bytes"`
+	// Bytes that wait to be written to one node, from 32MiB. QoS 0 messages to it are dropped from a twelfth of that.
+	MaxPendingBytes Bytes `yaml:"max_pending_bytes"`
+	// Bytes that wait to be written to all nodes, 32MiB more than max_pending_bytes at least.
+	MaxTotalPendingBytes Bytes `yaml:"max_total_pending_bytes"`
 }
 
 // Default returns the configuration of a node of which nothing was set, but for Data, which depends on the
@@ -266,6 +305,25 @@ func Default() Config {
 			MaxRetainedBytes:    64 << 20,
 			MaxAccounts:         10_000,
 			MaxWaitingLogins:    1000,
+
+			Peers: PeerLimits{
+				MaxNodes:             10_000,
+				MaxLocations:         100_000,
+				MaxFilters:           100_000,
+				MaxEpochs:            100_000,
+				MaxOutboxMessages:    20_000,
+				MaxOutboxBytes:       64 << 20,
+				MaxAwayMessages:      20_000,
+				MaxAwayBytes:         32 << 20,
+				MaxWaitingMessages:   20_000,
+				MaxWaitingBytes:      32 << 20,
+				MaxUnsettledMessages: 20_000,
+				MaxUnsettledBytes:    32 << 20,
+				MaxCustodyMessages:   200_000,
+				MaxCustodyBytes:      128 << 20,
+				MaxPendingBytes:      96 << 20,
+				MaxTotalPendingBytes: 128 << 20,
+			},
 		},
 	}
 }

@@ -81,6 +81,10 @@ func TestMistakesInFile(t *testing.T) {
 			`mozzie.yaml:2: limits.max_queued_bytes: want a size such as 1048576, 512KiB or 1MiB, not "5 MiBs"`},
 		{"size out of range", "limits:\n  max_packet_size: 300MiB\n",
 			`mozzie.yaml:2: limits.max_packet_size: want 1KiB to 16MiB, not 300MiB`},
+		{"no room for a peer", "limits: {peers: {max_away_messages: 0, max_pending_bytes: 16MiB, max_total_pending_bytes: 40MiB}}\n",
+			"mozzie.yaml:1: limits.peers.max_away_messages: want at least 1, not 0\n" +
+				"mozzie.yaml:1: limits.peers.max_pending_bytes: want at least 33554432, not 16777216\n" +
+				`mozzie.yaml:1: limits.peers.max_total_pending_bytes: want at least 48MiB, not 40MiB`},
 		{"not YAML", "swarm:\n\topen: true\n",
 			`mozzie.yaml:2: not valid YAML: found character that cannot start any token`},
 		{"two documents", "log: {level: info}\n---\nlog: {level: debug}\n",

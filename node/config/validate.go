@@ -26,6 +26,7 @@ const (
 
 	minMemory       = 64 << 20
 	minTotalPending = 32 << 20
+	minPeerPending  = 32 << 20 // a frame between nodes, and room for what comes behind it
 )
 
 // Validate says what is impossible in the configuration: nil, or Problems, each with its key and, where
@@ -42,6 +43,7 @@ func (c *Config) Validate() error {
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.limits()
+	v.peerLimits()
 	return v.problems.Err()
 }
 
@@ -174,6 +176,36 @@ func (v *validator) limits() {
 		{"limits.max_retained_bytes", int64(l.MaxRetainedBytes), 0},
 	} {
 		v.atLeast(least.key, least.value, least.least)
+	}
+}
+
+func (v *validator) peerLimits() {
+	l := &v.config.Limits.Peers
+	for _, least := range []struct {
+		key   string
+		value int64
+		least int64
+	}{
+		{"max_nodes", int64(l.MaxNodes), 1},
+		{"max_locations", int64(l.MaxLocations), 1},
+		{"max_filters", int64(l.MaxFilters), 1},
+		{"max_epochs", int64(l.MaxEpochs), 1},
+		{"max_outbox_messages", int64(l.MaxOutboxMessages), 1},
+		{"max_outbox_bytes", int64(l.MaxOutboxBytes), 1024},
+		{"max_away_messages", int64(l.MaxAwayMessages), 1},
+		{"max_away_bytes", int64(l.MaxAwayBytes), 1024},
+		{"max_waiting_messages", int64(l.MaxWaitingMessages), 1},
+		{"max_waiting_bytes", int64(l.MaxWaitingBytes), 1024},
+		{"max_unsettled_messages", int64(l.MaxUnsettledMessages), 1},
+		{"max_unsettled_bytes", int64(l.MaxUnsettledBytes), 1024},
+		{"max_custody_messages", int64(l.MaxCustodyMessages), 1},
+		{"max_custody_bytes", int64(l.MaxCustodyBytes), 1024},
+		{"max_pending_bytes", int64(l.MaxPendingBytes), minPeerPending},
+	} {
+		v.atLeast("limits.peers."+least.key, least.value, least.least)
+	}
+	if least := l.MaxPendingBytes + minPeerPending; l.MaxTotalPendingBytes < least || l.MaxTotalPendingBytes > maxCount {
+		v.addf("limits.peers.max_total_pending_bytes", "want at least %s, not %s", least, l.MaxTotalPendingBytes)
 	}
 }
 

@@ -62,10 +62,12 @@ func (c *Custody) Bytes() int {
 
 // Retained is core.Retained in memory. All its methods are safe for concurrent use.
 type Retained struct {
-	mu    sync.Mutex
-	at    map[dht.Location]*topic.Names[*core.Kept]
-	total int // tombstones left out
-	bytes int
+	mu        sync.Mutex
+	at        map[dht.Location]*topic.Names[*core.Kept]
+	total     int // tombstones left out
+	bytes     int
+	tombs     int
+	tombBytes int
 }
 
 // NewRetained returns an empty one.
@@ -91,11 +93,15 @@ func (r *Retained) Set(at dht.Location, k *core.Kept) bool {
 
 // count adds a retained message to the sums, or takes it out.
 func (r *Retained) count(k *core.Kept, by int) {
-	if k == nil || k.Cleared {
-		return
+	switch {
+	case k == nil:
+	case k.Cleared:
+		r.tombs += by
+		r.tombBytes += by * k.Message.Size()
+	default:
+		r.total += by
+		r.bytes += by * k.Message.Size()
 	}
-	r.total += by
-	r.bytes += by * k.Message.Size()
 }
 
 // Bytes implements core.Retained.
@@ -103,6 +109,13 @@ func (r *Retained) Bytes() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.bytes
+}
+
+// Tombstones implements core.Retained.
+func (r *Retained) Tombstones() (number, bytes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tombs, r.tombBytes
 }
 
 // Get implements core.Retained.

@@ -64,6 +64,12 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		n.malformed("Publish")
 		return
 	}
+	if !n.room(place) { // its publisher's node keeps it, and sends it again
+		if f.Epoch == 0 {
+			n.stats.DroppedQoS0++
+		}
+		return
+	}
 	if r := n.routes[place]; r != nil && n.heldBack(r, p, a) {
 		n.hold(r, a)
 		return
@@ -138,7 +144,7 @@ func (n *Node) wait(l *location, a *arrival) {
 // mayWait readies a message for waiting here, unless too many do. What its publisher's node keeps is sent again.
 func (n *Node) mayWait(already int, a *arrival) bool {
 	lim := &n.cfg.Limits
-	full := func(times int) bool { return already >= times*lim.Waiting || n.waitBytes >= times*lim.WaitingBytes }
+	full := func(times int) bool { return already/times >= lim.Waiting || n.waitBytes/times >= lim.WaitingBytes }
 	if full(1) && a.id.Epoch == 0 || full(2) && a.own == nil {
 		n.stats.DroppedWaiting++
 		return false
@@ -212,6 +218,10 @@ func (n *Node) passSync(from NodeID, f *pb.Sync, done func()) {
 	place, ok := placeOf(f.GetPlace())
 	if !ok {
 		done() // about deliveries: they are with the broker
+		return
+	}
+	if !n.room(place) {
+		done() // nothing came from it
 		return
 	}
 	r := n.route(place)

@@ -177,7 +177,7 @@ func (n *Node) receivePrepare(p *peer, f *pb.Prepare) {
 	answer := &pb.Promise{Place: f.GetPlace(), Version: f.GetVersion(), Ballot: f.GetBallot()}
 	switch {
 	case l == nil:
-		if set := n.route(place).set; set.Version > 0 {
+		if set := n.setOf(place); set.Version > 0 {
 			answer.Set = set.pb()
 		}
 	case l.phase == founding || l.phase == filling:
@@ -281,7 +281,7 @@ func (n *Node) receiveSetNews(p *peer, f *pb.SetNews) {
 			return
 		}
 	}
-	if known := n.route(place).set; len(f.GetRendezvous()) > 0 && known.Version > 0 && known.beats(set, at) {
+	if known := n.setOf(place); len(f.GetRendezvous()) > 0 && known.Version > 0 && known.beats(set, at) {
 		n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: known.pb()})
 	}
 	n.learnSet(place, set)

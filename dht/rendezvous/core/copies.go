@@ -123,7 +123,7 @@ func (n *Node) copied(entries []*entry, to NodeID, ok bool) {
 		n.stats.Copies++
 		e.copied = true
 		e.copies = append(e.copies, to)
-		e.s.told[to] = 0 // it is told what is over, like those that the messages went to
+		put(&e.s.told, to, 0) // it is told what is over, like those that the messages went to
 		if e.gone {
 			n.tellCopies(e, "")
 			continue
@@ -189,7 +189,7 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 	s := n.stream(l, c.GetEpoch())
 	if have := s.entries[c.GetSeq()]; have != nil {
 		have.copied = true
-		have.s.told[from] = 0
+		put(&have.s.told, from, 0)
 		if !slices.Contains(have.copies, from) {
 			have.copies = append(have.copies, from)
 		}

@@ -16,6 +16,7 @@
 package core
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"log/slog"
@@ -74,6 +75,8 @@ const (
 	// epochLife and epochSize end a publisher's epoch, so that it says nothing about who publishes.
 	epochLife = 10 * time.Minute
 	epochSize = 10_000
+	// epochIdle ends an epoch that is not used, so that nobody has to remember it for longer.
+	epochIdle = time.Minute
 	// identityTime is for how long identities are remembered that nobody says are over: who published or passed them
 	// on may be away for MaxHold, and send them again.
 	identityTime = 2 * MaxHold
@@ -87,6 +90,8 @@ const (
 	digestEvery = time.Minute
 	// fullTick is how often everything is gone through, not only what waits for something.
 	fullTick = 2 * time.Second
+	// bareTurns is in how many of these those locations have their turn that hold nothing.
+	bareTurns = 5
 	// forgetEvery is how often subscribers' nodes are told what they may forget, where no message tells it.
 	forgetEvery = time.Second
 )
@@ -103,7 +108,8 @@ type Limits struct {
 	UnsettledBytes int // at all locations
 	Waiting        int // messages that wait at a location until it can serve; beyond it, QoS 0 is dropped
 	WaitingBytes   int // at all locations
-	Locations      int // locations that this node keeps state for
+	Nodes          int // nodes that this node remembers
+	Locations      int // locations that this node keeps state for, or knows how to reach; no new ones are taken on beyond it
 	Registrations  int // filters that one node may register at one location
 	RetainedReply  int // bytes in one frame of retained messages
 	UnknownEpochs  int // epochs remembered that nobody has said are over; beyond it, those unused for longest are forgotten
@@ -114,7 +120,7 @@ type Limits struct {
 // DefaultLimits returns limits that fit a Raspberry Pi 3.
 func DefaultLimits() Limits {
 	return Limits{Outbox: 20_000, OutboxBytes: 64 << 20, Away: 20_000, AwayBytes: 32 << 20, Custody: 200_000, CustodyBytes: 128 << 20,
-		Unsettled: 20_000, UnsettledBytes: 32 << 20, Waiting: 20_000, WaitingBytes: 32 << 20, Locations: 100_000, Registrations: 100_000, RetainedReply: proto.SoftFrame, UnknownEpochs: 100_000,
+		Unsettled: 20_000, UnsettledBytes: 32 << 20, Waiting: 20_000, WaitingBytes: 32 << 20, Nodes: 10_000, Locations: 100_000, Registrations: 100_000, RetainedReply: proto.SoftFrame, UnknownEpochs: 100_000,
 		RetainedTopics: 1_000_000, RetainedBytes: 256 << 20}
 }
 
@@ -277,6 +283,7 @@ type Node struct {
 
 	changed  bool // who is there has changed since the last full tick
 	nextFull time.Duration
+	fulls    uint64      // full ticks so far
 	busy     []*location // that wait for something
 	active   []*route
 	quiet    map[dht.Location]*location // where somebody was told that nobody is interested
@@ -431,10 +438,9 @@ func (n *Node) sortedLocations() []*location {
 func (n *Node) tickLocations(full bool) {
 	all := n.busy
 	if full {
-		all = n.sortedLocations()
-	} else {
-		slices.SortFunc(all, func(a, b *location) int { return cmpLocation(a.at, b.at) })
+		all = n.attended()
 	}
+	slices.SortFunc(all, func(a, b *location) int { return cmpLocation(a.at, b.at) })
 	n.busy = nil
 	for _, l := range all {
 		l.busy = false
@@ -447,6 +453,27 @@ func (n *Node) tickLocations(full bool) {
 			n.watch(l)
 		}
 	}
+}
+
+// attended returns the locations to be gone through at a full tick. Of those that hold nothing, which may be many, it is
+// some each time.
+func (n *Node) attended() []*location {
+	n.fulls++
+	var all []*location
+	members := map[NodeID]bool{}
+	for _, l := range n.locations {
+		if l.busy || l.blank != nil || len(l.told) > 0 || uint64(l.at[0])%bareTurns == n.fulls%bareTurns || !n.bare(l) {
+			all = append(all, l)
+			continue
+		}
+		for _, m := range l.set.Members {
+			members[m] = true
+		}
+	}
+	for _, m := range sortedKeys(members) {
+		n.need(m)
+	}
+	return all
 }
 
 // watch has a location looked after at every tick.
@@ -463,7 +490,7 @@ func (l *location) waits() bool {
 		len(l.onListed) > 0 || l.pulling || l.order.len() > 0 || l.waiting.len() > 0 || len(l.calls) > 0
 }
 
-func cmpLocation(a, b dht.Location) int { return slices.Compare(a[:], b[:]) }
+func cmpLocation(a, b dht.Location) int { return bytes.Compare(a[:], b[:]) }
 
 // sortedKeys returns the keys of a map in order, where the order of effects depends on it.
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {

@@ -52,7 +52,7 @@ func (n *Node) take(e *entry) {
 	if e.left == 0 && e.stamp == 0 && e.pinned == 0 {
 		return
 	}
-	e.s.entries[e.id.Seq] = e
+	put(&e.s.entries, e.id.Seq, e)
 	e.l.order.compact((*entry).isGone)
 	e.l.order.push(e)
 	n.cfg.Custody.Put(e.id, e.m)
@@ -80,7 +80,7 @@ func (n *Node) owe(e *entry, node NodeID) {
 		switch first := p.shares.front(); {
 		case first.gone || first.doneFor(node):
 			p.shares.pop()
-		case (p.owed > lim.Away || p.bytes > lim.AwayBytes || n.custodyFull(1)) && (!p.reach || first.storedAt(node)):
+		case (p.owed > lim.Away || p.bytes > lim.AwayBytes || n.custodyOver()) && (!p.reach || first.storedAt(node)):
 			n.stats.DroppedAway++
 			n.shareDone(p.shares.pop(), node)
 		default:
@@ -89,10 +89,15 @@ func (n *Node) owe(e *entry, node NodeID) {
 	}
 }
 
+// custodyOver reports whether more is in custody here than may be.
+func (n *Node) custodyOver() bool {
+	return n.cfg.Custody.Len() > n.cfg.Limits.Custody || n.cfg.Custody.Bytes() > n.cfg.Limits.CustodyBytes
+}
+
 // custodyFull reports whether as much is in custody here as may be, or some times that.
 func (n *Node) custodyFull(times int) bool {
 	lim := &n.cfg.Limits
-	return n.cfg.Custody.Len() >= times*lim.Custody || n.cfg.Custody.Bytes() >= times*lim.CustodyBytes
+	return n.cfg.Custody.Len()/times >= lim.Custody || n.cfg.Custody.Bytes()/times >= lim.CustodyBytes
 }
 
 // again answers a message that came before.
@@ -129,8 +134,8 @@ func (n *Node) deliver(e *entry, s *share) {
 	}
 	if n.inReach(s.node) {
 		s.sent, s.ups = true, n.peers[s.node].ups
-		e.l.sent[s.node] = true
-		e.s.told[s.node] = e.s.low
+		put(&e.l.sent, s.node, true)
+		put(&e.s.told, s.node, e.s.low)
 		n.send(s.node, d)
 	}
 }
@@ -145,7 +150,7 @@ func (n *Node) sendOnce(l *location, a *arrival, d dest) {
 	case d.node == n.self:
 		n.deliverHere(n.self, f)
 	case n.inReach(d.node):
-		l.sent[d.node] = true
+		put(&l.sent, d.node, true)
 		n.send(d.node, f)
 	default:
 		n.meet(d.node)

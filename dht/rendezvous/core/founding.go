@@ -98,10 +98,10 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 		return
 	}
 	n.need(p.id)
-	l := n.locations[at]
+	l, known := n.locations[at], n.setOf(place)
 	switch {
-	case l == nil && n.route(place).set.Version > 0 && !n.allDead(n.route(place).set):
-		n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: n.route(place).set.pb()})
+	case l == nil && known.Version > 0 && !n.allDead(known):
+		n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: known.pb()})
 		return
 	case l == nil:
 		if l = n.newLocation(place, at); l == nil {

@@ -214,7 +214,7 @@ func (n *Node) handedOver(l *location) {
 	}
 	for _, s := range n.streamsOf(l) {
 		if len(s.entries) == 0 {
-			delete(n.streams, s.epoch)
+			n.dropStream(s)
 		}
 	}
 	l.phase, l.head = standby, "" // what is kept is offered: the other is to know that it is here
@@ -237,7 +237,7 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 	}
 	for _, i := range f.GetInheritors() {
 		if id := NodeID(i); id.valid() && id != n.self {
-			l.inheritors[id] = true
+			put(&l.inheritors, id, true)
 			n.need(id)
 		}
 	}

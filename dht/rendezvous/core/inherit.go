@@ -69,7 +69,7 @@ func (n *Node) ancestors(l *location) ancestry {
 }
 
 func (n *Node) inherit(place Place, at dht.Location) *inherited {
-	i := &inherited{table: newTable(), place: place, at: at, route: n.route(place), sources: map[NodeID]bool{}, asked: n.now, used: n.now,
+	i := &inherited{place: place, at: at, route: n.route(place), sources: map[NodeID]bool{}, asked: n.now, used: n.now,
 		again: n.now + digestEvery}
 	n.inherited[at] = i
 	n.inheritFrom(i)
@@ -113,13 +113,13 @@ func (n *Node) giveInheritance(to NodeID, place Place, f *pb.Inherit) {
 	l := n.locate(place, place.Location())
 	switch {
 	case l == nil:
-		if set := n.route(place).set; set.Version > 0 {
+		if set := n.setOf(place); set.Version > 0 {
 			n.send(to, &pb.SetNews{Place: f.GetPlace(), Set: set.pb()})
 		}
 	case l.phase < standby:
 		l.calls = append(l.calls, func() { n.giveInheritance(to, place, f) })
 	default:
-		l.inheritors[to] = true
+		put(&l.inheritors, to, true)
 		n.need(to)
 		parts := l.missing(f.GetHave())
 		a := &pb.Inherited{Place: f.GetPlace(), Set: l.set.pb()}

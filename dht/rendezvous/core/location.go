@@ -35,7 +35,8 @@ func (p phase) String() string {
 	return [...]string{"founding", "filling", "standby", "awaiting", "serving", "relinquishing"}[p]
 }
 
-// location is what a node keeps for a location of whose set it is a member.
+// location is what a node keeps for a location of whose set it is a member. There may be many where little is kept: a map in
+// it is made when something is put into it.
 type location struct {
 	table
 	place Place
@@ -67,6 +68,7 @@ type location struct {
 
 	order      fifo[*entry] // in custody, as they came; some are over
 	choosing   int          // of these, how many go out when they are copied
+	streams    int          // epochs that are remembered of it
 	sent       map[NodeID]bool
 	told       map[NodeID]bool // nodes that drop QoS 0 messages because nobody is interested
 	inheritors map[NodeID]bool
@@ -109,6 +111,9 @@ func (n *Node) locate(place Place, at dht.Location) *location {
 		n.watch(l)
 		return l
 	}
+	if !n.room(place) {
+		return nil
+	}
 	r := n.route(place)
 	if r.set.Version > 0 && !r.set.has(n.self) {
 		return nil
@@ -135,13 +140,10 @@ func (n *Node) newLocation(place Place, at dht.Location) *location {
 	if place.Location() != at {
 		return nil
 	}
-	if len(n.locations) >= n.cfg.Limits.Locations {
-		n.stats.LocationsFull++
+	if !n.room(place) {
 		return nil
 	}
-	l := &location{table: newTable(), place: place, at: at, route: n.route(place), made: n.now, touched: n.now,
-		children: map[Place]time.Duration{}, feeding: map[NodeID]bool{}, sent: map[NodeID]bool{}, told: map[NodeID]bool{},
-		inheritors: map[NodeID]bool{}, synced: map[NodeID]bool{}}
+	l := &location{place: place, at: at, route: n.route(place), made: n.now, touched: n.now}
 	for _, up := range place.above() {
 		l.above = append(l.above, ancestor{up, up.Location()})
 	}
@@ -343,8 +345,26 @@ func (n *Node) drop(l *location) {
 	}
 }
 
-// idleTime is after how long a location that holds nothing is forgotten. Its set, found again, is the same.
-const idleTime = 20 * time.Minute
+// What is ours to tune: after how long a location that holds nothing is forgotten, and after how long where there is little
+// room and this node is alone in its set. Its set, found again, is the same; where it has more members they have to forget it
+// at about the same time, before who they are changes.
+const (
+	idleTime    = 20 * time.Minute
+	crowdedTime = 2 * time.Second
+)
+
+// patience is for how long what holds nothing and is not used is kept.
+func (n *Node) patience() time.Duration {
+	if len(n.routes) > n.cfg.Limits.Locations/4 {
+		return crowdedTime
+	}
+	return idleTime
+}
+
+// bare reports whether a location holds nothing.
+func (n *Node) bare(l *location) bool {
+	return !l.waits() && len(l.owners) == 0 && len(l.children) == 0 && n.cfg.Retained.Len(l.at) == 0
+}
 
 func (n *Node) tickLocation(l *location, full bool) {
 	if l.phase == serving {
@@ -382,10 +402,13 @@ func (n *Node) tickLocation(l *location, full bool) {
 			n.dropOwner(l, o)
 		}
 	}
-	if n.now-l.touched > idleTime && !l.waits() && len(l.owners) == 0 && len(l.children) == 0 && n.cfg.Retained.Len(l.at) == 0 {
+	if idle := n.now - l.touched; (idle > idleTime || idle > n.patience() && l.streams == 0 && len(l.set.Members) == 1) && n.bare(l) {
 		n.wake(l, &gather{n: n}) // they ask again, and are told again
 		n.disinherit(l)
 		delete(n.locations, l.at)
+		if n.now-l.route.used > n.patience() {
+			n.forgetRoute(l.route)
+		}
 	}
 }
 

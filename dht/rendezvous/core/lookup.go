@@ -53,7 +53,7 @@ func (n *Node) lookUp(place Place, then func()) {
 func (n *Node) meet(id NodeID) *peer {
 	p := n.peers[id]
 	if p == nil {
-		if len(n.peers) >= maxPeers {
+		if len(n.peers) >= n.cfg.Limits.Nodes {
 			n.stats.PeersFull++
 			return nil
 		}
@@ -65,9 +65,6 @@ func (n *Node) meet(id NodeID) *peer {
 	}
 	return p
 }
-
-// maxPeers bounds the nodes that one node remembers.
-const maxPeers = 10_000
 
 // LookedUp tells what the lookup of a place has found: peer IDs in bytes, the closest first, only such as have
 // answered.

@@ -233,7 +233,10 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 		}
 		p := n.peers[id]
 		switch {
-		case p == nil && (k.GetLeft() || len(n.peers) >= 4*n.cfg.Small || n.successor(id, k.GetLife())):
+		case p == nil && (k.GetLeft() || n.successor(id, k.GetLife())):
+			continue
+		case p == nil && len(n.peers) >= min(4*n.cfg.Small, n.cfg.Limits.Nodes):
+			n.stats.PeersFull++
 			continue
 		case p == nil:
 			p = n.addPeer(id)

@@ -86,7 +86,12 @@ func (n *Node) placeFor(name string) Place {
 // Publish takes over a message. For QoS 1 and 2 the effect Accept follows, now or later.
 func (n *Node) Publish(p Publication) {
 	n.stats.Published++
-	r := n.route(n.placeFor(p.Message.Topic))
+	place := n.placeFor(p.Message.Topic)
+	if p.Message.QoS == 0 && !n.room(place) {
+		n.stats.DroppedQoS0++
+		return
+	}
+	r := n.route(place)
 	e := &pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now, detour: !p.Served, lent: p.Lent}
 	if e.detour {
 		r.detours++
@@ -133,7 +138,7 @@ func (n *Node) identify(r *route, e *pending) {
 			r.old = append(r.old, s)
 		}
 		id := n.cfg.Rand.Uint64() | 1
-		s = &sending{id: id, born: n.now, open: map[uint64]*pending{}}
+		s = &sending{id: id, born: n.now}
 		r.epoch = s
 		n.mine[id] = s
 	}
@@ -233,7 +238,7 @@ func (n *Node) keep(e *pending) {
 	if e.epoch == nil || e.epoch.open[e.seq] != nil {
 		return
 	}
-	e.epoch.open[e.seq] = e
+	put(&e.epoch.open, e.seq, e)
 	n.outCount++
 	n.outBytes += e.m.Size()
 	n.cfg.Custody.Put(e.id(), e.m)

@@ -136,7 +136,7 @@ func (n *Node) answerRetained(q question, reply func(*pb.RetainedReply)) {
 		l := n.locate(place, place.Location())
 		switch {
 		case l == nil || l.phase == filling || l.phase == relinquishing && q.tries == 0 || l.phase == standby && q.tries == 0:
-			set := n.route(place).set
+			set := n.setOf(place)
 			if l != nil && l.set.Version > 0 {
 				set = l.set
 			}

@@ -12,7 +12,7 @@ func (n *Node) serveUnkept(l *location, a *arrival, above ancestry, dests []dest
 	if len(dests) > 0 || a.hops > 0 || !sure || !a.served || n.interested(l, above, a.publisher) {
 		return
 	}
-	l.told[a.from] = true
+	put(&l.told, a.from, true)
 	n.quiet[l.at] = l
 	if a.from == n.self {
 		n.out = append(n.out, Effect{Kind: Quiet, Place: l.place, Until: n.now + LeaseTime})

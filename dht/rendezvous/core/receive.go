@@ -131,7 +131,7 @@ type Receipt struct {
 func (n *Node) received(epoch uint64) *received {
 	r := n.epochs[epoch]
 	if r == nil {
-		r = &received{groups: map[proto.Group]*spans{}, open: map[uint64]*Receipt{}}
+		r = &received{}
 		n.epochs[epoch] = r
 	}
 	r.touched = n.now
@@ -182,7 +182,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 		s := r.groups[g]
 		if s == nil {
 			s = new(spans)
-			r.groups[g] = s
+			put(&r.groups, g, s)
 		}
 		if s.add(f.Seq) {
 			groups = append(groups, g)
@@ -203,7 +203,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 	}
 	if c == nil {
 		c = &Receipt{id: id}
-		r.open[f.Seq] = c
+		put(&r.open, f.Seq, c)
 	}
 	if !slices.Contains(c.from, from) {
 		c.from = append(c.from, from)
@@ -350,13 +350,13 @@ func (n *Node) sweepEpochs() {
 		switch {
 		case len(s.entries) > 0:
 		case n.locations[s.l.at] != s.l:
-			delete(n.streams, epoch)
+			n.dropStream(s)
 		default:
 			idle[epoch] = s.touched
 		}
 	}
 	for _, epoch := range n.forgettable(idle, len(n.streams)) {
-		delete(n.streams, epoch)
+		n.dropStream(n.streams[epoch])
 	}
 }
 

@@ -29,6 +29,12 @@ func (n *Node) receiveRegister(p *peer, f *pb.Register) {
 		n.malformed("Register")
 		return
 	}
+	if !n.room(place) { // it is asked for again when it is refreshed
+		if !f.GetRegistration().GetMore() {
+			n.send(p.id, &pb.RegisterAck{Place: f.GetPlace(), Owner: f.GetRegistration().GetOwner(), Seq: f.GetRegistration().GetSeq(), Full: true})
+		}
+		return
+	}
 	n.register(place, f.GetRegistration(), p.id, f.GetHops())
 }
 
@@ -58,7 +64,7 @@ func (n *Node) passRegister(place Place, to NodeID, r *pb.Registration, from Nod
 	n.need(to)
 	n.send(to, &pb.Register{Place: place.pb(), Registration: r, Hops: hops + 1})
 	if from != n.self && hops == 0 {
-		if set := n.route(place).set; set.Version > 0 {
+		if set := n.setOf(place); set.Version > 0 {
 			n.send(from, &pb.SetNews{Place: place.pb(), Set: set.pb()})
 		}
 	}
@@ -183,7 +189,8 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 // inform tells those whom a registration concerns, beside the members: who inherits it, and who was told
 // that nobody is interested. One that was missed is no new one: what is not settled is matched against it.
 func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wakes, sync bool, g *gather) {
-	all := maps.Clone(l.inheritors)
+	all := map[NodeID]bool{}
+	maps.Copy(all, l.inheritors)
 	for _, m := range l.set.Members {
 		all[m] = true // one that the rendezvous does not reach may still serve locations below
 	}

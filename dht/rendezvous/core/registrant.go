@@ -216,7 +216,7 @@ func (n *Node) tickRegistrant(r *route) {
 	case o.flying && n.now-o.asked > 2*LeaseTime:
 		o.flying, o.whole = false, true
 		n.sendRegister(r)
-	case !o.flying && o.seq == o.sent && len(o.interests) == 0 && n.now-o.refreshed > idleTime:
+	case !o.flying && o.seq == o.sent && len(o.interests) == 0 && n.now-o.refreshed > n.patience():
 		r.own = nil
 	case !o.flying && o.seq == o.sent && len(o.interests) > 0 && n.now-o.refreshed > refreshEvery:
 		n.refreshRegister(r)

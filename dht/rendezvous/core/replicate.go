@@ -175,8 +175,8 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 	case l != nil && l.phase < standby:
 		return
 	case l == nil || !l.set.has(p.id): // it missed that it is no member any more
-		if r := n.route(place); r.set.beats(set, at) {
-			n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: r.set.pb()})
+		if known := n.setOf(place); known.beats(set, at) {
+			n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: known.pb()})
 		}
 		return
 	}

@@ -22,20 +22,33 @@ func (n *Node) keepRetained(l *location, k *Kept) {
 	}
 	have := n.cfg.Retained.Get(l.at, k.Message.Topic)
 	lim := &n.cfg.Limits
+	bytes := n.cfg.Retained.Bytes() + k.Message.Size()
 	switch {
 	case k.Cleared:
-	case have == nil:
-		if n.cfg.Retained.Total() >= lim.RetainedTopics || n.cfg.Retained.Bytes()+k.Message.Size() > lim.RetainedBytes {
+	case have == nil || have.Cleared:
+		if n.cfg.Retained.Total() >= lim.RetainedTopics || bytes > lim.RetainedBytes {
 			n.stats.DroppedRetained++
 			return
 		}
-	case n.cfg.Retained.Bytes()+k.Message.Size()-have.Message.Size() > lim.RetainedBytes && k.Message.Size() > have.Message.Size():
+	case bytes-have.Message.Size() > lim.RetainedBytes && k.Message.Size() > have.Message.Size():
 		// What it replaces is not true any more.
 		n.stats.DroppedRetained++
 		k = &Kept{Message: &proto.Message{Topic: k.Message.Topic, Retain: true}, Stamp: k.Stamp, ID: k.ID, Cleared: true}
 	}
+	if k.Cleared && (have == nil || !have.Cleared) && n.tombstonesFull(k) {
+		n.stats.DroppedRetained++ // what a member out of reach has may come back
+		if have != nil && k.Newer(have) {
+			n.cfg.Retained.Delete(l.at, k.Message.Topic)
+		}
+		return
+	}
 	n.clock = max(n.clock, min(k.Stamp, n.furthest()))
 	n.cfg.Retained.Set(l.at, k)
+}
+
+func (n *Node) tombstonesFull(k *Kept) bool {
+	number, bytes := n.cfg.Retained.Tombstones()
+	return number >= n.cfg.Limits.RetainedTopics || bytes+k.Message.Size() > n.cfg.Limits.RetainedBytes
 }
 
 // furthest is how far another node's stamps may take this node's clock along: a clock that is a day ahead
@@ -155,7 +168,7 @@ func (n *Node) sendRetained(l *location, to NodeID) {
 	if l.feeding[to] {
 		return // it is being sent already
 	}
-	l.feeding[to] = true
+	put(&l.feeding, to, true)
 	var topics []string
 	n.eachRetained(l, func(k *Kept) { topics = append(topics, k.Message.Topic) })
 	p := &pump{n: n, to: to, done: func(bool) { delete(l.feeding, to) }}
@@ -188,7 +201,7 @@ func (n *Node) addChild(l *location, child Place) bool {
 		n.stats.DroppedRetained++
 		return false
 	}
-	l.children[child] = n.now
+	put(&l.children, child, n.now)
 	return true
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/mozzie-mqtt/mozzie/dht"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
 // route is how this node reaches a location: as a publisher, as one who registers, or to pass things on.
@@ -36,6 +37,37 @@ type route struct {
 	active bool          // it is looked after at every tick
 	sentTo NodeID        // where the last message went, this node's or another's, and when
 	sentAt time.Duration
+}
+
+// room reports whether this node may deal with a place: it does already, or there are not too many. The root is dealt with
+// wherever anything is.
+func (n *Node) room(place Place) bool {
+	if len(n.routes) < n.cfg.Limits.Locations || place == root || n.routes[place] != nil {
+		return true
+	}
+	n.stats.LocationsFull++
+	n.changed = true // what holds nothing makes room at the next tick
+	return false
+}
+
+// Room reports whether there is room for what clients of this node publish on a topic.
+func (n *Node) Room(name string) bool { return n.room(n.placeFor(name)) }
+
+// RoomToRegister reports whether there is room for a filter.
+func (n *Node) RoomToRegister(filter string) bool {
+	prefix, depth := topic.FirstLevel(filter)
+	return n.room(Place{prefix, depth})
+}
+
+// Full reports whether there may be no room for some.
+func (n *Node) Full() bool { return len(n.routes) >= n.cfg.Limits.Locations }
+
+// setOf returns the set of a place, as far as this node knows, without dealing with it where there is no room.
+func (n *Node) setOf(place Place) Set {
+	if r := n.routes[place]; r != nil || n.room(place) {
+		return n.route(place).set
+	}
+	return Set{0, n.candidates(place.Location())}
 }
 
 // route returns how to reach a place.
@@ -89,6 +121,9 @@ func (n *Node) sortedRoutes() []*route {
 
 // learnRoute takes over a set that others say stands, where it is news: a set that is dead to this node is none.
 func (n *Node) learnRoute(place Place, set Set) (news bool) {
+	if !n.room(place) {
+		return false
+	}
 	r := n.route(place)
 	if news = set.beats(r.set, r.at) && !n.allDead(set); news {
 		r.set = set
@@ -242,11 +277,16 @@ func (n *Node) resendRoutes(p *peer) {
 // tickRoutes ends epochs, refreshes registrations and lets go of routes that are not used.
 func (n *Node) tickRoutes(full bool) {
 	all := n.active
+	large, patience := full && n.large(), n.patience()
 	if full {
-		all = n.sortedRoutes()
-	} else {
-		slices.SortFunc(all, func(a, b *route) int { return cmpLocation(a.at, b.at) })
+		all = all[:0]
+		for _, r := range n.routes {
+			if r.active || r.own != nil || large || n.epochOver(r, patience) || n.now-r.used > patience {
+				all = append(all, r)
+			}
+		}
 	}
+	slices.SortFunc(all, func(a, b *route) int { return cmpLocation(a.at, b.at) })
 	n.active = nil
 	for _, r := range all {
 		r.active = false
@@ -258,12 +298,12 @@ func (n *Node) tickRoutes(full bool) {
 		if full && r.set.Version > 0 && n.lost(r) { // the last of them has been out of reach for long enough: no event
 			n.reroute(r)
 		}
-		if full && r.set.Version == 0 && n.now-r.looked > lookupEvery && n.now-r.used < lookupEvery && n.large() {
+		if full && r.set.Version == 0 && n.now-r.looked > lookupEvery && n.now-r.used < lookupEvery && large {
 			r.looked = n.now
 			n.lookUp(r.place, nil)
 		}
 		n.tickRegistrant(r)
-		n.tickEpochs(r)
+		n.tickEpochs(r, patience)
 		n.retry(r)
 		for _, e := range r.out.live() {
 			if !e.accepted && r.hop == "" && n.now-e.at > promiseTime {
@@ -274,9 +314,16 @@ func (n *Node) tickRoutes(full bool) {
 			n.use(r)
 			continue
 		}
-		if full && r.own == nil && r.epoch == nil && n.now-r.used > idleTime && n.locations[r.at] == nil {
-			delete(n.routes, r.place)
+		if full && n.now-r.used > patience && n.locations[r.at] == nil {
+			n.forgetRoute(r)
 		}
+	}
+}
+
+// forgetRoute forgets a route that holds nothing.
+func (n *Node) forgetRoute(r *route) {
+	if !r.active && r.own == nil && r.epoch == nil && len(r.old)+len(r.held)+r.out.len()+r.detours == 0 && !r.switching {
+		delete(n.routes, r.place)
 	}
 }
 
@@ -288,9 +335,14 @@ func (n *Node) use(r *route) {
 	}
 }
 
-// tickEpochs ends an epoch that has lasted, and tells when nothing of it can come again.
-func (n *Node) tickEpochs(r *route) {
-	if r.epoch != nil && n.now-r.epoch.born > epochLife {
+// epochOver reports whether an epoch has lasted, or nothing was published in it for a while.
+func (n *Node) epochOver(r *route, patience time.Duration) bool {
+	return r.epoch != nil && (n.now-r.epoch.born > epochLife || n.now-r.used > min(epochIdle, patience))
+}
+
+// tickEpochs ends an epoch that is over, and tells when nothing of it can come again.
+func (n *Node) tickEpochs(r *route, patience time.Duration) {
+	if n.epochOver(r, patience) {
 		r.old = append(r.old, r.epoch)
 		r.epoch = nil
 	}

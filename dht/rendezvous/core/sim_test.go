@@ -155,6 +155,14 @@ func (s *sim) add() *simNode {
 	return s.addPeer(fmt.Sprintf("node-%04d-%016x", len(s.nodes), s.rng.Uint64()))
 }
 
+// addLimited adds a node with limits of its own.
+func (s *sim) addLimited(limit func(*core.Limits)) *simNode {
+	old := s.limit
+	defer func() { s.limit = old }()
+	s.limit = limit
+	return s.add()
+}
+
 // grow adds nodes, each connected to some that is there.
 func (s *sim) grow(n int) {
 	for range n {

@@ -61,4 +61,6 @@ type Retained interface {
 	// Total and Bytes say how many retained messages there are, tombstones left out, and their size.
 	Total() int
 	Bytes() int
+	// Tombstones says the same of tombstones.
+	Tombstones() (number, bytes int)
 }

@@ -42,15 +42,24 @@ func (s *stream) advance() {
 func (n *Node) stream(l *location, epoch uint64) *stream {
 	s := n.streams[epoch]
 	if s == nil {
-		s = &stream{epoch: epoch, l: l, entries: map[uint64]*entry{}, told: map[NodeID]uint64{}}
+		s = &stream{epoch: epoch, l: l}
+		l.streams++
 		n.streams[epoch] = s
 	}
 	s.touched = n.now
 	n.enliven(s)
 	if s.l != l { // it came when the location was another's, or its place was forgotten and found again
+		s.l.streams--
 		s.l = l
+		l.streams++
 	}
 	return s
+}
+
+// dropStream forgets an epoch.
+func (n *Node) dropStream(s *stream) {
+	s.l.streams--
+	delete(n.streams, s.epoch)
 }
 
 // enliven has a stream gone through at the next tickStreams.
@@ -142,7 +151,7 @@ func (n *Node) tickStreams() {
 			}
 		}
 		if over {
-			delete(n.streams, s.epoch)
+			n.dropStream(s)
 		}
 	}
 	for _, t := range sortedKeys(news) {

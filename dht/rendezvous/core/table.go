@@ -139,13 +139,19 @@ func batches(all []*pb.Registration) [][]*pb.Registration {
 	return b
 }
 
+// put puts a value into a map, which is made where there is none.
+func put[K comparable, V any](m *map[K]V, k K, v V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[k] = v
+}
+
 // table is the registrations that stand at a place, of one's own or inherited.
 type table struct {
 	owners map[NodeID]*registration
 	tree   topic.Tree[NodeID, *Interest]
 }
-
-func newTable() table { return table{owners: map[NodeID]*registration{}} }
 
 // verdict is what came of applying a registration.
 type verdict int
@@ -182,7 +188,7 @@ func (t *table) apply(r *pb.Registration, limit int, now time.Duration) (verdict
 	}
 	if have == nil {
 		have = &registration{owner: owner, interests: map[string]*Interest{}}
-		t.owners[owner] = have
+		put(&t.owners, owner, have)
 	}
 	have.refreshed = now
 	mentioned := map[string]bool{}

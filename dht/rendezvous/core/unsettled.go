@@ -130,7 +130,7 @@ func (n *Node) settledBy(l *location, member NodeID) {
 	if l.unsettled.len() == 0 || l.phase != serving {
 		return
 	}
-	l.synced[member] = true
+	put(&l.synced, member, true)
 	have := 1
 	for _, m := range l.set.Members {
 		if l.synced[m] {

@@ -308,13 +308,16 @@ func (h *retained) set(at dht.Location, k *core.Kept, want bool) {
 // check compares all there is.
 func (h *retained) check() {
 	h.Helper()
-	total, size := 0, 0
+	total, size, tombs, tombSize := 0, 0, 0, 0
 	at := map[dht.Location]int{one: 0, two: 0}
 	for k, want := range h.want {
 		at[k.at]++
 		if !want.Cleared {
 			total++
 			size += want.Message.Size()
+		} else {
+			tombs++
+			tombSize += want.Message.Size()
 		}
 		got := h.r.Get(k.at, k.topic)
 		if got == nil {
@@ -335,6 +338,9 @@ func (h *retained) check() {
 	}
 	if got := h.r.Bytes(); got != size {
 		h.Errorf("%d bytes, want %d", got, size)
+	}
+	if n, bytes := h.r.Tombstones(); n != tombs || bytes != tombSize {
+		h.Errorf("%d tombstones, %d bytes, want %d, %d", n, bytes, tombs, tombSize)
 	}
 }
 
