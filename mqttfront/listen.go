@@ -29,6 +29,9 @@ type ListenerConfig struct {
 	TLS *tls.Config
 	// UserOf returns the user that a client's certificate names, "" where it names none; nil: certificates name nobody.
 	UserOf func(*x509.Certificate) string
+	// Trusts reports whether what a client has shown, its own certificate first, would be accepted now. It is asked when
+	// Broker.RecheckCertificates is called; nil: what was accepted stays so.
+	Trusts func(shown []*x509.Certificate) bool
 	// Mount stands before all topics of the listener's clients, who do not see it: levels with a / behind each.
 	Mount string
 	// Origins are the host patterns that web pages may come from, beside the listener's own host.
@@ -192,11 +195,14 @@ func (c *tlsConn) Close() error { return c.raw.Close() }
 
 // handshake sets TLS up, and notes whom the client's certificate names.
 func (c *conn) handshake(l *listener) error {
+	c.trusts = c.b.trusts.Load()
 	tc := tls.Server(c.raw, l.TLS)
 	if err := tc.Handshake(); err != nil {
 		return err
 	}
-	if s := tc.ConnectionState(); len(s.VerifiedChains) > 0 && l.UserOf != nil {
+	s := tc.ConnectionState()
+	c.shown = s.PeerCertificates
+	if len(s.VerifiedChains) > 0 && l.UserOf != nil {
 		c.certUser = l.UserOf(s.PeerCertificates[0])
 		if c.certUser == "" {
 			c.noCertUser = true
