@@ -107,7 +107,7 @@ func (b *Broker) runConn(nc net.Conn, l *listener) {
 	}
 	before := time.Now().Add(timeout)
 	_ = nc.SetDeadline(before)
-	over, counter, err := l.open(c)
+	over, counter, err := l.openAside(c)
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			counter = &b.stats.ConnectTimeout

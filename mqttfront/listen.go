@@ -148,6 +148,21 @@ func (l *listener) runAccept() {
 	}
 }
 
+// openAside is open. TLS and HTTP take a deep stack, which a goroutine keeps for long once it has it, and so have one that
+// ends.
+func (l *listener) openAside(c *conn) (over *Refusal, counter *atomic.Uint64, err error) {
+	if l.TLS == nil && !l.web {
+		return l.open(c)
+	}
+	done := make(chan struct{})
+	l.b.wg.Go(func() {
+		defer close(done)
+		over, counter, err = l.open(c)
+	})
+	<-done
+	return over, counter, err
+}
+
 // open does what comes before MQTT on a new connection: the header of the PROXY protocol, TLS, WebSocket. It is bound
 // by the deadline of the connection, which has a place before. A refusal is for the client to read, an error is not and
 // has its counter.
