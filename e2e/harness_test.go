@@ -46,10 +46,11 @@ type node struct {
 	t    testing.TB
 	name string
 
-	data, log       string // directory, file
-	mqtt, ws, admin string // host:port
-	swarm           string // the port for other nodes
-	id              string // peer ID, once it has been ready
+	data, log       string            // directory, file
+	mqtt, ws, admin string            // host:port
+	urls            map[string]string // of further listeners, by kind
+	swarm           string            // the port for other nodes
+	id              string            // peer ID, once it has been ready
 	args            []string
 	env             []string
 	prefix          []string // a command that the program is run by
@@ -76,6 +77,20 @@ func newNode(t testing.TB, name string, flags ...string) *node {
 	})
 	return n
 }
+
+// url is where the node has a listener of a kind.
+func (n *node) url(kind string) string {
+	switch kind {
+	case "tcp":
+		return "tcp://" + n.mqtt
+	case "ws":
+		return "ws://" + n.ws + "/mqtt"
+	}
+	return n.urls[kind]
+}
+
+// ownCertificate is the file of the certificate that the node's listeners have, unless they are told otherwise.
+func (n *node) ownCertificate() string { return filepath.Join(n.data, "tls.crt") }
 
 // ask tells where the node's administration API is.
 func (n *node) ask(address string) {
