@@ -49,7 +49,7 @@ func (n *node) connectBy(kind string) *client {
 	n.t.Helper()
 	c := &client{inbox: newInbox(), t: n.t}
 	o := mqtt.NewClientOptions().AddBroker(n.url(kind)).SetClientID(clientID()).SetProtocolVersion(4).
-		SetAutoReconnect(false).SetOrderMatters(true).SetConnectTimeout(patience).SetTLSConfig(trust(n.t, n.ownCertificate()))
+		SetAutoReconnect(false).SetOrderMatters(true).SetConnectTimeout(patience).SetTLSConfig(trust(n.t, n.trusted()))
 	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
 		c.add(message{m.Topic(), string(m.Payload()), m.Qos(), m.Retained()})
 	})
@@ -62,25 +62,33 @@ func (n *node) connectBy(kind string) *client {
 // connect5By connects paho's client for MQTT 5 by a kind of listener.
 func (n *node) connect5By(kind string) *client5 {
 	n.t.Helper()
-	network, address, _ := strings.Cut(n.url(kind), "://")
-	var nc net.Conn
+	return connect5Over(n.t, dial(n.t, n.url(kind), &net.Dialer{}, trust(n.t, n.trusted())))
+}
+
+// dial opens a connection that MQTT can be spoken over to a listener's URL.
+func dial(t testing.TB, url string, by *net.Dialer, secure *tls.Config) (nc net.Conn) {
+	t.Helper()
+	scheme, address, _ := strings.Cut(url, "://")
 	var err error
-	switch kind {
+	switch scheme {
 	case "ws", "wss":
-		by := &http.Client{Transport: &http.Transport{TLSClientConfig: trust(n.t, n.ownCertificate()), DisableKeepAlives: true}}
-		ws, _, dialErr := websocket.Dial(n.t.Context(), n.url(kind), &websocket.DialOptions{Subprotocols: []string{"mqtt"}, HTTPClient: by}) //nolint:bodyclose // the connection is its body
-		if err = dialErr; err == nil {
+		transport := &http.Transport{DialContext: by.DialContext, TLSClientConfig: secure, DisableKeepAlives: true}
+		var ws *websocket.Conn
+		ws, _, err = websocket.Dial(t.Context(), url, &websocket.DialOptions{Subprotocols: []string{"mqtt"}, HTTPClient: &http.Client{Transport: transport}}) //nolint:bodyclose // the connection is its body
+		if err == nil {
 			nc = websocket.NetConn(context.Background(), ws, websocket.MessageBinary)
 		}
 	case "tls":
-		nc, err = tls.Dial("tcp", address, trust(n.t, n.ownCertificate()))
+		nc, err = tls.DialWithDialer(by, "tcp", address, secure)
+	case "unix":
+		nc, err = by.Dial("unix", address)
 	default:
-		nc, err = net.Dial(network, address)
+		nc, err = by.Dial("tcp", address)
 	}
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatalf("connect to %s: %v", url, err)
 	}
-	return connect5Over(n.t, nc)
+	return nc
 }
 
 // TestListenerKinds has every client publish and hear all by every kind of listener that it knows, paho's for Go at every QoS,

@@ -57,24 +57,33 @@ func toolsByKind(t *testing.T) (all []tool) {
 // String is a name that does for a topic's level.
 func (tl tool) String() string { return tl.name + "-" + tl.version + "-" + tl.kind }
 
-// command is how the tool is run. It trusts the node's own certificate.
+// command is how the tool is run. It trusts what clients of the node trust.
 func (tl tool) command(ctx context.Context, what string, n *node, qos byte, topic string) *exec.Cmd {
 	words := tl.make(tl, what, n, qos, topic)
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Env = append(cleanEnv(), "NODE_EXTRA_CA_CERTS="+n.ownCertificate(), "SSL_CERT_FILE="+n.ownCertificate())
+	cmd.Env = append(cleanEnv(), "NODE_EXTRA_CA_CERTS="+n.trusted(), "SSL_CERT_FILE="+n.trusted())
 	return cmd
+}
+
+// with is the tool with further flags.
+func (tl tool) with(flags ...string) tool {
+	without := tl.make
+	tl.make = func(tl tool, what string, n *node, qos byte, topic string) []string {
+		return append(without(tl, what, n, qos, topic), flags...)
+	}
+	return tl
 }
 
 // where are the flags that mosquitto's clients and ours have for where to connect.
 func (tl tool) where(n *node) []string {
-	_, address, _ := strings.Cut(n.url(tl.kind), "://")
-	if tl.kind == "unix" {
+	scheme, address, _ := strings.Cut(n.url(tl.kind), "://")
+	if scheme == "unix" {
 		return []string{"--unix", address}
 	}
 	host, port, _ := net.SplitHostPort(address)
 	flags := []string{"-h", host, "-p", port}
-	if tl.kind == "tls" {
-		flags = append(flags, "--cafile", n.ownCertificate())
+	if scheme == "tls" {
+		flags = append(flags, "--cafile", n.trusted())
 	}
 	return flags
 }

@@ -112,7 +112,7 @@ func (b *Broker) runConn(nc net.Conn, l *listener) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			counter = &b.stats.ConnectTimeout
 		}
-		if r == nil {
+		if r == nil && counter != nil {
 			counter.Add(1)
 		}
 		b.log.Debug("refusing a connection", "listener", l.URL, "remote", c.remote, "error", err)

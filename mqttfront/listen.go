@@ -165,29 +165,29 @@ func (l *listener) openAside(c *conn) (over *Refusal, counter *atomic.Uint64, er
 
 // open does what comes before MQTT on a new connection: the header of the PROXY protocol, TLS, WebSocket. It is bound
 // by the deadline of the connection, which has a place before. A refusal is for the client to read, an error is not and
-// has its counter.
+// has its counter, unless it is a proxy's own connection: it only looks whether we are there.
 func (l *listener) open(c *conn) (over *Refusal, counter *atomic.Uint64, err error) {
 	st := l.b.stats
+	badTLS, badWeb := &st.BadHandshakes, &st.BadUpgrades
 	if len(l.Proxies) > 0 {
 		client, err := readProxyHeader(c.raw, l.Proxies)
 		if err != nil {
 			return nil, &st.BadProxy, fmt.Errorf("PROXY protocol: %w", err)
 		}
-		if client != nil {
-			c.remote = client
-			if !c.refused {
-				over = l.b.admitHost(c)
-			}
+		if client == nil {
+			badTLS, badWeb = nil, nil
+		} else if c.remote = client; !c.refused {
+			over = l.b.admitHost(c)
 		}
 	}
 	if l.TLS != nil {
 		if err := c.handshake(l); err != nil {
-			return nil, &st.BadHandshakes, fmt.Errorf("TLS: %w", err)
+			return nil, badTLS, fmt.Errorf("TLS: %w", err)
 		}
 	}
 	if l.web {
 		if err := c.upgrade(l); err != nil {
-			return nil, &st.BadUpgrades, fmt.Errorf("WebSocket: %w", err)
+			return nil, badWeb, fmt.Errorf("WebSocket: %w", err)
 		}
 	}
 	return over, nil, nil
