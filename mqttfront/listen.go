@@ -203,15 +203,49 @@ func (c *conn) speakOver(nc net.Conn) {
 // tlsConn is a connection by TLS. Close cuts it: saying goodbye first could wait for a peer that does not read.
 type tlsConn struct {
 	*tls.Conn
-	raw net.Conn
+	beneath *beneath
 }
 
-func (c *tlsConn) Close() error { return c.raw.Close() }
+func (c *tlsConn) Close() error { return c.beneath.Close() }
+
+// readNow reads what has come without waiting, from the socket fd, which is the one beneath.
+func (c *tlsConn) readNow(fd int, b []byte) (int, error) {
+	c.beneath.fd = fd
+	defer func() { c.beneath.fd = noFD }()
+	return c.Read(b)
+}
+
+// beneath is the connection beneath TLS. Only one goroutine reads.
+type beneath struct {
+	net.Conn
+	fd int // the socket's, while reading must not wait; else noFD
+}
+
+const noFD = -1
+
+// Read implements net.Conn.
+func (u *beneath) Read(b []byte) (int, error) {
+	if u.fd == noFD {
+		return u.Conn.Read(b)
+	}
+	return readNow(u.fd, b)
+}
+
+// errNothingYet says that one would have to wait for more. For TLS it is as a deadline is: it takes no harm, and goes on
+// where it was.
+var errNothingYet error = nothingYet{}
+
+type nothingYet struct{}
+
+func (nothingYet) Error() string   { return "nothing has come yet" }
+func (nothingYet) Timeout() bool   { return true }
+func (nothingYet) Temporary() bool { return true }
 
 // handshake sets TLS up, and notes whom the client's certificate names.
 func (c *conn) handshake(l *listener) error {
 	c.trusts = c.b.trusts.Load()
-	tc := tls.Server(c.raw, l.TLS)
+	under := &beneath{c.raw, noFD}
+	tc := tls.Server(under, l.TLS)
 	if err := tc.Handshake(); err != nil {
 		return err
 	}
@@ -223,6 +257,6 @@ func (c *conn) handshake(l *listener) error {
 			c.noCertUser = true
 		}
 	}
-	c.speakOver(&tlsConn{tc, c.raw})
+	c.speakOver(&tlsConn{tc, under})
 	return nil
 }

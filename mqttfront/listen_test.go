@@ -206,6 +206,68 @@ func TestHandshakes(t *testing.T) {
 	eventually(t, "it is counted", func() bool { return b.Stats().ConnectTimeout.Load() == 3 && b.Stats().Connections.Load() == 0 })
 }
 
+// lumps sends what is written in lumps of a size, the last of which waits for flush.
+type lumps struct {
+	net.Conn
+	size  int
+	waits []byte
+}
+
+func (l *lumps) Write(b []byte) (int, error) {
+	l.waits = append(l.waits, b...)
+	for len(l.waits) >= l.size {
+		if _, err := l.Conn.Write(l.waits[:l.size]); err != nil {
+			return 0, err
+		}
+		l.waits = l.waits[l.size:]
+	}
+	return len(b), nil
+}
+
+func (l *lumps) flush() {
+	l.Conn.Write(l.waits)
+	l.waits = nil
+}
+
+// TestTLSRecords: packets, records and what the socket brings at a time are in no relation; what is there is handled, and
+// what is not is waited for.
+func TestTLSRecords(t *testing.T) {
+	b, _, _ := start(t, nil)
+	server, client := tlsPair(t, "device")
+	at := listenAt(t, b, mqttfront.ListenerConfig{URL: "tls://127.0.0.1:0", TLS: server})
+	for _, sizes := range [][2]int{{7, 10}, {7, 1 << 20}, {900, 100}, {16 << 10, 1 << 20}, {20_000, 5000}} { // of records and lumps
+		under := &lumps{Conn: dial(t, at), size: 1}
+		nc := tls.Client(under, client)
+		if err := nc.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		c := over(t, nc)
+		if code := c.hello("c"); code != 0 {
+			t.Fatalf("CONNACK 0x%02x", code)
+		}
+		c.subscribe(filter{"a", 0})
+		var all []byte
+		var texts []string
+		for i, size := range []int{1, 600, 5000, 3, 70_000, 2} {
+			texts = append(texts, fmt.Sprint(i, strings.Repeat("x", size)))
+			all = append(all, c.publishPacket(0, 0, "a", texts[i])...)
+		}
+		under.size = sizes[1]
+		for len(all) > 0 {
+			n := min(sizes[0], len(all))
+			c.send(all[:n])
+			all = all[n:]
+		}
+		under.flush()
+		for _, text := range texts {
+			c.expectPublish(text)
+		}
+		under.size = 1
+		c.bye()
+	}
+	eventually(t, "all are gone", func() bool { return b.Stats().Connections.Load() == 0 })
+}
+
 // TestTurnedAwayByTLS: who is over the limit is told by TLS as well.
 func TestTurnedAwayByTLS(t *testing.T) {
 	b, _, _ := start(t, nil)

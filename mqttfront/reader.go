@@ -14,7 +14,7 @@ const (
 	smallScratchSize = 4 << 10
 )
 
-// ownSize is the size of the buffer that a connection of another kind (TLS, WebSocket) has of its own. It waits with it,
+// ownSize is the size of the buffer that a connection of another kind (WebSocket) has of its own. It waits with it,
 // and takes a scratch buffer when that is full: most of what seldom comes is short.
 const ownSize = 512
 
@@ -40,9 +40,10 @@ func freeScratch(b *[]byte) {
 }
 
 // reader gets bytes from a connection. Between packets it owns no buffer where the connection is a socket of
-// the operating system: it waits for the socket to be readable, and takes a scratch buffer then.
+// the operating system, or TLS over one: it waits for the socket to be readable, and takes a scratch buffer then.
 type reader struct {
 	nc   net.Conn
+	over *tlsConn        // what is read from the socket goes through it; nil: it does not
 	raw  syscall.RawConn // nil: nc.Read is used
 	need int             // length of the packet that rest begins; 0: unknown
 	late bool            // rest has not been looked at
@@ -61,6 +62,9 @@ type reader struct {
 
 func (r *reader) init(nc net.Conn) {
 	r.nc = nc
+	if t, ok := nc.(*tlsConn); ok {
+		r.over, nc = t, t.beneath.Conn
+	}
 	if sc, ok := nc.(syscall.Conn); ok && rawIO {
 		if raw, err := sc.SyscallConn(); err == nil {
 			r.raw = raw
