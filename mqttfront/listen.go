@@ -148,17 +148,18 @@ func (l *listener) runAccept() {
 	}
 }
 
-// openAside is open. TLS and HTTP take a deep stack, which a goroutine keeps for long once it has it, and so have one that
-// ends.
+// openAside is open. TLS and HTTP take a deep stack, which a goroutine keeps for long once it has it: so theirs is another's,
+// which ends.
 func (l *listener) openAside(c *conn) (over *Refusal, counter *atomic.Uint64, err error) {
 	if l.TLS == nil && !l.web {
 		return l.open(c)
 	}
 	done := make(chan struct{})
-	l.b.wg.Go(func() {
+	runOpening := func() {
 		defer close(done)
 		over, counter, err = l.open(c)
-	})
+	}
+	l.b.wg.Go(runOpening)
 	<-done
 	return over, counter, err
 }
