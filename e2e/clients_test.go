@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
@@ -278,6 +279,9 @@ func connect5(t testing.TB, address string, options ...func(*paho.Connect)) *cli
 // connect5Over connects an MQTT 5 client over a connection to the broker.
 func connect5Over(t testing.TB, conn net.Conn, options ...func(*paho.Connect)) *client5 {
 	t.Helper()
+	if _, ok := conn.(*net.TCPConn); !ok { // paho writes a packet in pieces, and others would come in between
+		conn = packets.NewThreadSafeConn(conn)
+	}
 	c := &client5{inbox: newInbox(), t: t, said: make(chan byte, 1)}
 	c.mqtt = paho.NewClient(paho.ClientConfig{Conn: conn, PacketTimeout: patience,
 		OnServerDisconnect: func(d *paho.Disconnect) { c.said <- d.ReasonCode },
