@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/eclipse/paho.golang/paho"
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -182,21 +181,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 	sub := connect(t, n.mqtt, as311("stays"))
 	sub.subscribe(1, filter)
 	pub := connect(t, n.mqtt, as311("stays"))
-	ended := map[string]chan byte{}
-	for _, user := range []string{"deleted", "changed"} {
-		said := make(chan byte, 1)
-		ended[user] = said
-		conn, err := net.DialTimeout("tcp", n.mqtt, patience)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := paho.NewClient(paho.ClientConfig{Conn: conn, OnServerDisconnect: func(d *paho.Disconnect) { said <- d.ReasonCode }})
-		cp := &paho.Connect{ClientID: clientID(), CleanStart: true, KeepAlive: 30}
-		as(user)(cp)
-		if _, err := c.Connect(context.Background(), cp); err != nil {
-			t.Fatal(err)
-		}
-	}
+	deleted, changed := connect5(t, n.mqtt, as("deleted")), connect5(t, n.mqtt, as("changed"))
 	anonymous := connect(t, n.mqtt)
 	anonymous.subscribe(1, filter)
 
@@ -207,17 +192,6 @@ func TestReloadUnderTraffic(t *testing.T) {
 			pub.mqtt.Publish("traffic/x", 1, false, numbered(i)).Wait()
 		}
 	}()
-	expect := func(user string) {
-		t.Helper()
-		select {
-		case code := <-ended[user]:
-			if code != 0x87 {
-				t.Errorf("%s: DISCONNECT 0x%02x", user, code)
-			}
-		case <-time.After(patience):
-			t.Fatalf("%s is still there", user)
-		}
-	}
 	must := func(args ...string) {
 		t.Helper()
 		if _, stderr, code := mozzie(t, append(args, "--data", n.data)...); code != 0 {
@@ -225,9 +199,9 @@ func TestReloadUnderTraffic(t *testing.T) {
 		}
 	}
 	must("accounts", "delete", "deleted")
-	expect("deleted")
+	deleted.expectEnd(0x87)
 	n.passwd("changed", "new")
-	expect("changed")
+	changed.expectEnd(0x87)
 	n.write("new.yaml", "rules:\n  - users: [stays]\n    publish: ['#']\n    subscribe: ['#']\n")
 	must("access", "set", filepath.Join(n.data, "new.yaml"))
 	before := len(anonymous.all()) // it is deaf from here on

@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -94,46 +92,16 @@ func (c *client) exactlyBehind(t *testing.T, first, n int, fence fence) {
 // startMosquitto starts a mosquitto with a bridge to an address, and returns its own. It ends with the test.
 func startMosquitto(t *testing.T, bridgeTo string, topics ...string) (address string) {
 	t.Helper()
-	program, err := exec.LookPath("mosquitto")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/mosquitto"); err != nil {
-			missing(t, "mosquitto is not installed: run e2e/setup")
-		}
-	}
 	address = loopback(freePort(t))
 	host, port, _ := net.SplitHostPort(address)
 	text := fmt.Sprintf("listener %s %s\nallow_anonymous true\npersistence false\nuser root\nconnection mozzie\naddress %s\n", port, host, bridgeTo)
 	for _, topic := range topics {
 		text += topic + "\n"
 	}
-	dir := t.TempDir()
-	conf, log := filepath.Join(dir, "mosquitto.conf"), filepath.Join(dir, "log")
+	conf := filepath.Join(t.TempDir(), "mosquitto.conf")
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := os.Create(log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close() // the process has its own
-	cmd := exec.Command(program, "-v", "-c", conf)
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := startProcess(cmd); err != nil {
-		t.Fatalf("start mosquitto: %v", err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		_ = cmd.Wait()                          // for the same reason
-		if text, err := os.ReadFile(log); err == nil && t.Failed() {
-			t.Logf("--- log of mosquitto\n%s", text[max(0, len(text)-6000):])
-		}
-	})
-	eventually(t, patience, func() error {
-		conn, err := net.DialTimeout("tcp", address, patience)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	})
+	startServer(t, address, "mosquitto", "-v", "-c", conf)
 	return address
 }

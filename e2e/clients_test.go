@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
@@ -262,6 +263,7 @@ type client5 struct {
 	*inbox
 	t    testing.TB
 	mqtt *paho.Client
+	said chan byte // why the broker has ended the connection
 }
 
 // connect5 connects an MQTT 5 client. It says goodbye at the end of the test.
@@ -277,8 +279,12 @@ func connect5(t testing.TB, address string, options ...func(*paho.Connect)) *cli
 // connect5Over connects an MQTT 5 client over a connection to the broker.
 func connect5Over(t testing.TB, conn net.Conn, options ...func(*paho.Connect)) *client5 {
 	t.Helper()
-	c := &client5{inbox: newInbox(), t: t}
+	if _, ok := conn.(*net.TCPConn); !ok { // paho writes a packet in pieces, and others would come in between
+		conn = packets.NewThreadSafeConn(conn)
+	}
+	c := &client5{inbox: newInbox(), t: t, said: make(chan byte, 1)}
 	c.mqtt = paho.NewClient(paho.ClientConfig{Conn: conn, PacketTimeout: patience,
+		OnServerDisconnect: func(d *paho.Disconnect) { c.said <- d.ReasonCode },
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(r paho.PublishReceived) (bool, error) {
 			c.add(message{r.Packet.Topic, string(r.Packet.Payload), r.Packet.QoS, r.Packet.Retain})
 			return true, nil
@@ -295,6 +301,19 @@ func connect5Over(t testing.TB, conn net.Conn, options ...func(*paho.Connect)) *
 	}
 	t.Cleanup(func() { _ = c.mqtt.Disconnect(&paho.Disconnect{}) }) // it may be gone
 	return c
+}
+
+// expectEnd waits until the broker has ended the connection for a reason.
+func (c *client5) expectEnd(want byte) {
+	c.t.Helper()
+	select {
+	case code := <-c.said:
+		if code != want {
+			c.t.Errorf("DISCONNECT 0x%02x, want 0x%02x", code, want)
+		}
+	case <-time.After(patience):
+		c.t.Fatal("the client is still connected")
+	}
 }
 
 func (c *client5) subscribe(qos byte, filters ...string) {

@@ -14,7 +14,7 @@ import (
 )
 
 // TestNoClock boots a machine, a virtual one, whose clock says 1970 and is set later, as that of a Raspberry Pi, with
-// nodes on it: see testdata/clock-init. The machine's processor is emulated, so that it boots anywhere, slowly.
+// nodes and clients on it, by TLS with certificates too: see testdata/clock-init. The machine's processor is emulated, so that it boots anywhere, slowly.
 func TestNoClock(t *testing.T) {
 	long(t)
 	need(t, "qemu-system-x86_64", "busybox", "go")
@@ -28,7 +28,12 @@ func TestNoClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := filepath.Join(dir, "image")
-	if err := initramfs(image, map[string]string{"init": "testdata/clock-init", "bin/busybox": busybox, "bin/mozzie": static(t)}); err != nil {
+	house := newAuthority(t, "house")
+	house.client("device", "")
+	if err := initramfs(image, map[string]string{
+		"init": "testdata/clock-init", "bin/busybox": busybox, "bin/mozzie": static(t),
+		"house.crt": house.file("house.crt"), "device.crt": house.file("device.crt"), "device.key": house.file("device.key"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 

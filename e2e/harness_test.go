@@ -46,10 +46,12 @@ type node struct {
 	t    testing.TB
 	name string
 
-	data, log       string // directory, file
-	mqtt, ws, admin string // host:port
-	swarm           string // the port for other nodes
-	id              string // peer ID, once it has been ready
+	data, log       string            // directory, file
+	mqtt, ws, admin string            // host:port
+	urls            map[string]string // of further listeners, by kind
+	authority       string            // the file of who has signed their certificates
+	swarm           string            // the port for other nodes
+	id              string            // peer ID, once it has been ready
 	args            []string
 	env             []string
 	prefix          []string // a command that the program is run by
@@ -76,6 +78,20 @@ func newNode(t testing.TB, name string, flags ...string) *node {
 	})
 	return n
 }
+
+// url is where the node has a listener of a kind.
+func (n *node) url(kind string) string {
+	switch kind {
+	case "tcp":
+		return "tcp://" + n.mqtt
+	case "ws":
+		return "ws://" + n.ws + "/mqtt"
+	}
+	return n.urls[kind]
+}
+
+// trusted is the file of what clients trust: the node's own certificate, unless the test has given it another.
+func (n *node) trusted() string { return cmp.Or(n.authority, filepath.Join(n.data, "tls.crt")) }
 
 // ask tells where the node's administration API is.
 func (n *node) ask(address string) {
@@ -358,6 +374,41 @@ func (n *node) judgeLog() {
 		const show = 3_000
 		n.t.Logf("--- log of %s (%s)\n%s", n.name, n.id, text[max(0, len(text)-show):])
 	}
+}
+
+// startServer starts a program that is no node, and returns when it listens at an address. It ends with the test.
+func startServer(t testing.TB, address, name string, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		if path, err = exec.LookPath("/usr/sbin/" + name); err != nil {
+			missing(t, name+" is not installed: run e2e/setup")
+		}
+	}
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close() // the process has its own
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := startProcess(cmd); err != nil {
+		t.Fatalf("start %s: %v", name, err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		_ = cmd.Wait()                          // for the same reason
+		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+			t.Logf("--- log of %s\n%s", name, text[max(0, len(text)-6000):])
+		}
+	})
+	eventually(t, patience, func() error {
+		conn, err := net.DialTimeout("tcp", address, patience)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
 }
 
 // mozzie runs a command of the program to its end, and returns what it printed.

@@ -6,167 +6,146 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/coder/websocket"
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
 
-// everyKind is a node that listens in every way.
-type everyKind struct {
-	*node
-	urls map[string]string // by kind
-	ca   string            // the file of the node's own certificate
-}
+var kinds = []string{"tcp", "tls", "ws", "wss", "unix"}
 
-func startEveryKind(t *testing.T) *everyKind {
+// startEveryKind starts a node that listens in every way.
+func startEveryKind(t *testing.T) *node {
 	t.Helper()
 	secure, secureWeb := freePort(t), freePort(t)
-	socket := filepath.Join(t.TempDir(), "mqtt.sock")
-	n := newNode(t, "node", "--mqtt", "tls://"+loopback(secure), "--mqtt", "wss://"+loopback(secureWeb)+"/mqtt", "--mqtt", "unix://"+socket)
-	e := &everyKind{node: n, ca: filepath.Join(n.data, "tls.crt"), urls: map[string]string{
-		"tcp": "tcp://" + n.mqtt, "ws": "ws://" + n.ws + "/mqtt", "unix": "unix://" + socket,
-		"tls": "tls://localhost:" + secure, "wss": "wss://localhost:" + secureWeb + "/mqtt",
-	}}
+	socket := "unix://" + filepath.Join(t.TempDir(), "mqtt.sock")
+	n := newNode(t, "node", "--mqtt", "tls://"+loopback(secure), "--mqtt", "wss://"+loopback(secureWeb)+"/mqtt", "--mqtt", socket)
+	n.urls = map[string]string{"unix": socket, "tls": "tls://localhost:" + secure, "wss": "wss://localhost:" + secureWeb + "/mqtt"}
 	n.start()
 	n.ready()
-	return e
+	return n
 }
 
-// trust is how a client trusts the node's own certificate.
-func (e *everyKind) trust() *tls.Config {
-	e.t.Helper()
-	text, err := os.ReadFile(e.ca)
+// trust is how a client trusts the certificates in a file.
+func trust(t testing.TB, file string) *tls.Config {
+	t.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
-		e.t.Fatal(err)
+		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(text) {
-		e.t.Fatalf("%s has no certificate", e.ca)
+		t.Fatalf("%s has no certificate", file)
 	}
 	return &tls.Config{RootCAs: roots, ServerName: "localhost"}
 }
 
-// connect connects paho's client for MQTT 3.1.1.
-func (e *everyKind) connect(kind string) *client {
-	e.t.Helper()
-	c := &client{inbox: newInbox(), t: e.t}
-	o := mqtt.NewClientOptions().AddBroker(e.urls[kind]).SetClientID(clientID()).SetProtocolVersion(4).
-		SetAutoReconnect(false).SetOrderMatters(true).SetConnectTimeout(patience).SetTLSConfig(e.trust())
+// connectBy connects paho's client for MQTT 3.1.1 by a kind of listener.
+func (n *node) connectBy(kind string) *client {
+	n.t.Helper()
+	c := &client{inbox: newInbox(), t: n.t}
+	o := mqtt.NewClientOptions().AddBroker(n.url(kind)).SetClientID(clientID()).SetProtocolVersion(4).
+		SetAutoReconnect(false).SetOrderMatters(true).SetConnectTimeout(patience).SetTLSConfig(trust(n.t, n.trusted()))
 	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
 		c.add(message{m.Topic(), string(m.Payload()), m.Qos(), m.Retained()})
 	})
 	c.mqtt = mqtt.NewClient(o)
 	c.must("connect by "+kind, c.mqtt.Connect())
-	e.t.Cleanup(c.bye)
+	n.t.Cleanup(c.bye)
 	return c
 }
 
-// connect5 connects paho's client for MQTT 5.
-func (e *everyKind) connect5(kind string) *client5 {
-	e.t.Helper()
-	network, address, _ := strings.Cut(e.urls[kind], "://")
-	if network == "tls" {
-		network = "tcp"
+// connect5By connects paho's client for MQTT 5 by a kind of listener.
+func (n *node) connect5By(kind string) *client5 {
+	n.t.Helper()
+	return connect5Over(n.t, dial(n.t, n.url(kind), &net.Dialer{}, trust(n.t, n.trusted())))
+}
+
+// dial opens a connection that MQTT can be spoken over to a listener's URL.
+func dial(t testing.TB, url string, by *net.Dialer, secure *tls.Config) (nc net.Conn) {
+	t.Helper()
+	scheme, address, _ := strings.Cut(url, "://")
+	var err error
+	switch scheme {
+	case "ws", "wss":
+		transport := &http.Transport{DialContext: by.DialContext, TLSClientConfig: secure, DisableKeepAlives: true}
+		var ws *websocket.Conn
+		ws, _, err = websocket.Dial(t.Context(), url, &websocket.DialOptions{Subprotocols: []string{"mqtt"}, HTTPClient: &http.Client{Transport: transport}}) //nolint:bodyclose // the connection is its body
+		if err == nil {
+			nc = websocket.NetConn(context.Background(), ws, websocket.MessageBinary)
+		}
+	case "tls":
+		nc, err = tls.DialWithDialer(by, "tcp", address, secure)
+	case "unix":
+		nc, err = by.Dial("unix", address)
+	default:
+		nc, err = by.Dial("tcp", address)
 	}
-	nc, err := net.Dial(network, address)
 	if err != nil {
-		e.t.Fatal(err)
+		t.Fatalf("connect to %s: %v", url, err)
 	}
-	if kind == "tls" {
-		nc = tls.Client(nc, e.trust())
-	}
-	return connect5Over(e.t, nc)
+	return nc
 }
 
-// commands are the tools by the kinds of listeners that they know.
-func (e *everyKind) commands(what string, qos int, topic string) map[string][]string {
-	all := map[string][]string{}
-	for kind, url := range e.urls {
-		_, address, _ := strings.Cut(url, "://")
-		host, port, _ := net.SplitHostPort(strings.TrimSuffix(address, "/mqtt"))
-		where := map[string][]string{"tcp": {"-h", host, "-p", port}, "tls": {"-h", host, "-p", port, "--cafile", e.ca}, "unix": {"--unix", address}}[kind]
-		if where != nil {
-			all["mosquitto-"+kind] = append([]string{"mosquitto_" + what, "-q", fmt.Sprint(qos), "-t", topic, "-V", "mqttv5"}, where...)
-			all["mozzie-"+kind] = append([]string{program, what, "-q", fmt.Sprint(qos), "-t", topic}, where...)
-		}
-		if kind != "unix" {
-			all["mqttjs-"+kind] = []string{"node", "clients/mqttjs.mjs", what, url, "5", fmt.Sprint(qos), topic}
-		}
-	}
-	return all
-}
-
-// TestListenerKinds has every client publish by every kind of listener that it knows, at every QoS, and paho's clients
-// hear all of it by every kind; and what is retained.
+// TestListenerKinds has every client publish and hear all by every kind of listener that it knows, paho's for Go at every QoS,
+// each of the others at all of them over its kinds; and what is retained.
 func TestListenerKinds(t *testing.T) {
 	long(t)
-	tools(t)
-	e := startEveryKind(t)
+	all := toolsByKind(t)
+	n := startEveryKind(t)
 	boxes := map[string]*inbox{}
-	for kind := range e.urls {
-		c := e.connect(kind)
-		c.subscribe(2, "kinds/#")
-		boxes["3-"+kind] = c.inbox
-		if kind != "ws" && kind != "wss" {
-			c5 := e.connect5(kind)
-			c5.subscribe(2, "kinds/#")
-			boxes["5-"+kind] = c5.inbox
-		}
+	three, five := map[string]*client{}, map[string]*client5{}
+	for _, kind := range kinds {
+		three[kind], five[kind] = n.connectBy(kind), n.connect5By(kind)
+		three[kind].subscribe(2, "kinds/#")
+		five[kind].subscribe(2, "kinds/#")
+		boxes["paho-3-"+kind], boxes["paho-5-"+kind] = three[kind].inbox, five[kind].inbox
 	}
-	want := map[string]byte{}
-	for qos := range byte(3) {
-		for name := range e.commands("pub", int(qos), "") {
-			topic := fmt.Sprintf("kinds/%s/%d", name, qos)
-			e.publishBy(name, int(qos), topic)
-			want[topic] = qos
-		}
-		for kind := range e.urls {
-			topic := fmt.Sprintf("kinds/paho-%s/%d", kind, qos)
-			e.connect(kind).publish(topic, "hello", qos)
-			want[topic] = qos
-		}
+	for _, tl := range all {
+		boxes[tl.String()] = tl.subscribe(t, n, 2, "kinds/#")
 	}
-	for name, box := range boxes {
-		for _, m := range box.wait(t, len(want)) {
-			if qos, ok := want[m.topic]; !ok || m.qos != qos || m.payload != "hello" {
-				t.Errorf("%s got %+v", name, m)
+	want := map[string]byte{} // QoS by topic
+	for i, tl := range all {
+		qos := byte(i/2) % 3
+		topic := fmt.Sprintf("kinds/%s/%d", tl, qos)
+		tl.publish(t, n, qos, topic, 1)
+		want[topic] = qos
+	}
+	for _, kind := range kinds {
+		for qos := range byte(3) {
+			for name, publish := range map[string]func(topic, payload string, qos byte){"paho-3": three[kind].publish, "paho-5": five[kind].publish} {
+				topic := fmt.Sprintf("kinds/%s-%s/%d", name, kind, qos)
+				publish(topic, numbered(0), qos)
+				want[topic] = qos
 			}
 		}
 	}
-	for kind := range e.urls {
-		e.connect(kind).retain("kept/"+kind, "kept", 1)
+	for name, box := range boxes {
+		came := map[string]bool{}
+		for _, m := range box.wait(t, len(want)) {
+			if qos, ok := want[m.topic]; !ok || m.qos != qos || m.payload != numbered(0) || came[m.topic] {
+				t.Errorf("%s got %+v", name, m)
+			}
+			came[m.topic] = true
+		}
 	}
-	for kind := range e.urls {
-		c := e.connect(kind)
+	for _, kind := range kinds {
+		three[kind].retain("kept/"+kind, "kept", 1)
+	}
+	for _, kind := range kinds {
+		c := n.connectBy(kind)
 		c.subscribe(1, "kept/#")
-		for _, m := range c.wait(t, len(e.urls)) {
+		for _, m := range c.wait(t, len(kinds)) {
 			if !m.retained || m.payload != "kept" {
 				t.Errorf("%s got %+v", kind, m)
 			}
 		}
 	}
-	if s := e.status(); len(s.Listeners) != 5 || s.Listeners[2].Fingerprint == "" || !s.Listeners[2].OwnCertificate {
+	if s := n.status(); len(s.Listeners) != 5 || s.Listeners[2].Fingerprint == "" || !s.Listeners[2].OwnCertificate {
 		t.Errorf("listeners: %+v", s.Listeners)
-	}
-}
-
-// publishBy has a tool publish a message, and waits for it.
-func (e *everyKind) publishBy(name string, qos int, topic string) {
-	e.t.Helper()
-	words := e.commands("pub", qos, topic)[name]
-	if !strings.HasPrefix(name, "mqttjs") {
-		words = append(words, "-l")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Env = append(cleanEnv(), "NODE_EXTRA_CA_CERTS="+e.ca)
-	cmd.Stdin = strings.NewReader("hello\n")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		e.t.Fatalf("%s: %v\n%s", name, err, out)
 	}
 }

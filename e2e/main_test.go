@@ -138,7 +138,7 @@ func need(t *testing.T, programs ...string) {
 }
 
 // missing skips a test, in CI it fails it.
-func missing(t *testing.T, why string) {
+func missing(t testing.TB, why string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
 		t.Fatal(why)

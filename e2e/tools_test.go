@@ -19,7 +19,7 @@ import (
 type tool struct {
 	name    string
 	version string // of MQTT: 3 (3.1), 4 (3.1.1) or 5
-	ws      bool   // by WebSocket
+	kind    string // of listener
 	make    func(tl tool, what string, n *node, qos byte, topic string) []string
 }
 
@@ -35,26 +35,63 @@ func tools(t *testing.T) []tool {
 	}
 	var all []tool
 	for _, version := range []string{"3", "4", "5"} {
-		all = append(all, tool{"mosquitto", version, false, mosquitto}, tool{"pahopy", version, false, python},
-			tool{"mqttjs", version, false, mqttJS}, tool{"mozzie", version, false, mozzieClient})
+		all = append(all, tool{"mosquitto", version, "tcp", mosquitto}, tool{"pahopy", version, "tcp", python},
+			tool{"mqttjs", version, "tcp", mqttJS}, tool{"mozzie", version, "tcp", mozzieClient})
 	}
-	return append(all, tool{"mqttjs", "4", true, mqttJS}, tool{"mqttjs", "5", true, mqttJS})
+	return append(all, tool{"mqttjs", "4", "ws", mqttJS})
+}
+
+// toolsByKind are the clients in MQTT 5, each by every kind of listener that it knows.
+func toolsByKind(t *testing.T) (all []tool) {
+	t.Helper()
+	tools(t) // they are here
+	for _, kind := range []string{"tcp", "tls", "unix"} {
+		all = append(all, tool{"mosquitto", "5", kind, mosquitto}, tool{"mozzie", "5", kind, mozzieClient})
+	}
+	for _, kind := range []string{"tcp", "tls", "ws", "wss"} {
+		all = append(all, tool{"mqttjs", "5", kind, mqttJS}, tool{"pahopy", "5", kind, python})
+	}
+	return all
 }
 
 // String is a name that does for a topic's level.
-func (tl tool) String() string {
-	way := ""
-	if tl.ws {
-		way = "-ws"
+func (tl tool) String() string { return tl.name + "-" + tl.version + "-" + tl.kind }
+
+// command is how the tool is run. It trusts what clients of the node trust.
+func (tl tool) command(ctx context.Context, what string, n *node, qos byte, topic string) *exec.Cmd {
+	words := tl.make(tl, what, n, qos, topic)
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	cmd.Env = append(cleanEnv(), "NODE_EXTRA_CA_CERTS="+n.trusted(), "SSL_CERT_FILE="+n.trusted())
+	return cmd
+}
+
+// with is the tool with further flags.
+func (tl tool) with(flags ...string) tool {
+	without := tl.make
+	tl.make = func(tl tool, what string, n *node, qos byte, topic string) []string {
+		return append(without(tl, what, n, qos, topic), flags...)
 	}
-	return tl.name + "-" + tl.version + way
+	return tl
+}
+
+// where are the flags that mosquitto's clients and ours have for where to connect.
+func (tl tool) where(n *node) []string {
+	scheme, address, _ := strings.Cut(n.url(tl.kind), "://")
+	if scheme == "unix" {
+		return []string{"--unix", address}
+	}
+	host, port, _ := net.SplitHostPort(address)
+	flags := []string{"-h", host, "-p", port}
+	if scheme == "tls" {
+		flags = append(flags, "--cafile", n.trusted())
+	}
+	return flags
 }
 
 // mosquitto prints what "ready" stands for in its debugging output.
 func mosquitto(tl tool, what string, n *node, qos byte, topic string) []string {
-	host, port, _ := net.SplitHostPort(n.mqtt)
 	version := map[string]string{"3": "mqttv31", "4": "mqttv311", "5": "mqttv5"}[tl.version]
-	args := []string{"mosquitto_" + what, "-h", host, "-p", port, "-V", version, "-q", fmt.Sprint(qos), "-t", topic}
+	args := append([]string{"mosquitto_" + what, "-V", version, "-q", fmt.Sprint(qos), "-t", topic}, tl.where(n)...)
 	if what == "pub" {
 		return append(args, "-l")
 	}
@@ -62,9 +99,8 @@ func mosquitto(tl tool, what string, n *node, qos byte, topic string) []string {
 }
 
 func mozzieClient(tl tool, what string, n *node, qos byte, topic string) []string {
-	host, port, _ := net.SplitHostPort(n.mqtt)
 	version := map[string]string{"3": "31", "4": "311", "5": "5"}[tl.version]
-	args := []string{program, what, "-h", host, "-p", port, "-V", version, "-q", fmt.Sprint(qos), "-t", topic}
+	args := append([]string{program, what, "-V", version, "-q", fmt.Sprint(qos), "-t", topic}, tl.where(n)...)
 	if what == "pub" {
 		return append(args, "-l")
 	}
@@ -72,23 +108,18 @@ func mozzieClient(tl tool, what string, n *node, qos byte, topic string) []strin
 }
 
 func python(tl tool, what string, n *node, qos byte, topic string) []string {
-	return []string{"/usr/bin/python3", "clients/pahopy.py", what, n.mqtt, tl.version, fmt.Sprint(qos), topic}
+	return []string{"/usr/bin/python3", "clients/pahopy.py", what, n.url(tl.kind), tl.version, fmt.Sprint(qos), topic}
 }
 
 func mqttJS(tl tool, what string, n *node, qos byte, topic string) []string {
-	url := "tcp://" + n.mqtt
-	if tl.ws {
-		url = "ws://" + n.ws
-	}
-	return []string{"node", "clients/mqttjs.mjs", what, url, tl.version, fmt.Sprint(qos), topic}
+	return []string{"node", "clients/mqttjs.mjs", what, n.url(tl.kind), tl.version, fmt.Sprint(qos), topic}
 }
 
 // subscribe starts the tool as a subscriber and returns when its subscription stands. It ends with the test.
 func (tl tool) subscribe(t testing.TB, n *node, qos byte, filter string) *inbox {
 	t.Helper()
 	before := n.status().Subscriptions
-	words := tl.make(tl, "sub", n, qos, filter)
-	cmd := exec.Command(words[0], words[1:]...)
+	cmd := tl.command(context.Background(), "sub", n, qos, filter)
 	var problems strings.Builder
 	cmd.Stderr = &problems
 	out, err := cmd.StdoutPipe()
@@ -157,10 +188,9 @@ func (tl tool) publish(t testing.TB, n *node, qos byte, topic string, count int)
 	for i := range count {
 		lines.WriteString(numbered(i) + "\n")
 	}
-	words := tl.make(tl, "pub", n, qos, topic)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	cmd := tl.command(ctx, "pub", n, qos, topic)
 	cmd.Stdin = strings.NewReader(lines.String())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", tl, err, out)

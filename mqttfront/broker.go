@@ -38,6 +38,7 @@ type Broker struct {
 	manyConns, manyOfHost, quickConns, manySessions, localFull *Refusal
 
 	checks        atomic.Uint64 // rises with each Recheck
+	trusts        atomic.Uint64 // rises with each RecheckCertificates
 	rightsVersion atomic.Uint64 // rises when what a session may receive changes
 
 	storeSaid atomic.Int64 // when the log last had an error of the store, nanoseconds since start

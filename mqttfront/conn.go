@@ -2,6 +2,7 @@ package mqttfront
 
 import (
 	"cmp"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -24,8 +25,10 @@ type conn struct {
 	nc         net.Conn // what MQTT is spoken over; written with mu held
 	remote     net.Addr // the client
 	mount      mount
-	certUser   string // whom its certificate names
-	noCertUser bool   // it has one that names nobody
+	shown      []*x509.Certificate // by the client, its own first
+	trusts     uint64              // the broker's before they were verified
+	certUser   string              // whom its certificate names
+	noCertUser bool                // it has one that names nobody
 
 	// Set while CONNECT is dealt with, before the session knows the connection; constant afterwards.
 	sess        *session
@@ -104,12 +107,12 @@ func (b *Broker) runConn(nc net.Conn, l *listener) {
 	}
 	before := time.Now().Add(timeout)
 	_ = nc.SetDeadline(before)
-	over, counter, err := l.open(c)
+	over, counter, err := l.openAside(c)
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			counter = &b.stats.ConnectTimeout
 		}
-		if r == nil {
+		if r == nil && counter != nil {
 			counter.Add(1)
 		}
 		b.log.Debug("refusing a connection", "listener", l.URL, "remote", c.remote, "error", err)

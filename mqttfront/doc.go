@@ -32,6 +32,7 @@
 //	runConn     one for each connection, which it takes through the PROXY protocol, TLS and WebSocket first; owner
 //	            Broker; ends when the connection is closed. For a connection over a limit it says so (turnAway), for
 //	            at most maxTurnedAway at a time and turnAwayTime each, or closes it
+//	runOpening  one for a connection that TLS or WebSocket is set up on; owner runConn, which waits; ends with that
 //	runWriter   one for a connection whose socket did not take all at once; owner conn; ends when the buffer
 //	            is empty or the connection is closed
 //	runAsks     asks for retained messages for a client that has caught up; owner session; ends when no more may be

@@ -29,6 +29,9 @@ type ListenerConfig struct {
 	TLS *tls.Config
 	// UserOf returns the user that a client's certificate names, "" where it names none; nil: certificates name nobody.
 	UserOf func(*x509.Certificate) string
+	// Trusts reports whether what a client has shown, its own certificate first, would be accepted now. It is asked when
+	// Broker.RecheckCertificates is called; nil: what was accepted stays so.
+	Trusts func(shown []*x509.Certificate) bool
 	// Mount stands before all topics of the listener's clients, who do not see it: levels with a / behind each.
 	Mount string
 	// Origins are the host patterns that web pages may come from, beside the listener's own host.
@@ -145,31 +148,47 @@ func (l *listener) runAccept() {
 	}
 }
 
+// openAside is open. TLS and HTTP take a deep stack, which a goroutine keeps for long once it has it: so theirs is another's,
+// which ends.
+func (l *listener) openAside(c *conn) (over *Refusal, counter *atomic.Uint64, err error) {
+	if l.TLS == nil && !l.web {
+		return l.open(c)
+	}
+	done := make(chan struct{})
+	runOpening := func() {
+		defer close(done)
+		over, counter, err = l.open(c)
+	}
+	l.b.wg.Go(runOpening)
+	<-done
+	return over, counter, err
+}
+
 // open does what comes before MQTT on a new connection: the header of the PROXY protocol, TLS, WebSocket. It is bound
 // by the deadline of the connection, which has a place before. A refusal is for the client to read, an error is not and
-// has its counter.
+// has its counter, unless it is a proxy's own connection: it only looks whether we are there.
 func (l *listener) open(c *conn) (over *Refusal, counter *atomic.Uint64, err error) {
 	st := l.b.stats
+	badTLS, badWeb := &st.BadHandshakes, &st.BadUpgrades
 	if len(l.Proxies) > 0 {
 		client, err := readProxyHeader(c.raw, l.Proxies)
 		if err != nil {
 			return nil, &st.BadProxy, fmt.Errorf("PROXY protocol: %w", err)
 		}
-		if client != nil {
-			c.remote = client
-			if !c.refused {
-				over = l.b.admitHost(c)
-			}
+		if client == nil {
+			badTLS, badWeb = nil, nil
+		} else if c.remote = client; !c.refused {
+			over = l.b.admitHost(c)
 		}
 	}
 	if l.TLS != nil {
 		if err := c.handshake(l); err != nil {
-			return nil, &st.BadHandshakes, fmt.Errorf("TLS: %w", err)
+			return nil, badTLS, fmt.Errorf("TLS: %w", err)
 		}
 	}
 	if l.web {
 		if err := c.upgrade(l); err != nil {
-			return nil, &st.BadUpgrades, fmt.Errorf("WebSocket: %w", err)
+			return nil, badWeb, fmt.Errorf("WebSocket: %w", err)
 		}
 	}
 	return over, nil, nil
@@ -185,23 +204,60 @@ func (c *conn) speakOver(nc net.Conn) {
 // tlsConn is a connection by TLS. Close cuts it: saying goodbye first could wait for a peer that does not read.
 type tlsConn struct {
 	*tls.Conn
-	raw net.Conn
+	beneath *beneath
 }
 
-func (c *tlsConn) Close() error { return c.raw.Close() }
+func (c *tlsConn) Close() error { return c.beneath.Close() }
+
+// readNow reads what has come without waiting, from the socket fd, which is the one beneath.
+func (c *tlsConn) readNow(fd int, b []byte) (int, error) {
+	c.beneath.fd = fd
+	defer func() { c.beneath.fd = noFD }()
+	return c.Read(b)
+}
+
+// beneath is the connection beneath TLS. Only one goroutine reads.
+type beneath struct {
+	net.Conn
+	fd int // the socket's, while reading must not wait; else noFD
+}
+
+const noFD = -1
+
+// Read implements net.Conn.
+func (u *beneath) Read(b []byte) (int, error) {
+	if u.fd == noFD {
+		return u.Conn.Read(b)
+	}
+	return readNow(u.fd, b)
+}
+
+// errNothingYet says that one would have to wait for more. For TLS it is as a deadline is: it takes no harm, and goes on
+// where it was.
+var errNothingYet error = nothingYet{}
+
+type nothingYet struct{}
+
+func (nothingYet) Error() string   { return "nothing has come yet" }
+func (nothingYet) Timeout() bool   { return true }
+func (nothingYet) Temporary() bool { return true }
 
 // handshake sets TLS up, and notes whom the client's certificate names.
 func (c *conn) handshake(l *listener) error {
-	tc := tls.Server(c.raw, l.TLS)
+	c.trusts = c.b.trusts.Load()
+	under := &beneath{c.raw, noFD}
+	tc := tls.Server(under, l.TLS)
 	if err := tc.Handshake(); err != nil {
 		return err
 	}
-	if s := tc.ConnectionState(); len(s.VerifiedChains) > 0 && l.UserOf != nil {
+	s := tc.ConnectionState()
+	c.shown = s.PeerCertificates
+	if len(s.VerifiedChains) > 0 && l.UserOf != nil {
 		c.certUser = l.UserOf(s.PeerCertificates[0])
 		if c.certUser == "" {
 			c.noCertUser = true
 		}
 	}
-	c.speakOver(&tlsConn{tc, c.raw})
+	c.speakOver(&tlsConn{tc, under})
 	return nil
 }

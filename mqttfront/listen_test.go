@@ -14,10 +14,10 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -206,6 +206,68 @@ func TestHandshakes(t *testing.T) {
 	eventually(t, "it is counted", func() bool { return b.Stats().ConnectTimeout.Load() == 3 && b.Stats().Connections.Load() == 0 })
 }
 
+// lumps sends what is written in lumps of a size, the last of which waits for flush.
+type lumps struct {
+	net.Conn
+	size  int
+	waits []byte
+}
+
+func (l *lumps) Write(b []byte) (int, error) {
+	l.waits = append(l.waits, b...)
+	for len(l.waits) >= l.size {
+		if _, err := l.Conn.Write(l.waits[:l.size]); err != nil {
+			return 0, err
+		}
+		l.waits = l.waits[l.size:]
+	}
+	return len(b), nil
+}
+
+func (l *lumps) flush() {
+	l.Conn.Write(l.waits)
+	l.waits = nil
+}
+
+// TestTLSRecords: packets, records and what the socket brings at a time are in no relation; what is there is handled, and
+// what is not is waited for.
+func TestTLSRecords(t *testing.T) {
+	b, _, _ := start(t, nil)
+	server, client := tlsPair(t, "device")
+	at := listenAt(t, b, mqttfront.ListenerConfig{URL: "tls://127.0.0.1:0", TLS: server})
+	for _, sizes := range [][2]int{{7, 10}, {7, 1 << 20}, {900, 100}, {16 << 10, 1 << 20}, {20_000, 5000}} { // of records and lumps
+		under := &lumps{Conn: dial(t, at), size: 1}
+		nc := tls.Client(under, client)
+		if err := nc.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		c := over(t, nc)
+		if code := c.hello("c"); code != 0 {
+			t.Fatalf("CONNACK 0x%02x", code)
+		}
+		c.subscribe(filter{"a", 0})
+		var all []byte
+		var texts []string
+		for i, size := range []int{1, 600, 5000, 3, 70_000, 2} {
+			texts = append(texts, fmt.Sprint(i, strings.Repeat("x", size)))
+			all = append(all, c.publishPacket(0, 0, "a", texts[i])...)
+		}
+		under.size = sizes[1]
+		for len(all) > 0 {
+			n := min(sizes[0], len(all))
+			c.send(all[:n])
+			all = all[n:]
+		}
+		under.flush()
+		for _, text := range texts {
+			c.expectPublish(text)
+		}
+		under.size = 1
+		c.bye()
+	}
+	eventually(t, "all are gone", func() bool { return b.Stats().Connections.Load() == 0 })
+}
+
 // TestTurnedAwayByTLS: who is over the limit is told by TLS as well.
 func TestTurnedAwayByTLS(t *testing.T) {
 	b, _, _ := start(t, nil)
@@ -294,104 +356,49 @@ func TestCertUser(t *testing.T) {
 	}
 }
 
-// proxied is a header of the PROXY protocol with addresses.
-func proxied(command, family byte, body string) []byte {
-	return append([]byte("\r\n\r\n\x00\r\nQUIT\n"), append([]byte{command, family, byte(len(body) >> 8), byte(len(body))}, body...)...)
-}
-
-const fromV4 = "\xc6\x33\x64\x07\x0a\x00\x00\x01\x30\x39\x07\x5b" // 198.51.100.7:12345 to 10.0.0.1:1883
-
-// TestProxyProtocol: who the client is, is what the proxy says, for limits and for Auth.
-func TestProxyProtocol(t *testing.T) {
-	auth := &asking{}
-	b, _, _ := startWith(t, newLoner(), store.NewSessions(), auth, func(c *mqttfront.Config) { c.MaxConnectionsPerAddress = 2 })
-	server, client := tlsPair(t, "device")
-	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	plain := listenAt(t, b, mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:0", Proxies: loopback})
-	secure := listenAt(t, b, mqttfront.ListenerConfig{URL: "tls://127.0.0.1:0", Proxies: loopback, TLS: server})
-	web := listenAt(t, b, mqttfront.ListenerConfig{URL: "ws://127.0.0.1:0", Proxies: loopback})
-	connectBy := func(at string, header []byte) net.Conn {
+// TestRecheckCertificates: whose certificate is not accepted any more is told so and disconnected, also where that came
+// about between its handshake and its CONNACK; the others stay.
+func TestRecheckCertificates(t *testing.T) {
+	b, _, plain := start(t, nil)
+	server, device := tlsPair(t, "device")
+	server.ClientAuth = tls.VerifyClientCertIfGiven
+	nameless := device.Clone()
+	nameless.Certificates = nil
+	var trusted atomic.Bool
+	trusted.Store(true)
+	trusts := func(shown []*x509.Certificate) bool {
+		return len(shown) == 0 || shown[0].Subject.CommonName == "device" && trusted.Load()
+	}
+	at := listenAt(t, b, mqttfront.ListenerConfig{URL: "tls://127.0.0.1:0", TLS: server, Trusts: trusts})
+	web := listenAt(t, b, mqttfront.ListenerConfig{URL: "wss://127.0.0.1:0", TLS: server, Trusts: trusts})
+	open := func(client *tls.Config) *raw {
 		t.Helper()
-		nc := dial(t, at)
-		for _, part := range [][]byte{header[:1], header[1:13], header[13:]} { // in pieces
-			if _, err := nc.Write(part); err != nil {
-				t.Fatal(err)
-			}
+		nc, err := tls.Dial("tcp", at, client)
+		if err != nil {
+			t.Fatal(err)
 		}
-		switch at {
-		case secure:
-			return tls.Client(nc, client)
-		case web:
-			return dialWeb(t, "ws://"+at, &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nc, nil }})
-		}
-		return nc
+		return over(t, nc)
 	}
-	v6 := "\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x07" + strings.Repeat("\x00", 15) + "\x01\x30\x39\x07\x5b"
-	for _, tc := range []struct {
-		at     string
-		header []byte
-		want   string
-	}{
-		{plain, proxied(0x21, 0x11, fromV4), "198.51.100.7:12345"},
-		{secure, proxied(0x21, 0x11, fromV4), "198.51.100.7:12345"},
-		{web, proxied(0x21, 0x21, v6), "[2001:db8::7]:12345"},
-		{plain, proxied(0x21, 0x21, v6+"\x04\x03\xe8"+strings.Repeat("\x00", 1000)), "[2001:db8::7]:12345"}, // with a TLV
-		{plain, proxied(0x20, 0x00, ""), "127.0.0.1:"},                                                      // a health check
-		{plain, proxied(0x20, 0x11, fromV4), "127.0.0.1:"},
-		{plain, proxied(0x21, 0x00, ""), "127.0.0.1:"},                            // somebody whom the proxy does not know
-		{plain, proxied(0x21, 0x31, strings.Repeat("x", 216)), "127.0.0.1:"},      // by a Unix socket
-		{secure, proxied(0x21, 0x00, strings.Repeat("\x00", 4096)), "127.0.0.1:"}, // as large as it may be
-	} {
-		c := over(t, connectBy(tc.at, tc.header))
-		if code := c.hello("c"); code != 0 || !strings.HasPrefix(auth.last().Remote.String(), tc.want) {
-			t.Errorf("%q: 0x%02x, from %v, want %s", tc.header, code, auth.last().Remote, tc.want)
-		}
-		c.bye()
-	}
-	eventually(t, "all are gone", func() bool { return b.Stats().Connections.Load() == 0 })
-	for _, want := range []byte{0, 0, 0x97, 0x97} {
-		if code := over(t, connectBy(plain, proxied(0x21, 0x11, fromV4))).hello(fmt.Sprint(want, time.Now())); code != want {
-			t.Errorf("0x%02x, want 0x%02x", code, want)
+	five, byWeb, late := open(device), over(t, dialWeb(t, "wss://"+web, &http.Transport{TLSClientConfig: device})), open(device)
+	stay := []*raw{open(nameless), over(t, dial(t, plain))}
+	for i, c := range append([]*raw{five, byWeb}, stay...) {
+		if code := c.hello(fmt.Sprint("c", i)); code != 0 {
+			t.Fatalf("CONNACK 0x%02x", code)
 		}
 	}
-	if code := over(t, connectBy(plain, proxied(0x21, 0x21, v6))).hello("other"); code != 0 {
-		t.Errorf("for another address, 0x%02x", code)
+	trusted.Store(false)
+	b.RecheckCertificates()
+	five.expectDisconnect(0x87)
+	byWeb.expectDisconnect(0x87)
+	if code := late.hello("late"); code != 0 {
+		t.Fatalf("CONNACK 0x%02x", code)
 	}
-}
-
-// TestBadProxy: without a good header from a proxy that is trusted, there is no connection.
-func TestBadProxy(t *testing.T) {
-	b, _, _ := start(t, func(c *mqttfront.Config) { c.ConnectTimeout = 500 * time.Millisecond })
-	at := listenAt(t, b, mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:0", Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
-	wrong := proxied(0x21, 0x11, fromV4)
-	wrong[5]++
-	for i, bytes := range [][]byte{
-		connectOpts{version: 5, id: "c"}.encode(),
-		[]byte("PROXY TCP4 198.51.100.7 10.0.0.1 12345 1883\r\n"),
-		wrong,
-		proxied(0x11, 0x11, fromV4), proxied(0x22, 0x11, fromV4),
-		proxied(0x21, 0x11, fromV4[:11]), proxied(0x21, 0x21, fromV4),
-		proxied(0x21, 0x11, strings.Repeat("\x00", 4097)),
-	} {
-		c := over(t, dial(t, at))
-		c.send(bytes)
-		c.expectEnd()
-		eventually(t, "it is counted", func() bool { return b.Stats().BadProxy.Load() == uint64(i+1) })
+	late.expectDisconnect(0x87)
+	for _, c := range stay {
+		c.silent()
 	}
-	for i, bytes := range [][]byte{proxied(0x21, 0x11, fromV4)[:20], nil} { // and no more
-		c := over(t, dial(t, at))
-		c.send(bytes)
-		c.expectEnd()
-		eventually(t, "it is counted", func() bool { return b.Stats().ConnectTimeout.Load() == uint64(i+1) })
-	}
-	strict := listenAt(t, b, mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:0", Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
-	c := over(t, dial(t, strict))
-	c.nc.Write(proxied(0x21, 0x11, fromV4)) // it may be closed already
-	if n, _ := io.Copy(io.Discard, c.nc); n != 0 {
-		t.Error("something is answered to who is no proxy")
-	}
-	if n := b.Stats().Connected.Load(); n != 0 {
-		t.Errorf("%d have connected", n)
+	if n := b.Stats().LostRight.Load(); n != 3 {
+		t.Errorf("%d disconnected, want 3", n)
 	}
 }
 
@@ -430,39 +437,3 @@ func TestWebRequests(t *testing.T) {
 		t.Errorf("a page of %s: %q, %v", "a.example", head, err)
 	}
 }
-
-// FuzzProxyHeader: whatever comes instead of a header, it ends the connection or is understood, and nothing behind it is
-// lost.
-func FuzzProxyHeader(f *testing.F) {
-	f.Add(proxied(0x21, 0x11, fromV4))
-	f.Add(proxied(0x20, 0x00, ""))
-	f.Add(proxied(0x21, 0x21, strings.Repeat("x", 50)))
-	f.Add([]byte("PROXY TCP4"))
-	f.Fuzz(func(t *testing.T, header []byte) {
-		whole := append(header[:len(header):len(header)], "behind"...)
-		nc := &scripted{Reader: bytes.NewReader(whole)}
-		addr, err := mqttfront.ReadProxyHeader(nc, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
-		if err != nil {
-			if addr != nil {
-				t.Error("an address and an error")
-			}
-			return
-		}
-		if tcp, ok := addr.(*net.TCPAddr); ok && whole[13] == 0x11 && (!tcp.IP.Equal(net.IP(whole[16:20])) || tcp.Port != int(whole[24])<<8|int(whole[25])) {
-			t.Errorf("%x is %v", whole, addr)
-		}
-		left, _ := io.ReadAll(nc)
-		if want := whole[16+int(whole[14])<<8+int(whole[15]):]; !bytes.Equal(left, want) {
-			t.Errorf("%q is left, want %q", left, want)
-		}
-	})
-}
-
-// scripted is a connection of which the reading side is known.
-type scripted struct {
-	net.Conn
-	io.Reader
-}
-
-func (s *scripted) Read(b []byte) (int, error) { return s.Reader.Read(b) }
-func (s *scripted) RemoteAddr() net.Addr       { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }

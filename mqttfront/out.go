@@ -107,7 +107,7 @@ func (c *conn) flush() {
 		return
 	}
 	c.writing = true
-	if c.in.raw == nil {
+	if c.in.raw == nil || c.in.over != nil {
 		c.b.wg.Go(c.runWriter)
 		c.mu.Unlock()
 		return

@@ -14,8 +14,9 @@ const (
 	smallScratchSize = 4 << 10
 )
 
-// ownSize is the size of the buffer that a connection of another kind (WebSocket) has of its own.
-const ownSize = 4 << 10
+// ownSize is the size of the buffer that a connection of another kind (WebSocket) has of its own. It waits with it,
+// and takes a scratch buffer when that is full: most of what seldom comes is short.
+const ownSize = 512
 
 var (
 	scratches      = sync.Pool{New: func() any { b := make([]byte, scratchSize); return &b }}
@@ -39,9 +40,10 @@ func freeScratch(b *[]byte) {
 }
 
 // reader gets bytes from a connection. Between packets it owns no buffer where the connection is a socket of
-// the operating system: it waits for the socket to be readable, and takes a scratch buffer then.
+// the operating system, or TLS over one: it waits for the socket to be readable, and takes a scratch buffer then.
 type reader struct {
 	nc   net.Conn
+	over *tlsConn        // what is read from the socket goes through it; nil: it does not
 	raw  syscall.RawConn // nil: nc.Read is used
 	need int             // length of the packet that rest begins; 0: unknown
 	late bool            // rest has not been looked at
@@ -51,7 +53,7 @@ type reader struct {
 	big  []byte          // a packet larger than a scratch buffer, as far as it came
 
 	small []byte // where nc.Read is used: a buffer of its own
-	grow  int    // how long small should be because the last read filled it
+	grow  int    // the length of the buffer that the last read filled; 0: it did not
 
 	ready func(fd uintptr) bool // made once
 	n     int
@@ -60,6 +62,9 @@ type reader struct {
 
 func (r *reader) init(nc net.Conn) {
 	r.nc = nc
+	if t, ok := nc.(*tlsConn); ok {
+		r.over, nc = t, t.beneath.Conn
+	}
 	if sc, ok := nc.(syscall.Conn); ok && rawIO {
 		if raw, err := sc.SyscallConn(); err == nil {
 			r.raw = raw
@@ -87,15 +92,17 @@ func (r *reader) fill(c *conn) ([]byte, error) {
 			return nil, r.err
 		}
 	} else {
-		if want := max(ownSize, r.grow, 2*len(r.rest), r.need); len(r.small) != min(want, scratchSize) {
-			r.small = make([]byte, min(want, scratchSize))
-		}
 		r.held = &r.small
+		if want := max(r.grow, len(r.rest)); want >= ownSize { // by what has come, not by what a packet says of its length
+			r.held = scratch(want)
+		} else if r.small == nil {
+			r.small = make([]byte, ownSize)
+		}
 		at := copy(*r.held, r.rest)
 		r.n, r.err = r.nc.Read((*r.held)[at:])
 		r.grow = 0
 		if at+r.n == len(*r.held) {
-			r.grow = 2 * len(*r.held)
+			r.grow = len(*r.held)
 		}
 	}
 	if r.n <= 0 {

@@ -14,24 +14,35 @@ const rawIO = true
 func (r *reader) readReady(fd uintptr) bool {
 	held := scratch(max(r.last, len(r.rest), r.need))
 	at := copy(*held, r.rest)
+	var n int
+	var err error
+	if r.over != nil {
+		n, err = r.over.readNow(int(fd), (*held)[at:])
+	} else {
+		n, err = readNow(int(fd), (*held)[at:])
+	}
+	if n > 0 { // an error comes again
+		r.held, r.n = held, n
+		return true
+	}
+	freeScratch(held)
+	r.err = err
+	return err != errNothingYet
+}
+
+// readNow reads what is there without waiting.
+func readNow(fd int, b []byte) (int, error) {
 	for {
-		n, err := syscall.Read(int(fd), (*held)[at:])
+		n, err := syscall.Read(fd, b)
 		switch {
 		case err == syscall.EINTR:
 			continue
 		case err == syscall.EAGAIN:
-			freeScratch(held)
-			return false
-		case err != nil:
-			freeScratch(held)
-			r.err = err
-		case n == 0:
-			freeScratch(held)
-			r.err = io.EOF
-		default:
-			r.held, r.n = held, n
+			return 0, errNothingYet
+		case err == nil && n == 0:
+			return 0, io.EOF
 		}
-		return true
+		return max(n, 0), err
 	}
 }
 

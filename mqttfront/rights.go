@@ -89,8 +89,35 @@ func (b *Broker) recheckConn(c *conn) {
 	}
 }
 
-// recheckNew does for a connection that has just been let in what a Recheck that began meanwhile could not.
+var errNotTrusted = &Refusal{ReasonNotAuthorized, "the client's certificate is not accepted any more"}
+
+// RecheckCertificates asks the listeners again about what their clients have shown, after they have come to trust others.
+// Whose certificate is not accepted any more is disconnected.
+func (b *Broker) RecheckCertificates() {
+	b.trusts.Add(1) // whose handshake has begun looks again: see recheckNew
+	b.reg.Lock()
+	cs := b.connsLocked()
+	b.reg.Unlock()
+	for _, c := range cs {
+		if c.ready() {
+			b.recheckCertificate(c)
+		}
+	}
+}
+
+func (b *Broker) recheckCertificate(c *conn) {
+	if l := c.listener; l.TLS != nil && l.Trusts != nil && !l.Trusts(c.shown) {
+		b.stats.LostRight.Add(1)
+		c.stop(errNotTrusted)
+	}
+}
+
+// recheckNew does for a connection that has just been let in what a Recheck or a RecheckCertificates that began meanwhile
+// could not.
 func (b *Broker) recheckNew(c *conn, checks uint64) {
+	if b.trusts.Load() != c.trusts {
+		b.recheckCertificate(c)
+	}
 	if b.checks.Load() == checks {
 		return
 	}

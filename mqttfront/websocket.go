@@ -19,12 +19,15 @@ import (
 // maxRequest is how large a request for WebSocket may be. Browsers send cookies with it.
 const maxRequest = 16 << 10
 
+// frameBuffer is the size of the two buffers that a WebSocket has for its frames. What is larger goes past them.
+const frameBuffer = 512
+
 // upgrade turns an HTTP request into an MQTT connection [MQTT-6.0.0-1] [MQTT-6.0.0-2] [MQTT-6.0.0-3]
 // [MQTT-6.0.0-4].
 // There is one request for each connection, and nothing but WebSocket to ask for.
 func (c *conn) upgrade(l *listener) error {
 	from := &io.LimitedReader{R: c.nc, N: maxRequest}
-	w := &webResponse{nc: c.nc, header: make(http.Header), br: bufio.NewReaderSize(from, 2<<10)}
+	w := &webResponse{nc: c.nc, header: make(http.Header), br: bufio.NewReaderSize(from, frameBuffer)}
 	r, err := http.ReadRequest(w.br)
 	if err != nil {
 		if from.N <= 0 {
@@ -93,7 +96,7 @@ func (w *webResponse) Write(b []byte) (int, error) {
 
 // Hijack gives the connection to the WebSocket.
 func (w *webResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return w.nc, bufio.NewReadWriter(w.br, bufio.NewWriterSize(w.nc, 4<<10)), w.err
+	return w.nc, bufio.NewReadWriter(w.br, bufio.NewWriterSize(w.nc, frameBuffer)), w.err
 }
 
 // wsConn is a WebSocket connection as a byte stream.

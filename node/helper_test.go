@@ -23,6 +23,7 @@ const patience = 3 * time.Minute
 type testSwarm struct {
 	t     testing.TB
 	dir   string // of all nodes
+	also  func(*config.Config)
 	nodes []*Node
 	limit func(*config.Limits) // nil: the defaults
 
@@ -73,6 +74,9 @@ func (s *testSwarm) start(knows ...int) {
 	}
 	for _, i := range knows {
 		c.Swarm.Bootstrap = append(c.Swarm.Bootstrap, s.nodes[i].host.Addresses()[0])
+	}
+	if s.also != nil {
+		s.also(&c)
 	}
 	var self peer.ID
 	log := slog.New(slog.NewTextHandler(s.newLog(), &slog.HandlerOptions{Level: slog.LevelWarn}))

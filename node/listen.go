@@ -74,7 +74,7 @@ func (n *Node) serve(l config.Listener) (listener, error) {
 		if err != nil {
 			return at, fmt.Errorf("listen for MQTT clients at %s: %w", l.URL, err)
 		}
-		at.tls, lc.TLS = tls, tls.Config()
+		at.tls, lc.TLS, lc.Trusts = tls, tls.Config(), tls.Trusts
 		if from := certs.UserFrom(l.UserFrom); from != certs.UserFromNone {
 			lc.UserOf = from.User
 		}
@@ -104,8 +104,14 @@ func (n *Node) serve(l config.Listener) (listener, error) {
 	return at, nil
 }
 
-// readCertificates reads the certificates of all listeners again.
-func (n *Node) readCertificates() (use func(), err error) { return n.certs.Read() }
+// readCertificates reads the certificates of all listeners again. Who would not be let in with them does not stay.
+func (n *Node) readCertificates() (func(), error) {
+	use, err := n.certs.Read()
+	if err != nil {
+		return nil, err
+	}
+	return func() { use(); n.broker.Load().RecheckCertificates() }, nil
+}
 
 // listenerStatus is what a listener tells of itself.
 func (n *Node) listenerStatus() (urls []string, all []admin.Listener) {

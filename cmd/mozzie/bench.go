@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -16,7 +17,7 @@ import (
 	"github.com/mozzie-mqtt/mozzie/cmd/mozzie/bench"
 )
 
-// benchFlags are the flags of bench. Of what pub and sub have in common it takes how to log in.
+// benchFlags are the flags of bench. Of what pub and sub have in common it takes how to log in and TLS.
 type benchFlags struct {
 	clientFlags
 	load    bench.Load // as the flags say; what is not given comes from the row
@@ -87,6 +88,7 @@ when what was measured until then is printed.`,
 	fs.IntSliceVar(&l.PIDs, "pid", nil, "the broker's `PID`, to tell its CPU time and memory; several, by commas")
 	fs.BoolVar(&f.json, "json", false, "print a JSON object for each row, in a line of its own")
 	f.addLogin(cmd, "311") // what every broker speaks
+	f.tls.add(cmd)
 	complete(cmd, "qos", "0", "1", "2")
 	return cmd
 }
@@ -119,11 +121,15 @@ func (f *benchFlags) run(cmd *cobra.Command, names []string) error {
 	if err != nil {
 		return err
 	}
-	publishTo, err := brokersOf("--pub", f.brokers.pub)
+	port := 1883
+	if o.TLS != nil {
+		port = tlsPort
+	}
+	publishTo, err := brokersOf("--pub", f.brokers.pub, port)
 	if err != nil {
 		return err
 	}
-	subscribeAt, err := brokersOf("--sub", f.brokers.sub)
+	subscribeAt, err := brokersOf("--sub", f.brokers.sub, port)
 	if err != nil {
 		return err
 	}
@@ -242,13 +248,13 @@ func benchRowsOf(names []string) (rows []bench.Row, err error) {
 }
 
 // brokersOf adds the usual port where there is none.
-func brokersOf(flag string, given []string) (all []string, err error) {
+func brokersOf(flag string, given []string, port int) (all []string, err error) {
 	for _, b := range given {
 		if b == "" || strings.Contains(b, "://") {
 			return nil, usagef("%s %s: want HOST or HOST:PORT", flag, b)
 		}
 		if _, _, err := net.SplitHostPort(b); err != nil {
-			b = net.JoinHostPort(strings.Trim(b, "[]"), "1883")
+			b = net.JoinHostPort(strings.Trim(b, "[]"), strconv.Itoa(port))
 		}
 		all = append(all, b)
 	}

@@ -120,8 +120,8 @@ func term(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(syscall.Kill(pid, syscall.SIGTERM))
 }
 
-// ready DIR [PEERS] waits until the node of a data directory is ready and has so many peers. It puts its
-// first MQTT port into $PORT_name and its administration address into $ADMIN_name, with the directory's name.
+// ready DIR [PEERS] waits until the node of a data directory is ready and has so many peers. It puts its first MQTT port
+// into $PORT_name, the last one into $LAST_name, and its administration address into $ADMIN_name, with the directory's name.
 func ready(ts *testscript.TestScript, neg bool, args []string) {
 	dir, peers := args[0], 0
 	if len(args) > 1 {
@@ -146,7 +146,9 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		if s.Ready && s.Peers >= peers {
 			ts.Setenv("ADMIN_"+dir, address)
-			ts.Setenv("PORT_"+dir, s.MQTT[0][strings.LastIndexByte(s.MQTT[0], ':')+1:])
+			for name, url := range map[string]string{"PORT_": s.MQTT[0], "LAST_": s.MQTT[len(s.MQTT)-1]} {
+				ts.Setenv(name+dir, url[strings.LastIndexByte(url, ':')+1:])
+			}
 			return
 		}
 		why = "ready: " + strconv.FormatBool(s.Ready) + ", peers: " + strconv.Itoa(s.Peers)

@@ -206,12 +206,12 @@ func TestMicros(t *testing.T) {
 }
 
 func TestBrokersOf(t *testing.T) {
-	got, err := brokersOf("--pub", []string{"pi1", "pi2:1884", "::1", "[::1]", "[::1]:1884"})
+	got, err := brokersOf("--pub", []string{"pi1", "pi2:1884", "::1", "[::1]", "[::1]:1884"}, 1883)
 	if want := []string{"pi1:1883", "pi2:1884", "[::1]:1883", "[::1]:1883", "[::1]:1884"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q, %v; want %q", got, err, want)
 	}
 	for _, bad := range []string{"", "tcp://pi1"} {
-		if _, err := brokersOf("--pub", []string{bad}); exitCode(err) != exitUsage {
+		if _, err := brokersOf("--pub", []string{bad}, 1883); exitCode(err) != exitUsage {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// tlsFlags are the flags of pub and sub that have to do with TLS.
+// tlsFlags are the flags of pub, sub and bench that have to do with TLS.
 type tlsFlags struct {
 	tls         bool
 	cafile      string

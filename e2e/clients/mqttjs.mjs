@@ -3,7 +3,7 @@
 //   node mqttjs.mjs sub URL VERSION QOS FILTER   prints "ready", then a JSON object for each message, until SIGTERM
 //   node mqttjs.mjs pub URL VERSION QOS TOPIC    publishes each line of standard input; ends when all are acknowledged
 //
-// URL is tcp:// or ws://, with USER:PASSWORD@ where that is wanted; VERSION 3 (MQTT 3.1), 4 (3.1.1) or 5. Where the broker
+// URL is tcp://, tls://, ws:// or wss://, with USER:PASSWORD@ where that is wanted; VERSION 3 (MQTT 3.1), 4 (3.1.1) or 5. Where the broker
 // refuses something it prints "refused" and the code.
 import mqtt from "mqtt";
 import { createInterface } from "node:readline";

@@ -1,22 +1,28 @@
 """The paho client for Python, 1.6 or 2, as a program:
 
-    pahopy.py sub HOST:PORT VERSION QOS FILTER   prints "ready", then a JSON object for each message, until SIGTERM
-    pahopy.py pub HOST:PORT VERSION QOS TOPIC    publishes each line of standard input; ends when all are acknowledged
+    pahopy.py sub URL VERSION QOS FILTER   prints "ready", then a JSON object for each message, until SIGTERM
+    pahopy.py pub URL VERSION QOS TOPIC    publishes each line of standard input; ends when all are acknowledged
 
-VERSION is 3 (MQTT 3.1), 4 (3.1.1) or 5.
+URL is tcp://, tls://, ws:// or wss://, VERSION 3 (MQTT 3.1), 4 (3.1.1) or 5. TLS trusts what is in the file SSL_CERT_FILE.
 """
 import json
 import signal
 import sys
+from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
 
-what, address, version, qos, topic = sys.argv[1:]
-host, port = address.rsplit(":", 1)
-options = {"protocol": int(version)}
+what, url, version, qos, topic = sys.argv[1:]
+url = urlsplit(url)
+web = url.scheme in ("ws", "wss")
+options = {"protocol": int(version), "transport": "websockets" if web else "tcp"}
 if hasattr(paho, "CallbackAPIVersion"):
     options["callback_api_version"] = paho.CallbackAPIVersion.VERSION1
 client = paho.Client(**options)
+if web:
+    client.ws_set_options(path=url.path)
+if url.scheme in ("tls", "wss"):
+    client.tls_set()
 
 
 def say(text):
@@ -44,7 +50,7 @@ def on_message(client, userdata, m):
 client.on_connect = on_connect
 client.on_subscribe = on_subscribe
 client.on_message = on_message
-client.connect(host, int(port))
+client.connect(url.hostname, url.port)
 if what == "sub":
     signal.signal(signal.SIGTERM, lambda *_: client.disconnect())
     client.loop_forever()

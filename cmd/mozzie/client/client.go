@@ -51,7 +51,7 @@ type Message struct {
 // Options says how to connect.
 type Options struct {
 	Address       string      // host:port, or the absolute path of a Unix socket
-	TLS           *tls.Config // nil: TLS is not spoken
+	TLS           *tls.Config // nil: TLS is not spoken; without a ServerName, the broker is to be the host of Address
 	Version       byte
 	ClientID      string
 	Username      string // "": none
@@ -130,7 +130,12 @@ func (o *Options) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil || o.TLS == nil {
 		return conn, err
 	}
-	over := tls.Client(conn, o.TLS)
+	secure := o.TLS
+	if secure.ServerName == "" {
+		secure = secure.Clone()
+		secure.ServerName, _, _ = net.SplitHostPort(o.Address)
+	}
+	over := tls.Client(conn, secure)
 	if err := over.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err
