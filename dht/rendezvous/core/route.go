@@ -281,7 +281,7 @@ func (n *Node) tickRoutes(full bool) {
 	if full {
 		all = all[:0]
 		for _, r := range n.routes {
-			if r.active || r.own != nil || large || n.epochOver(r, patience) || n.now-r.used > patience {
+			if r.active || r.own != nil || large || n.epochOver(r, patience) || n.now-r.used > patience || r.set.Version > 0 && n.lost(r) {
 				all = append(all, r)
 			}
 		}
