@@ -193,7 +193,7 @@ func get(t *testing.T, s *Server, method, path, host, body string, header ...str
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: time.Minute}
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
