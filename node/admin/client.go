@@ -36,8 +36,9 @@ func NewClient(address string) (*Client, error) {
 	return &Client{address: address, http: &http.Client{
 		Timeout: 30 * time.Second,
 		Transport: &http.Transport{
-			Proxy:             nil, // a proxy has no business with loopback
-			DisableKeepAlives: true,
+			Proxy:                 nil, // a proxy has no business with loopback
+			DisableKeepAlives:     true,
+			ExpectContinueTimeout: time.Second,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, dial)
 			},
@@ -105,6 +106,7 @@ func (c *Client) do(ctx context.Context, method, path string, with io.Reader) ([
 	}
 	if with != nil {
 		r.Header.Set("Content-Type", bodyType(path))
+		r.Header.Set("Expect", "100-continue") // who sends what is refused may be cut off before it reads why
 	}
 	if c.token != "" && needsToken(r) {
 		r.Header.Set("Authorization", "Bearer "+c.token)
