@@ -442,3 +442,24 @@ func (n *Node) dropOwner(l *location, owner NodeID) {
 	l.table.drop(owner)
 	n.cancelShares(l, owner)
 }
+
+// attended returns the locations to be gone through at a full tick. Of those that hold nothing, which may be many, it is
+// some each time.
+func (n *Node) attended() []*location {
+	n.fulls++
+	var all []*location
+	members := map[NodeID]bool{}
+	for _, l := range n.locations {
+		if l.busy || l.blank != nil || len(l.told) > 0 || uint64(l.at[0])%bareTurns == n.fulls%bareTurns || !n.bare(l) {
+			all = append(all, l)
+			continue
+		}
+		for _, m := range l.set.Members {
+			members[m] = true
+		}
+	}
+	for _, m := range sortedKeys(members) {
+		n.need(m)
+	}
+	return all
+}
