@@ -3,8 +3,6 @@ package mqttfront
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
 // tally counts the sessions that a delivery waits for, and tells its receipt when the last is through.
@@ -46,17 +44,20 @@ func (b *Broker) Deliver(batch []Delivery) {
 
 func (b *Broker) deliver(u *burst, d *Delivery) {
 	m := &b.delivering
-	m.Message, m.keep, m.packet, m.from, m.tally, m.holding = *d.Msg, d.Msg, nil, nil, nil, nil
+	sl := b.slotOfString(d.Msg.Topic)
+	*m = outMessage{Message: *d.Msg, slot: sl}
+	m.Topic = sl.topic // what the broker has by topic keeps no bytes of messages
 	if c, ok := d.Origin.(*conn); ok && c != nil {
 		m.from = c.sess
 	}
 	if d.Receipt != nil {
+		m.keep = d.Msg
 		m.tally = &tally{r: d.Receipt}
 		m.tally.n.Store(1)
 	}
 	if !m.Expired(u.now) {
 		if d.Plain {
-			u.serve(m, b.targets(b.slotOfString(d.Msg.Topic)))
+			u.serve(m, b.targets(sl))
 		}
 		for _, g := range d.Groups {
 			u.have = [2]bool{}
@@ -70,7 +71,7 @@ func (b *Broker) deliver(u *burst, d *Delivery) {
 	if m.tally != nil {
 		u.receipts = append(u.receipts, m.tally)
 	}
-	m.Message, m.keep, m.tally = proto.Message{}, nil, nil
+	*m = outMessage{}
 }
 
 // serveLocal serves a message whose topic stays on this node.

@@ -92,7 +92,7 @@ func (b *Broker) slotOfString(name string) *slot {
 	if sl := at.Load(); sl != nil && sl.topic == name {
 		return sl
 	}
-	sl := &slot{topic: name, kind: kindOf(name)}
+	sl := &slot{topic: strings.Clone(name), kind: kindOf(name)}
 	at.Store(sl)
 	return sl
 }

@@ -62,8 +62,8 @@ type Outgoing struct {
 	PacketID uint16
 	// ServedHere says that this node's plain subscribers have the message already (see Swarm.Detour).
 	ServedHere bool
-	// Lent says that Msg is good until Publish returns, and to be cloned by whoever needs it longer. It is so for
-	// messages of QoS 0 that are not retained and are ServedHere.
+	// Lent says that Msg, but for its Topic, is good until Publish returns, and to be cloned by whoever needs it longer.
+	// It is so for messages of QoS 0 that are not retained and are ServedHere.
 	Lent bool
 }
 
@@ -108,6 +108,7 @@ const (
 
 // Delivery is a message from the swarm for clients of this node.
 type Delivery struct {
+	// Msg is lent where there is no Receipt: good until Deliver returns.
 	Msg *proto.Message
 	// Plain: it is for all matching subscribers outside of shared groups.
 	Plain bool

@@ -221,12 +221,13 @@ var (
 // maxGroups bounds the shared subscriptions that one node can be picked for with one message.
 const maxGroups = 1024
 
-func decodeMessage(b []byte, now time.Time) (*Message, error) {
-	m := new(Message)
+// decode reads a message. It shares memory with b.
+func (m *Message) decode(b []byte, now time.Time) error {
+	*m = Message{}
 	for len(b) > 0 {
 		f, rest, err := nextField(b)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		b = rest
 		switch f.tag {
@@ -238,7 +239,7 @@ func decodeMessage(b []byte, now time.Time) (*Message, error) {
 			m.Properties = f.bytes
 		case 4<<3 | wireVarint:
 			if f.num64 > 2 {
-				return nil, errQoS
+				return errQoS
 			}
 			m.QoS = byte(f.num64)
 		case 5<<3 | wireVarint:
@@ -247,7 +248,7 @@ func decodeMessage(b []byte, now time.Time) (*Message, error) {
 			m.Expires = ExpiresAt(f.num64, now)
 		}
 	}
-	return m, m.Validate()
+	return m.Validate()
 }
 
 // Validate says what is wrong with a message from another node.
@@ -261,7 +262,8 @@ func (m *Message) Validate() error {
 	return nil
 }
 
-func (p *Publish) decode(b []byte, now time.Time) error {
+// decode reads a Publish, and its message to m.
+func (p *Publish) decode(b []byte, m *Message, now time.Time) error {
 	for len(b) > 0 {
 		f, rest, err := nextField(b)
 		if err != nil {
@@ -280,9 +282,10 @@ func (p *Publish) decode(b []byte, now time.Time) error {
 			}
 			p.Depth = int(f.num64) //nolint:gosec // bounded
 		case 3<<3 | wireBytes:
-			if p.Message, err = decodeMessage(f.bytes, now); err != nil {
+			if err := m.decode(f.bytes, now); err != nil {
 				return err
 			}
+			p.Message = m
 		case 4<<3 | wireFixed64:
 			p.Epoch = f.num64
 		case 5<<3 | wireVarint:
@@ -312,7 +315,8 @@ func (p *Publish) decode(b []byte, now time.Time) error {
 	return checkData(p.Message, p.Epoch, p.Seq)
 }
 
-func (d *Deliver) decode(b []byte, now time.Time) error {
+// decode reads a Deliver, and its message to m.
+func (d *Deliver) decode(b []byte, m *Message, now time.Time) error {
 	for len(b) > 0 {
 		f, rest, err := nextField(b)
 		if err != nil {
@@ -326,9 +330,10 @@ func (d *Deliver) decode(b []byte, now time.Time) error {
 			}
 			copy(d.Location[:], f.bytes)
 		case 2<<3 | wireBytes:
-			if d.Message, err = decodeMessage(f.bytes, now); err != nil {
+			if err := m.decode(f.bytes, now); err != nil {
 				return err
 			}
+			d.Message = m
 		case 3<<3 | wireFixed64:
 			d.Epoch = f.num64
 		case 4<<3 | wireVarint:

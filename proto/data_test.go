@@ -143,7 +143,7 @@ func TestOracle(t *testing.T) {
 				t.Fatalf("generated code reads %v of %v: %v", c.empty, c.oracle, err)
 			}
 			for range 3 { // fields in any order
-				back, err := Decode(kind, shuffled(r, want), now)
+				back, err := new(Decoder).Decode(kind, shuffled(r, want), now)
 				if err != nil || !same(back, c.frame) {
 					t.Fatalf("%+v comes back as %+v: %v", c.frame, back, err)
 				}
@@ -190,7 +190,7 @@ func TestRepeatedFields(t *testing.T) {
 		_, b, _, _, _ := Next(AppendFrame(nil, frame, now))
 		return b
 	}
-	got, err := Decode(KindPublish, append(body(first), body(last)...), now)
+	got, err := new(Decoder).Decode(KindPublish, append(body(first), body(last)...), now)
 	if err != nil || !same(got, last) {
 		t.Errorf("Publish: %+v, %v", got, err)
 	}
@@ -212,13 +212,13 @@ func TestRepeatedFields(t *testing.T) {
 	if err := gproto.Unmarshal(twice, o); err != nil {
 		t.Fatal(err)
 	}
-	m, err := decodeMessage(twice, now)
-	if err != nil || !gproto.Equal(oracleMessage(m), o) {
+	m := new(Message)
+	if err := m.decode(twice, now); err != nil || !gproto.Equal(oracleMessage(m), o) {
 		t.Errorf("Message: %+v, %v, generated code reads %v", m, err, o)
 	}
 	d1 := &Deliver{Message: first.Message, Location: loc, Epoch: 1, Seq: 2, Forget: 3, Stamp: 4, Groups: []Group{{"a", "x"}}, Plain: true}
 	d2 := &Deliver{Message: last.Message, Location: loc, Epoch: 5, Seq: 6, Forget: 7, Stamp: 8, Groups: []Group{{"b", "y"}}, Plain: true}
-	got, err = Decode(KindDeliver, append(body(d1), body(d2)...), now)
+	got, err = new(Decoder).Decode(KindDeliver, append(body(d1), body(d2)...), now)
 	d2.Groups = []Group{{"a", "x"}, {"b", "y"}} // a list is put together
 	if err != nil || !same(got, d2) {
 		t.Errorf("Deliver: %+v, %v", got, err)
@@ -257,7 +257,7 @@ func TestOtherTypes(t *testing.T) {
 				case protowire.BytesType:
 					b = protowire.AppendBytes(b, []byte("zz"))
 				}
-				got, err := Decode(c.kind, b, now)
+				got, err := new(Decoder).Decode(c.kind, b, now)
 				if err != nil || !same(got, c.frame) {
 					t.Errorf("kind %d, field %d with wire type %d: %+v, %v", c.kind, num, typ, got, err)
 				}
@@ -351,7 +351,7 @@ func TestBadData(t *testing.T) {
 			} else {
 				body = (&Deliver{Message: ok}).append(nil, now)
 			}
-			f, err := Decode(kind, put(body), now)
+			f, err := new(Decoder).Decode(kind, put(body), now)
 			if c.want == nil {
 				if err != nil || f == nil {
 					t.Errorf("%s, kind %d: %v", c.name, kind, err)
@@ -364,7 +364,7 @@ func TestBadData(t *testing.T) {
 		}
 	}
 	for _, kind := range []Kind{KindPublish, KindDeliver} {
-		if _, err := Decode(kind, nil, now); !errors.Is(err, errNoMessage) {
+		if _, err := new(Decoder).Decode(kind, nil, now); !errors.Is(err, errNoMessage) {
 			t.Errorf("kind %d of nothing: %v", kind, err)
 		}
 	}

@@ -272,22 +272,41 @@ func Next(b []byte) (kind Kind, body, rest []byte, need int, err error) {
 	return Kind(k), frame[ks:], b[size+int(n):], 0, nil
 }
 
-// Decode reads a frame's body. What it returns may share memory with body, which must not be written to
-// again. A kind that is not known gives nil and no error: it comes from a newer node.
-func Decode(kind Kind, body []byte, now time.Time) (any, error) {
+// Decoder decodes frames into memory that it uses again after Reset. The zero Decoder is ready for use.
+type Decoder struct {
+	publishes slab[withMessage[Publish]]
+	delivers  slab[withMessage[Deliver]]
+}
+
+// withMessage is a frame and where its message is decoded to.
+type withMessage[F any] struct {
+	frame   F
+	message Message
+}
+
+// Reset says that none of the frames of kinds Publish and Deliver is needed any more that were decoded before.
+func (d *Decoder) Reset() {
+	d.publishes.reset()
+	d.delivers.reset()
+}
+
+// Decode reads a frame's body. The messages of Publish and Deliver share memory with body; they and their frames are
+// good until Reset, or until body is written to. A kind that is not known gives nil and no error: it comes from a newer
+// node.
+func (d *Decoder) Decode(kind Kind, body []byte, now time.Time) (any, error) {
 	switch kind {
 	case KindPublish:
-		p := new(Publish)
-		if err := p.decode(body, now); err != nil {
+		p := d.publishes.next()
+		if err := p.frame.decode(body, &p.message, now); err != nil {
 			return nil, fmt.Errorf("%w: Publish: %w", ErrMalformed, err)
 		}
-		return p, nil
+		return &p.frame, nil
 	case KindDeliver:
-		d := new(Deliver)
-		if err := d.decode(body, now); err != nil {
+		p := d.delivers.next()
+		if err := p.frame.decode(body, &p.message, now); err != nil {
 			return nil, fmt.Errorf("%w: Deliver: %w", ErrMalformed, err)
 		}
-		return d, nil
+		return &p.frame, nil
 	}
 	make := control[kind]
 	if make == nil {
@@ -303,4 +322,28 @@ func Decode(kind Kind, body []byte, now time.Time) (any, error) {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return m, nil
+}
+
+// slab has values that are used again. It keeps half as many as before where an eighth was needed.
+type slab[T any] struct {
+	all  []*T
+	used int
+}
+
+func (s *slab[T]) next() *T {
+	if s.used == len(s.all) {
+		s.all = append(s.all, new(T))
+	}
+	s.used++
+	v := s.all[s.used-1]
+	*v = *new(T)
+	return v
+}
+
+func (s *slab[T]) reset() {
+	if keep := len(s.all) / 2; s.used < keep/4 {
+		clear(s.all[keep:])
+		s.all = s.all[:keep]
+	}
+	s.used = 0
 }

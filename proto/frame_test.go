@@ -41,7 +41,7 @@ func one(b []byte) (any, error) {
 	if len(rest) > 0 {
 		return nil, errors.New("more than one frame")
 	}
-	return Decode(kind, body, now)
+	return new(Decoder).Decode(kind, body, now)
 }
 
 // same reports whether two frames say the same.
@@ -229,7 +229,7 @@ func TestUnknown(t *testing.T) {
 		kind, body, _, _, _ := Next(unhex(t, c.hex))
 		for _, extra := range unknownFields() {
 			for _, b := range [][]byte{append(bytes.Clone(body), extra...), append(bytes.Clone(extra), body...)} {
-				f, err := Decode(kind, b, now)
+				f, err := new(Decoder).Decode(kind, b, now)
 				if err != nil {
 					t.Errorf("%s with unknown field %x: %v", c.name, extra, err)
 					continue
@@ -350,14 +350,14 @@ func TestElements(t *testing.T) {
 		kind Kind
 		body func(n int) []byte
 	}{{"messages", KindDigest, digest}, {"packed numbers", KindAck, packed}, {"nested messages", KindRegister, nested}} {
-		if _, err := Decode(c.kind, c.body(maxElements-1), now); err != nil {
+		if _, err := new(Decoder).Decode(c.kind, c.body(maxElements-1), now); err != nil {
 			t.Errorf("%s: %d are refused: %v", c.name, maxElements-1, err)
 		}
-		if _, err := Decode(c.kind, c.body(maxElements+1), now); !errors.Is(err, ErrMalformed) {
+		if _, err := new(Decoder).Decode(c.kind, c.body(maxElements+1), now); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %d pass: %v", c.name, maxElements+1, err)
 		}
 	}
-	if _, err := Decode(KindDigest, append(digest(uncountedBody), 0x1a), now); !errors.Is(err, ErrMalformed) {
+	if _, err := new(Decoder).Decode(KindDigest, append(digest(uncountedBody), 0x1a), now); !errors.Is(err, ErrMalformed) {
 		t.Errorf("one that is cut short passes: %v", err)
 	}
 }
@@ -365,12 +365,12 @@ func TestElements(t *testing.T) {
 func TestDecodeBadControl(t *testing.T) {
 	for kind := range control {
 		for _, body := range []string{"\x0a", "\x0a\x05a", "\x08\xff", "\x07"} {
-			if f, err := Decode(kind, []byte(body), now); !errors.Is(err, ErrMalformed) || f != nil {
+			if f, err := new(Decoder).Decode(kind, []byte(body), now); !errors.Is(err, ErrMalformed) || f != nil {
 				t.Errorf("kind %d, body %x: %v, %v", kind, body, f, err)
 			}
 		}
 	}
-	if _, err := Decode(KindRetainedQuery, []byte("\x12\x01\xff"), now); !errors.Is(err, ErrMalformed) {
+	if _, err := new(Decoder).Decode(KindRetainedQuery, []byte("\x12\x01\xff"), now); !errors.Is(err, ErrMalformed) {
 		t.Errorf("a filter that is not UTF-8: %v", err)
 	}
 }

@@ -90,7 +90,7 @@ func decodeAll(b []byte) error {
 			return errors.New("Next does not get on")
 		}
 		b = rest
-		f, err := Decode(kind, body, now)
+		f, err := new(Decoder).Decode(kind, body, now)
 		if err != nil {
 			if f != nil || !errors.Is(err, ErrMalformed) {
 				return fmt.Errorf("kind %d: %v with error %w", kind, f, err)
@@ -137,10 +137,10 @@ func FuzzOracle(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if p, err := Decode(KindPublish, body, now); err == nil {
+		if p, err := new(Decoder).Decode(KindPublish, body, now); err == nil {
 			checkOracle(t, body, p, oraclePublish(p.(*Publish)))
 		}
-		if d, err := Decode(KindDeliver, body, now); err == nil {
+		if d, err := new(Decoder).Decode(KindDeliver, body, now); err == nil {
 			checkOracle(t, body, d, oracleDeliver(d.(*Deliver)))
 		}
 	})
@@ -153,7 +153,7 @@ func checkOracle(t *testing.T, body []byte, frame any, oracle gproto.Message) {
 	if err != nil {
 		t.Fatalf("%x decodes to what can't be encoded: %v", body, err)
 	}
-	back, err := Decode(KindOf(frame), b, now)
+	back, err := new(Decoder).Decode(KindOf(frame), b, now)
 	if err != nil || !same(back, frame) {
 		t.Fatalf("%+v is %+v by way of generated code: %v", frame, back, err)
 	}
@@ -170,7 +170,7 @@ func TestDecodeAllocates(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for range runs {
-			_, _ = Decode(kind, body, now)
+			_, _ = new(Decoder).Decode(kind, body, now)
 		}
 		runtime.ReadMemStats(&after)
 		if got, most := (after.TotalAlloc-before.TotalAlloc)/runs, uint64(4000+100*len(body)); got > most { //nolint:gosec // a size

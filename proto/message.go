@@ -1,9 +1,6 @@
 package proto
 
-import (
-	"strings"
-	"time"
-)
+import "time"
 
 // Message is one application message on its way through a node. It is immutable once made, and may be
 // shared by any number of receivers and goroutines: nobody writes to it, nor to the bytes it points to.
@@ -32,13 +29,13 @@ func (m *Message) Expired(now time.Time) bool {
 // read from goes.
 func (m *Message) Clone() *Message {
 	c := *m
-	c.Topic = strings.Clone(m.Topic)
-	buf := make([]byte, len(m.Payload)+len(m.Properties))
-	n := copy(buf, m.Payload)
-	copy(buf[n:], m.Properties)
-	c.Payload, c.Properties = buf[:n:n], nil
+	buf := make([]byte, m.Size())
+	t := copy(buf, m.Topic)
+	p := t + copy(buf[t:], m.Payload)
+	copy(buf[p:], m.Properties)
+	c.Topic, c.Payload, c.Properties = alias(buf[:t]), buf[t:p:p], nil
 	if len(m.Properties) > 0 {
-		c.Properties = buf[n:]
+		c.Properties = buf[p:]
 	}
 	return &c
 }

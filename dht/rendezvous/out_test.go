@@ -360,7 +360,7 @@ func TestLeasesGoFirst(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f, err := proto.Decode(kind, body, time.Now())
+			f, err := new(proto.Decoder).Decode(kind, body, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,8 @@ const (
 	// them, and shrink when they do not. A frame that is longer gets a buffer of its own size.
 	firstRead = 4 << 10
 	maxRead   = 256 << 10
+	// maxFrames is how many are taken at a time.
+	maxFrames = 512
 	// frameStep is how much is allocated at first for a long frame: the rest follows as its bytes come, so that
 	// a header alone costs nothing.
 	frameStep = 1 << 20
@@ -20,25 +22,30 @@ const (
 	maxHello = 4 << 20
 )
 
-// reader reads frames off a stream, as many at a time as one read brings.
+// reader reads frames off a stream, as many at a time as one read brings, into memory that it uses again.
 type reader struct {
-	stream io.Reader
-	stats  *Stats
-	buf    []byte
-	begin  int // of what was read and is not decoded yet, in buf
-	end    int
-	size   int  // of the next buffer
-	shared bool // decoded frames share buf's memory before begin: it is not written to again
-	need   int
-	first  int // what the first frame may need, in bytes; 0: it has come
-	frames []any
+	stream  io.Reader
+	stats   *Stats
+	decoder proto.Decoder
+	buf     []byte
+	begin   int // of what was read and is not decoded yet, in buf
+	end     int
+	size    int // that buf is to have
+	need    int
+	first   int // what the first frame may need, in bytes; 0: it has come
+	frames  []any
 }
 
-// next returns the frames that are there, at least one. Data frames share memory with the reader's buffers,
-// which is not written to again; the slice is good until the next call.
+// next returns the frames that are there, at least one. They are good until the next call, messages included.
 func (r *reader) next() ([]any, error) {
+	if poison {
+		for i := range r.buf[:r.begin] {
+			r.buf[i] = '#'
+		}
+	}
 	clear(r.frames)
 	r.frames = r.frames[:0]
+	r.decoder.Reset()
 	for {
 		if err := r.decode(); err != nil {
 			return nil, err
@@ -57,7 +64,7 @@ func (r *reader) decode() error {
 	rest := r.buf[r.begin:r.end]
 	now := time.Now()
 	r.need = 0
-	for len(rest) > 0 {
+	for len(rest) > 0 && len(r.frames) < maxFrames {
 		kind, body, tail, need, err := proto.Next(rest)
 		if errors.Is(err, proto.ErrShort) {
 			if r.need = need; r.first != 0 && need > r.first {
@@ -68,47 +75,34 @@ func (r *reader) decode() error {
 		if err != nil {
 			return err
 		}
-		f, err := proto.Decode(kind, body, now)
+		f, err := r.decoder.Decode(kind, body, now)
 		if err != nil {
 			return err
 		}
 		rest, r.first = tail, 0
 		r.stats.FramesIn.Add(1)
-		if f == nil {
-			continue // of a newer node
+		if f != nil { // else it is of a newer node
+			r.frames = append(r.frames, f)
 		}
-		switch f.(type) {
-		case *proto.Publish, *proto.Deliver:
-			r.shared = true
-		}
-		r.frames = append(r.frames, f)
 	}
 	r.begin = r.end - len(rest)
 	return nil
 }
 
-// room returns where to read to, behind what is not decoded yet. A buffer that frames share is read into until little of it is
-// left; then another takes its place, as where a frame needs a larger one.
+// room returns where to read to, behind what is not decoded yet.
 func (r *reader) room() []byte {
 	if r.size == 0 {
 		r.size = firstRead
 	}
 	rest := r.end - r.begin
-	missing := max(1, min(r.need, rest+frameStep)-rest)
-	if !r.shared && r.begin > 0 {
-		r.end = copy(r.buf, r.buf[r.begin:r.end])
-		r.begin = 0
+	size := max(r.size, rest+max(1, min(r.need-rest, frameStep)))
+	to := r.buf
+	if len(to) < size || len(to) > 2*size {
+		to = make([]byte, size)
 	}
-	enough := missing
-	if r.shared {
-		enough = max(missing, r.size/4)
-	}
-	if len(r.buf)-r.end < enough {
-		b := make([]byte, max(r.size, rest+missing))
-		r.end = copy(b, r.buf[r.begin:r.end])
-		r.buf, r.begin, r.shared = b, 0, false
-	}
-	return r.buf[r.end:]
+	r.end = copy(to, r.buf[r.begin:r.end])
+	r.buf, r.begin = to, 0
+	return to[r.end:]
 }
 
 // fill reads more.

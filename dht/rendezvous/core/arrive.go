@@ -1,6 +1,7 @@
 package core
 
 import (
+	"strings"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/dht"
@@ -58,7 +59,7 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		n.arrive(l, a)
 		return
 	}
-	place := Place{prefix, depth}
+	place := Place{strings.Clone(prefix), depth} // tables outlive the message
 	at := place.Location()
 	if at != f.Location {
 		n.malformed("Publish")

@@ -183,7 +183,7 @@ type Effect struct {
 
 // Delivery is a message for subscribers at this node.
 type Delivery struct {
-	Message *proto.Message
+	Message *proto.Message // without a Receipt it is lent, and Groups are: good until the effect is carried out
 	Groups  []proto.Group
 	Origin  any      // what was given to Publish, when the message is this node's own
 	Receipt *Receipt // to be given to Node.Done; nil where nobody waits for it

@@ -142,9 +142,6 @@ func (n *Node) deliver(e *entry, s *share) {
 
 // sendOnce sends a message that nobody keeps.
 func (n *Node) sendOnce(l *location, a *arrival, d dest) {
-	if d.node == n.self && a.own != nil {
-		a.keep() // the broker may queue it
-	}
 	f := &proto.Deliver{Message: a.m, Location: l.at, Plain: d.plain, Groups: d.groups}
 	switch {
 	case d.node == n.self:

@@ -96,7 +96,7 @@ func (s *trio) carryOut(from int, e *core.Effect) {
 		if err != nil {
 			s.t.Fatalf("node %d sends %T, which nobody can read: %v", from, e.Frame, err)
 		}
-		frame, err := proto.Decode(kind, body, epochStart.Add(s.now))
+		frame, err := new(proto.Decoder).Decode(kind, body, epochStart.Add(s.now))
 		if err != nil {
 			s.t.Fatalf("node %d sends %+v, which nobody takes: %v", from, e.Frame, err)
 		}
@@ -204,7 +204,7 @@ func FuzzReceive(f *testing.F) {
 				break
 			}
 			b = rest
-			frame, err := proto.Decode(kind, body, epochStart.Add(s.now))
+			frame, err := new(proto.Decoder).Decode(kind, body, epochStart.Add(s.now))
 			if err != nil || frame == nil {
 				continue
 			}

@@ -162,7 +162,7 @@ func (h *hostile) change(frame any, now time.Time) any {
 	if err != nil {
 		return nil
 	}
-	if frame, err = proto.Decode(kind, body, now); err != nil {
+	if frame, err = new(proto.Decoder).Decode(kind, body, now); err != nil {
 		return nil
 	}
 	return frame
@@ -202,7 +202,7 @@ func TestHostilePeer(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			frame, err := proto.Decode(kind, body, now)
+			frame, err := new(proto.Decoder).Decode(kind, body, now)
 			if err != nil || frame == nil {
 				continue
 			}

@@ -59,8 +59,8 @@ type Publication struct {
 	Origin  any    // given back in Accept and Delivery
 	Packet  uint16 // given back in Accept
 	Served  bool   // this node's own plain subscribers have it
-	// Lent says that Message is good only until the effects of this event are carried out. It is for messages of QoS 0 that are
-	// not retained and Served, of which nearly all go into a frame at once.
+	// Lent says that Message, but for its Topic, is good only until the effects of this event are carried out. It is for
+	// messages of QoS 0 that are not retained and Served, of which nearly all go into a frame at once.
 	Lent bool
 }
 

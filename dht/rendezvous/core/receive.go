@@ -10,8 +10,8 @@ import (
 )
 
 // Receive takes in a frame from a node that is up. Frames of one node come in the order in which it sent
-// them. The frame belongs to the core from then on; messages in it may share memory with a buffer that is not
-// written to again.
+// them. A Publish or a Deliver is lent: it and its message are good until the effects of this event are carried out.
+// Other frames belong to the core from then on.
 func (n *Node) Receive(from NodeID, frame any) {
 	p := n.peers[from]
 	if p == nil || !p.up {

@@ -58,6 +58,7 @@ type sim struct {
 	nextLook  time.Duration
 	stands    []*standing
 	errors    []string
+	decoder   proto.Decoder
 }
 
 type event struct {
@@ -115,8 +116,7 @@ type simNode struct {
 	swarm     int           // before swarms have met: which of them it is in
 	leaving   bool
 	interests map[string]*standing
-	heard     []*proto.Message // delivered since the last publish
-	got       []*published     // in the order of their delivery
+	got       []*published // in the order of their delivery
 	from      map[*published]int
 	versions  map[core.Place]uint64 // by which it served places
 	effects   []core.Effect
@@ -310,13 +310,17 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 			s.fail("frame %T does not come through: %v", frame, err)
 			return
 		}
-		f, err := proto.Decode(kind, body, epochStart.Add(s.now))
+		s.decoder.Reset()
+		f, err := s.decoder.Decode(kind, body, epochStart.Add(s.now))
 		if err != nil {
 			s.fail("frame %T does not decode: %v", frame, err)
 			return
 		}
 		s.trace(v, w, "=>", f)
 		w.do(func() { w.n.Receive(v.id, f) })
+		for i := range b { // it was lent
+			b[i] = '#'
+		}
 	})
 }
 
@@ -479,16 +483,10 @@ func (v *simNode) publishFrom(c *simClient, name string, qos byte, retain bool, 
 		pub.Origin, pub.Packet = c, uint16(len(c.sent)) //nolint:gosec // few are sent
 		c.sent = append(c.sent, p)
 	}
-	v.heard = v.heard[:0]
 	v.do(func() { v.n.Publish(pub) })
 	if pub.Lent { // and has something else in it now
 		clear(pub.Message.Payload)
 		clear(pub.Message.Properties)
-		for _, m := range v.heard {
-			if bytes.Equal(m.Properties, pub.Message.Properties) {
-				s.fail("node %d: %s was lent, and is with the broker", v.i, p.id)
-			}
-		}
 	}
 	return p
 }
@@ -515,7 +513,6 @@ func (v *simNode) take(p *published) {
 
 func (v *simNode) deliver(d core.Delivery) {
 	s := v.s
-	v.heard = append(v.heard, d.Message)
 	i := slices.IndexFunc(s.published, func(q *published) bool { return bytes.Equal(q.m.Properties, d.Message.Properties) })
 	if i < 0 {
 		s.fail("node %d got a message that nobody published: %v", v.i, d.Message)
