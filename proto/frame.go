@@ -272,22 +272,35 @@ func Next(b []byte) (kind Kind, body, rest []byte, need int, err error) {
 	return Kind(k), frame[ks:], b[size+int(n):], 0, nil
 }
 
-// Decoder decodes frames into memory that it uses again after Reset. The zero Decoder is ready for use.
+// Frames makes frames of the two kinds that there are many of, in memory that it uses again after Reset. The zero Frames is
+// ready for use.
+type Frames struct {
+	publishes slab[Publish]
+	delivers  slab[Deliver]
+}
+
+// Publish returns an empty one.
+func (f *Frames) Publish() *Publish { return f.publishes.next() }
+
+// Deliver returns an empty one.
+func (f *Frames) Deliver() *Deliver { return f.delivers.next() }
+
+// Reset says that nobody needs the frames any more that were made before.
+func (f *Frames) Reset() {
+	f.publishes.reset()
+	f.delivers.reset()
+}
+
+// Decoder decodes frames, Publish and Deliver into memory that it uses again after Reset. The zero Decoder is ready for use.
 type Decoder struct {
-	publishes slab[withMessage[Publish]]
-	delivers  slab[withMessage[Deliver]]
+	frames   Frames
+	messages slab[Message]
 }
 
-// withMessage is a frame and where its message is decoded to.
-type withMessage[F any] struct {
-	frame   F
-	message Message
-}
-
-// Reset says that none of the frames of kinds Publish and Deliver is needed any more that were decoded before.
+// Reset says that nobody needs a Publish or a Deliver any more that was decoded before.
 func (d *Decoder) Reset() {
-	d.publishes.reset()
-	d.delivers.reset()
+	d.frames.Reset()
+	d.messages.reset()
 }
 
 // Decode reads a frame's body. The messages of Publish and Deliver share memory with body; they and their frames are
@@ -296,17 +309,17 @@ func (d *Decoder) Reset() {
 func (d *Decoder) Decode(kind Kind, body []byte, now time.Time) (any, error) {
 	switch kind {
 	case KindPublish:
-		p := d.publishes.next()
-		if err := p.frame.decode(body, &p.message, now); err != nil {
+		p := d.frames.Publish()
+		if err := p.decode(body, d.messages.next(), now); err != nil {
 			return nil, fmt.Errorf("%w: Publish: %w", ErrMalformed, err)
 		}
-		return &p.frame, nil
+		return p, nil
 	case KindDeliver:
-		p := d.delivers.next()
-		if err := p.frame.decode(body, &p.message, now); err != nil {
+		p := d.frames.Deliver()
+		if err := p.decode(body, d.messages.next(), now); err != nil {
 			return nil, fmt.Errorf("%w: Deliver: %w", ErrMalformed, err)
 		}
-		return &p.frame, nil
+		return p, nil
 	}
 	make := control[kind]
 	if make == nil {
@@ -324,11 +337,16 @@ func (d *Decoder) Decode(kind Kind, body []byte, now time.Time) (any, error) {
 	return m, nil
 }
 
-// slab has values that are used again. It keeps half as many as before where an eighth was needed.
+// slab has values that are used again.
 type slab[T any] struct {
-	all  []*T
-	used int
+	all   []*T
+	used  int
+	most  int // used at a time, in so many turns
+	turns int
 }
+
+// slabTurns is after how many turns what was not needed in them is let go of.
+const slabTurns = 256
 
 func (s *slab[T]) next() *T {
 	if s.used == len(s.all) {
@@ -341,9 +359,10 @@ func (s *slab[T]) next() *T {
 }
 
 func (s *slab[T]) reset() {
-	if keep := len(s.all) / 2; s.used < keep/4 {
-		clear(s.all[keep:])
-		s.all = s.all[:keep]
+	s.most, s.used = max(s.most, s.used), 0
+	if s.turns++; s.turns == slabTurns {
+		clear(s.all[s.most:])
+		s.all = s.all[:s.most]
+		s.most, s.turns = 0, 0
 	}
-	s.used = 0
 }

@@ -41,11 +41,24 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		n.malformed("Publish")
 		return
 	}
-	a := &arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
+	a := n.spareArrival
+	if n.spareArrival = nil; a == nil {
+		a = new(arrival)
+	}
+	*a = arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
 		version: f.Version, age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo}
 	if f.Hops > 0 {
 		a.publisher = NodeID(f.Origin)
 	}
+	n.arriveFrom(p, f, a, prefix)
+	if a.since == 0 { // it went on at once
+		n.spareArrival = a
+	}
+}
+
+// arriveFrom takes a message from another node to its location.
+func (n *Node) arriveFrom(p *peer, f *proto.Publish, a *arrival, prefix string) {
+	depth := f.Depth
 	if l := n.locations[f.Location]; l != nil && l.place.Prefix == prefix && l.place.Depth == depth {
 		l.touched = n.now
 		n.watch(l)
@@ -181,7 +194,8 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 	}
 	n.stats.Forwarded++
 	r := n.route(place)
-	f := &proto.Publish{Message: a.m, Location: r.at, Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
+	f := n.frames.Publish()
+	*f = proto.Publish{Message: a.m, Location: r.at, Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
 		Released: a.released, Version: a.version, Served: a.served, Echo: a.echo, Hops: a.hops + 1, Age: a.age}
 	if a.since != 0 {
 		f.Age += n.now - a.since

@@ -301,6 +301,11 @@ type Node struct {
 	scratch matching
 	tables  []*table
 	stats   Stats
+
+	// Memory for what nobody keeps.
+	frames       proto.Frames
+	sparePending *pending
+	spareArrival *arrival
 }
 
 // Stats counts what happened, for metrics.
@@ -341,9 +346,10 @@ func (n *Node) At(mono time.Duration, wall time.Time) {
 }
 
 // Take returns the effects of the events since the last Take. The slice is reused by the events after the
-// next Take, so that at most two are in use.
+// next Take, so that at most two are in use. A Publish or a Deliver in them is good until the next event.
 func (n *Node) Take(reuse []Effect) []Effect {
 	n.flushAcks()
+	n.frames.Reset()
 	out := n.out
 	n.out = reuse[:0]
 	return out

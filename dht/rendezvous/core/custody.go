@@ -28,7 +28,8 @@ type entry struct {
 	m       *proto.Message
 	size    int
 	shares  []share
-	left    int // shares that are not done
+	few     [1]share // where shares are, if there are no more
+	left    int      // shares that are not done
 	at      time.Duration
 	stamp   uint64
 	own     *pending // this node's own message
@@ -125,7 +126,8 @@ func (n *Node) deliver(e *entry, s *share) {
 	if s.done || e.copy {
 		return
 	}
-	d := &proto.Deliver{Message: e.m, Location: e.l.at, Epoch: e.id.Epoch, Seq: e.id.Seq, Forget: e.s.low,
+	d := n.frames.Deliver()
+	*d = proto.Deliver{Message: e.m, Location: e.l.at, Epoch: e.id.Epoch, Seq: e.id.Seq, Forget: e.s.low,
 		Plain: s.plain, Groups: s.groups, Stamp: e.stamp}
 	if s.node == n.self {
 		s.sent = true
@@ -142,7 +144,8 @@ func (n *Node) deliver(e *entry, s *share) {
 
 // sendOnce sends a message that nobody keeps.
 func (n *Node) sendOnce(l *location, a *arrival, d dest) {
-	f := &proto.Deliver{Message: a.m, Location: l.at, Plain: d.plain, Groups: d.groups}
+	f := n.frames.Deliver()
+	*f = proto.Deliver{Message: a.m, Location: l.at, Plain: d.plain, Groups: d.groups}
 	switch {
 	case d.node == n.self:
 		n.deliverHere(n.self, f)

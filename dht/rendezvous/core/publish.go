@@ -92,13 +92,22 @@ func (n *Node) Publish(p Publication) {
 		return
 	}
 	r := n.route(place)
-	e := &pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now, detour: !p.Served, lent: p.Lent}
+	e := n.sparePending
+	if n.sparePending = nil; e == nil {
+		e = new(pending)
+	}
+	*e = pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now, detour: !p.Served, lent: p.Lent}
 	if e.detour {
 		r.detours++
 		n.detours++
 	}
-	if t, waits := n.follow(e); !waits {
-		n.publish(e, t)
+	t, waits := n.follow(e)
+	if waits {
+		return
+	}
+	n.publish(e, t)
+	if e.epoch == nil && !e.waits { // it went on at once
+		n.sparePending = e
 	}
 }
 
@@ -217,7 +226,8 @@ func (n *Node) transmit(e *pending) {
 	}
 	e.via, e.sent = r.hop, n.now
 	r.sentTo, r.sentAt = r.hop, n.now
-	f := &proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour, Version: r.set.Version}
+	f := n.frames.Publish()
+	*f = proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour, Version: r.set.Version}
 	if e.epoch != nil {
 		f.Epoch, f.Seq, f.Released = e.epoch.id, e.seq, e.epoch.release
 		if age := n.now - e.at; age > time.Second {

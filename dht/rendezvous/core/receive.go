@@ -124,8 +124,9 @@ type received struct {
 type Receipt struct {
 	id     Identity
 	from   []NodeID // who waits to hear that it is done
-	left   int      // deliveries to the broker that are not done
-	stored bool     // they were told that it need not be sent again
+	first  [1]NodeID
+	left   int  // deliveries to the broker that are not done
+	stored bool // they were told that it need not be sent again
 }
 
 func (n *Node) received(epoch uint64) *received {
@@ -203,6 +204,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 	}
 	if c == nil {
 		c = &Receipt{id: id}
+		c.from = c.first[:0]
 		put(&r.open, f.Seq, c)
 	}
 	if !slices.Contains(c.from, from) {

@@ -39,6 +39,9 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 	}
 	s.seen.add(a.id.Seq)
 	e := &entry{l: l, s: s, id: a.id, m: a.m, size: a.m.Size(), at: n.now, stamp: stamp, own: a.own}
+	if e.shares = e.few[:0]; len(dests) > len(e.few) {
+		e.shares = make([]share, 0, len(dests))
+	}
 	for _, d := range dests {
 		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: max(d.hold, MinHold)})
 	}
@@ -47,30 +50,33 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 	if !sure {
 		n.unsettle(l, e, except)
 	}
-	out := func() {
-		for i := range e.shares {
-			if !e.gone {
-				n.deliver(e, &e.shares[i])
-			}
-		}
-		if a.echo {
-			n.whenListed(l, a.m, func() { n.ackTaken(e) })
-		}
-	}
 	if stamp != 0 {
 		n.retain(l, e)
 	}
+	echo := a.echo
 	if !n.chosen(e) {
-		out()
-		n.finish(e)
+		n.goOut(e, echo)
 		return
 	}
 	l.choosing++
 	n.copyEntries(l, func(o *entry) bool { return o == e }, func() {
 		l.choosing--
-		out()
-		n.finish(e)
+		n.goOut(e, echo)
 	})
+}
+
+// goOut sends a message that is in custody here to those that it is for, and tells its publisher's node, which waits for
+// that with echo, when it is retained.
+func (n *Node) goOut(e *entry, echo bool) {
+	for i := range e.shares {
+		if !e.gone {
+			n.deliver(e, &e.shares[i])
+		}
+	}
+	if echo {
+		n.whenListed(e.l, e.m, func() { n.ackTaken(e) })
+	}
+	n.finish(e)
 }
 
 // chosen reports whether a message has to be copied before it goes out: at QoS 2 a shared subscription's message
