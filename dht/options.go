@@ -104,6 +104,7 @@ func newYamux(keepAlive time.Duration) *yamux.Transport {
 	c.KeepAliveInterval = keepAlive
 	c.MeasureRTTInterval = rttInterval
 	c.MaxStreamWindowSize = maxWindow
+	c.MaxMessageSize = noise.MaxPlaintextLength // its 64 KiB are two messages to Noise, one of them of 17 bytes
 	return (*yamux.Transport)(&c)
 }
 

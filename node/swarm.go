@@ -24,11 +24,25 @@ func (w *swarm) Detour(m *proto.Message) bool { return w.s.Detour(m) }
 // Wanted implements mqttfront.Swarm.
 func (w *swarm) Wanted(topic string) bool { return w.s.Wanted(topic) }
 
-// publications has slices for Publish, which hands on as much as one read of a client's connection brings.
-var publications = sync.Pool{New: func() any { return new([]core.Publication) }}
+// batch is a slice that is used again, for what one read of a connection brings.
+type batch[T any] struct{ all []T }
 
 // mostReused is how long a slice may be that is used again.
 const mostReused = 1024
+
+// giveBack puts a batch back into the pool that it came from.
+func (b *batch[T]) giveBack(pool *sync.Pool) {
+	clear(b.all)
+	if b.all = b.all[:0]; cap(b.all) > mostReused {
+		b.all = nil
+	}
+	pool.Put(b)
+}
+
+var (
+	publications = sync.Pool{New: func() any { return new(batch[core.Publication]) }}
+	deliveries   = sync.Pool{New: func() any { return new(batch[mqttfront.Delivery]) }}
+)
 
 // Room implements mqttfront.Swarm.
 func (w *swarm) Room(topic string) bool { return w.s.Room(topic) }
@@ -37,23 +51,18 @@ func (w *swarm) Room(topic string) bool { return w.s.Room(topic) }
 func (w *swarm) RoomToRegister(filter string) bool { return w.s.RoomToRegister(filter) }
 
 // Publish implements mqttfront.Swarm.
-func (w *swarm) Publish(batch []mqttfront.Outgoing) {
-	reused := publications.Get().(*[]core.Publication)
-	out := (*reused)[:0]
-	for i := range batch {
-		o := &batch[i]
+func (w *swarm) Publish(outgoing []mqttfront.Outgoing) {
+	out := publications.Get().(*batch[core.Publication])
+	for i := range outgoing {
+		o := &outgoing[i]
 		p := core.Publication{Message: o.Msg, Packet: o.PacketID, Served: o.ServedHere, Lent: o.Lent}
 		if o.Origin != nil {
 			p.Origin = o.Origin
 		}
-		out = append(out, p)
+		out.all = append(out.all, p)
 	}
-	w.s.Publish(out)
-	clear(out)
-	if cap(out) <= mostReused {
-		*reused = out
-	}
-	publications.Put(reused)
+	w.s.Publish(out.all)
+	out.giveBack(&publications)
 }
 
 // Register implements mqttfront.Swarm.
@@ -103,21 +112,23 @@ func (r *receipt) Done() { r.s.Done(r.r) }
 func (r *receipt) Refused(g mqttfront.Group) { r.s.Refuse(r.r, g) }
 
 // deliver hands messages from the swarm to the broker.
-func (n *Node) deliver(batch []core.Delivery) {
+func (n *Node) deliver(came []core.Delivery) {
 	b, s := n.broker.Load(), n.service.Load()
 	if b == nil {
 		return // nobody has subscribed yet
 	}
-	out := make([]mqttfront.Delivery, len(batch))
-	for i := range batch {
-		d := &batch[i]
-		out[i] = mqttfront.Delivery{Msg: d.Message, Plain: d.Plain, Groups: d.Groups}
+	out := deliveries.Get().(*batch[mqttfront.Delivery])
+	for i := range came {
+		d := &came[i]
+		to := mqttfront.Delivery{Msg: d.Message, Plain: d.Plain, Groups: d.Groups}
 		if o, ok := d.Origin.(mqttfront.Origin); ok {
-			out[i].Origin = o
+			to.Origin = o
 		}
 		if d.Receipt != nil {
-			out[i].Receipt = &receipt{s, d.Receipt}
+			to.Receipt = &receipt{s, d.Receipt}
 		}
+		out.all = append(out.all, to)
 	}
-	b.Deliver(out)
+	b.Deliver(out.all)
+	out.giveBack(&deliveries)
 }

@@ -13,6 +13,8 @@ const (
 	// them, and shrink when they do not. A frame that is longer gets a buffer of its own size.
 	firstRead = 4 << 10
 	maxRead   = 256 << 10
+	// shrinkAfter is how many reads in a row bring little before the buffer is made smaller.
+	shrinkAfter = 64
 	// maxFrames is how many are taken at a time.
 	maxFrames = 512
 	// frameStep is how much is allocated at first for a long frame: the rest follows as its bytes come, so that
@@ -31,6 +33,7 @@ type reader struct {
 	begin   int // of what was read and is not decoded yet, in buf
 	end     int
 	size    int // that buf is to have
+	little  int // reads in a row that brought little
 	need    int
 	first   int // what the first frame may need, in bytes; 0: it has come
 	frames  []any
@@ -114,8 +117,12 @@ func (r *reader) fill() error {
 	switch {
 	case n == len(room) && n >= r.size/4 && r.size < maxRead:
 		r.size *= 2
-	case n < r.size/8 && n < len(room) && r.size > firstRead:
-		r.size /= 2
+	case n >= r.size/8 || n == len(room):
+		r.little = 0
+	case r.size > firstRead:
+		if r.little++; r.little == shrinkAfter {
+			r.size, r.little = r.size/2, 0
+		}
 	}
 	if n > 0 {
 		return nil

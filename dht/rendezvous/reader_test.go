@@ -210,10 +210,11 @@ func TestReaderBuffer(t *testing.T) {
 	for i := range 3000 {
 		flood = proto.AppendFrame(flood, publishFrame(i, 1000), time.Now())
 	}
-	for i := range 20 {
-		trickle = proto.AppendFrame(trickle, publishFrame(i, 20), time.Now())
+	const drops = 8 * shrinkAfter
+	for range drops {
+		trickle = proto.AppendFrame(trickle, publishFrame(1, 20), time.Now())
 	}
-	step := len(trickle) / 20
+	step := len(trickle) / drops
 	r := &reader{stream: &pieces{b: trickle, sizes: always(step)}, stats: new(Stats)}
 	r.all(t)
 	if len(r.buf) > firstRead {
