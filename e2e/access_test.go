@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -213,4 +214,46 @@ func TestReloadUnderTraffic(t *testing.T) {
 	if after := len(anonymous.all()); after > before+100 {
 		t.Errorf("who may not receive any more got %d messages", after-before)
 	}
+}
+
+// TestAccessByHand: the rules that a person has written, and the node has not read yet, are not replaced.
+func TestAccessByHand(t *testing.T) {
+	n := newNode(t, "node", "--open")
+	n.start()
+	n.ready()
+	const mine, other = "rules:\n  - everyone: true\n    publish: ['a/#']\n", "rules:\n  - everyone: true\n    publish: ['b/#']\n"
+	n.write("new.yaml", mine)
+	set := func() (stderr string, code int) {
+		_, stderr, code = mozzie(t, "access", "set", filepath.Join(n.data, "new.yaml"), "--data", n.data)
+		return stderr, code
+	}
+	mustSet := func() {
+		t.Helper()
+		if stderr, code := set(); code != 0 {
+			t.Fatal(stderr)
+		}
+	}
+	refused := func(want string) {
+		t.Helper()
+		if stderr, code := set(); code == 0 || !strings.Contains(stderr, want) {
+			t.Fatalf("exit code %d: %s", code, stderr)
+		}
+	}
+	mustSet()
+	mustSet()
+	n.write("access.yaml", other)
+	refused("access.yaml")
+	n.write("access.yaml", "rules: nonsense\n")
+	refused("access.yaml")
+	n.write("access.yaml", other)
+	if _, stderr, code := mozzie(t, "reload", "--data", n.data); code != 0 {
+		t.Fatal(stderr)
+	}
+	mustSet()
+	n.write("elsewhere.yaml", mine)
+	path := filepath.Join(n.data, "access.yaml")
+	if err := errors.Join(os.Remove(path), os.Symlink("elsewhere.yaml", path)); err != nil {
+		t.Fatal(err)
+	}
+	refused("elsewhere.yaml")
 }

@@ -379,12 +379,13 @@ func (c *conn) linger(drained chan struct{}) {
 }
 
 // stop ends the connection from any goroutine. An MQTT 5 client that has had its CONNACK is told why [MQTT-3.14.0-1].
-// Nothing is sent after that, and the connection is closed [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1].
-func (c *conn) stop(r *Refusal) {
+// Nothing is sent after that, and the connection is closed [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1]. It reports
+// whether nothing else had ended it before.
+func (c *conn) stop(r *Refusal) bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.closing {
-		c.mu.Unlock()
-		return
+		return false
 	}
 	if c.version == v5 && c.sess != nil { // [MQTT-4.13.1-1]; MQTT 3 servers have no DISCONNECT
 		c.reserveLocked(64)
@@ -399,7 +400,7 @@ func (c *conn) stop(r *Refusal) {
 	default:
 		c.closeDrainedLocked()
 	}
-	c.mu.Unlock()
+	return true
 }
 
 // abandonLocked lets nothing more be appended, and wakes the reading goroutine, which then ends.

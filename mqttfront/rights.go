@@ -84,8 +84,7 @@ func (b *Broker) rightsOf(s *session) Rights {
 // recheckConn disconnects a client that may not stay.
 func (b *Broker) recheckConn(c *conn) {
 	if err := b.auth.Stays(c.login, c.who); err != nil {
-		b.stats.LostRight.Add(1)
-		c.stop(asRefusal(err, ReasonNotAuthorized))
+		c.loseRight(asRefusal(err, ReasonNotAuthorized))
 	}
 }
 
@@ -107,8 +106,14 @@ func (b *Broker) RecheckCertificates() {
 
 func (b *Broker) recheckCertificate(c *conn) {
 	if l := c.listener; l.TLS != nil && l.Trusts != nil && !l.Trusts(c.shown) {
-		b.stats.LostRight.Add(1)
-		c.stop(errNotTrusted)
+		c.loseRight(errNotTrusted)
+	}
+}
+
+// loseRight disconnects a client; a Recheck and recheckNew may both come to do it.
+func (c *conn) loseRight(r *Refusal) {
+	if c.stop(r) {
+		c.b.stats.LostRight.Add(1)
 	}
 }
 

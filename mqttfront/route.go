@@ -13,7 +13,8 @@ import (
 // subscribed. Topics fall out when others need their place; nothing depends on their staying.
 type slots [slotCount]atomic.Pointer[slot]
 
-const slotCount = 8192
+// slotCount and maxSlotTopic, in bytes, bound the cache: 2 MiB of names. Longer names are looked at anew for every message.
+const slotCount, maxSlotTopic = 8192, 256
 
 var slotSeed = maphash.MakeSeed()
 
@@ -82,7 +83,7 @@ func (b *Broker) slotOf(name []byte) (*slot, error) {
 		return nil, err
 	}
 	sl.kind = kindOf(sl.topic)
-	at.Store(sl)
+	sl.keep(at)
 	return sl, nil
 }
 
@@ -93,8 +94,15 @@ func (b *Broker) slotOfString(name string) *slot {
 		return sl
 	}
 	sl := &slot{topic: strings.Clone(name), kind: kindOf(name)}
-	at.Store(sl)
+	sl.keep(at)
 	return sl
+}
+
+// keep puts a slot into its place in the cache.
+func (sl *slot) keep(at *atomic.Pointer[slot]) {
+	if len(sl.topic) <= maxSlotTopic {
+		at.Store(sl)
+	}
 }
 
 // routesVersion rises with every change of who is to get what. Both that it is made of only rise.

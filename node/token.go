@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/mozzie-mqtt/mozzie/node/admin"
+	"github.com/mozzie-mqtt/mozzie/node/datadir"
 )
 
 // adminToken returns the token that changes over the administration API need where every user of the machine reaches it. It
 // is made at the first start, and kept.
 func (n *Node) adminToken() (string, error) {
 	path := n.dir.Path(admin.TokenFile)
-	text, err := os.ReadFile(path)
+	text, err := datadir.ReadSmall(path)
 	if token := strings.TrimSpace(string(text)); err == nil && len(token) >= admin.MinToken {
 		return token, nil
 	}

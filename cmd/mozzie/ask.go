@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -63,7 +62,7 @@ func (f *nodeFlags) client() (*admin.Client, error) {
 func (f *nodeFlags) token(address string) (string, error) {
 	env := environment()
 	if f.tokenFile != "" {
-		text, err := os.ReadFile(f.tokenFile)
+		text, err := datadir.ReadSmall(f.tokenFile)
 		if err != nil {
 			return "", fmt.Errorf("read the token: %w", err)
 		}
@@ -76,7 +75,7 @@ func (f *nodeFlags) token(address string) (string, error) {
 		if at, err := datadir.Admin(dir); dir == "" || err != nil || at != address {
 			continue
 		}
-		if text, err := os.ReadFile(filepath.Join(dir, admin.TokenFile)); err == nil {
+		if text, err := datadir.ReadSmall(filepath.Join(dir, admin.TokenFile)); err == nil {
 			return strings.TrimSpace(string(text)), nil
 		}
 	}

@@ -6,6 +6,7 @@ package datadir
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -162,7 +163,7 @@ func (d *Dir) prepare() error {
 
 // version reads the version of the layout; 0 means a new directory.
 func (d *Dir) version() (int, error) {
-	text, err := os.ReadFile(d.Path(versionFile))
+	text, err := ReadSmall(d.Path(versionFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -178,6 +179,23 @@ func (d *Dir) version() (int, error) {
 
 // Path returns the path of a file in the directory.
 func (d *Dir) Path(name string) string { return filepath.Join(d.path, name) }
+
+// maxSmall is how long the files are at most that ReadSmall reads, in bytes.
+const maxSmall = 64 << 10
+
+// ReadSmall reads a file of a few bytes. One that cannot be what mozzie wrote, for its length, is refused.
+func ReadSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
+	if err == nil && len(text) > maxSmall {
+		return nil, fmt.Errorf("%s has more than %d bytes: that is no file of mozzie's, take it away", path, maxSmall)
+	}
+	return text, err
+}
 
 // WriteFile writes a small file for the owner's eyes only. After a crash at any moment there is the old file
 // or the new one, never half of one.
@@ -231,7 +249,7 @@ func syncDir(path string) error {
 // that is earlier than at the start before (a machine without a battery clock), the next number. A file that holds no
 // number counts as none.
 func (d *Dir) NextLife(now time.Time) (uint64, error) {
-	text, err := os.ReadFile(d.Path(lifeFile))
+	text, err := ReadSmall(d.Path(lifeFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, explain("read", d.path, err)
 	}
@@ -263,7 +281,7 @@ var ErrNotRunning = errors.New("no node is running")
 // Admin returns where the node that uses a directory answers. The error wraps ErrNotRunning where there is
 // no such node.
 func Admin(path string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(path, adminFile))
+	text, err := ReadSmall(filepath.Join(path, adminFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("%w in the data directory %s", ErrNotRunning, path)
