@@ -12,6 +12,8 @@ type subscriber struct {
 	conn  *conn
 	flows []*flow // by the number of their stream; nil where it does not subscribe to it
 
+	untold []*publisher // of whose messages some have arrived
+
 	open     [1024]uint64 // bits: the packet identifiers of QoS 2 messages whose PUBREL is to come
 	repeated uint64       // QoS 2 messages that the broker sent again before their PUBREL, which is its right
 }
@@ -28,11 +30,30 @@ func (s *subscriber) receive() error {
 	}
 }
 
+// creditStep is how many messages of a publisher arrive before it is told, where more has been read. Told of each, it would
+// send one message with a write.
+const creditStep = 32
+
+// credited counts a message for its publisher, which is told at the end of what was read at the latest.
+func (s *subscriber) credited(p *publisher) {
+	if p.delivered.Add(1)%creditStep == 0 {
+		p.poke(credit)
+	} else if n := len(s.untold); n == 0 || s.untold[n-1] != p {
+		s.untold = append(s.untold, p)
+	}
+}
+
 // receiveBatch reads once, and counts what has come.
 func (s *subscriber) receiveBatch() error {
 	if err := s.conn.fill(); err != nil {
 		return err
 	}
+	defer func() {
+		for _, p := range s.untold {
+			p.poke(credit)
+		}
+		s.untold = s.untold[:0]
+	}()
 	now := s.run.now()
 	for {
 		first, body, ok, err := s.conn.next()
@@ -96,9 +117,7 @@ func (s *subscriber) count(p []byte, now time.Duration) error {
 	if !f.tally.add(m.number) {
 		return nil
 	}
-	publisher := f.stream.publisher
-	publisher.delivered.Add(1)
-	publisher.poke(credit)
+	s.credited(f.stream.publisher)
 	if s.run.measuring.Load() {
 		f.took.add(now - m.sent)
 	}
