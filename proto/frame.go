@@ -217,9 +217,17 @@ func AppendFrame(b []byte, frame any, now time.Time) []byte {
 	if kind == 0 {
 		panic(fmt.Sprintf("proto: %T is no frame", frame))
 	}
-	// The length is not known yet: room for a short one, and the body moves when it gets longer.
+	// The length is not known yet: room for as long a one as is likely, and the body moves where that was wrong.
 	before, start := b, len(b)
-	b = append(b, 0, byte(kind)) //nolint:gosec // a small number
+	room := 1
+	switch f := frame.(type) {
+	case *Publish:
+		room = likelyRoom(f.Message)
+	case *Deliver:
+		room = likelyRoom(f.Message)
+	}
+	var zeros [maxRoom]byte
+	b = append(append(b, zeros[:room]...), byte(kind)) //nolint:gosec // a small number
 	switch f := frame.(type) {
 	case *Publish:
 		b = f.append(b, now)
@@ -232,20 +240,26 @@ func AppendFrame(b []byte, frame any, now time.Time) []byte {
 		}
 		b = out
 	}
-	n := len(b) - start - 1
+	n := len(b) - start - room
 	if n > MaxFrame {
 		return before // not b, which has grown to what is thrown away
 	}
-	if n < 0x80 {
-		b[start] = byte(n) //nolint:gosec // below 0x80
-		return b
+	if size := protowire.SizeVarint(uint64(n)); size != room { //nolint:gosec // a length
+		b = append(b, zeros[:]...)
+		copy(b[start+size:], b[start+room:start+room+n])
+		b = b[:start+size+n]
+		room = size
 	}
-	size := protowire.SizeVarint(uint64(n)) //nolint:gosec // a length
-	var room [8]byte
-	b = append(b, room[:size-1]...)
-	copy(b[start+size:], b[start+1:start+1+n])
-	binary.PutUvarint(b[start:start+size], uint64(n)) //nolint:gosec // a length
+	binary.PutUvarint(b[start:start+room], uint64(n)) //nolint:gosec // a length
 	return b
+}
+
+// maxRoom is how many bytes the length of a frame takes at most, likelyRest about what surrounds a message in one.
+const maxRoom, likelyRest = 4, 64
+
+// likelyRoom is how many bytes the length of a frame with a message is likely to take.
+func likelyRoom(m *Message) int {
+	return min(maxRoom, protowire.SizeVarint(uint64(m.Size()+likelyRest))) //nolint:gosec // a length
 }
 
 // Next splits the first frame off b. It returns ErrShort when b does not hold all of it, with need as the

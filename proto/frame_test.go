@@ -383,3 +383,40 @@ func TestAppendFramePanics(t *testing.T) {
 	}()
 	AppendFrame(nil, new(pb.Place), now)
 }
+
+// TestDecoderReuse: what comes after Reset is as if it were the first, whatever was decoded before, and memory that is not
+// needed any more is let go of.
+func TestDecoderReuse(t *testing.T) {
+	var d Decoder
+	full := &Publish{Message: &Message{Topic: "a/b", Payload: []byte("on"), Properties: []byte{1, 1}, QoS: 2, Retain: true}, Location: loc, Depth: 1,
+		Epoch: 1, Seq: 2, Released: 1, Served: true, Echo: true, Hops: 1, Origin: strings.Repeat("n", MinNodeSize), Version: 3}
+	bare := &Publish{Message: &Message{Topic: "c"}, Location: loc, Depth: 1}
+	decode := func(p *Publish) *Publish {
+		t.Helper()
+		kind, body, _, _, err := Next(AppendFrame(nil, p, now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := d.Decode(kind, body, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.(*Publish)
+	}
+	const many = 100
+	for range many {
+		decode(full)
+	}
+	d.Reset()
+	first, second := decode(bare), decode(full)
+	if first == second || !gproto.Equal(oraclePublish(first), oraclePublish(bare)) || !gproto.Equal(oraclePublish(second), oraclePublish(full)) {
+		t.Errorf("have %+v and %+v", first, second)
+	}
+	for range 2 * slabTurns {
+		d.Reset()
+		decode(bare)
+	}
+	if n := len(d.messages.all); n > many/10 {
+		t.Errorf("room for %d messages is kept where one was needed at a time", n)
+	}
+}

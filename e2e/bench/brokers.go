@@ -104,21 +104,24 @@ func (p peers) together(name, program string, start func(*broker) error) (*broke
 // swarm is n nodes of Mozzie, as they come.
 func (p peers) swarm(name string, n int, private bool) starter {
 	return func(ctx context.Context, dir string) (*broker, error) {
-		return p.together(name, "mozzie", func(b *broker) error {
+		return p.together(name, "mozzie", func(b *broker) (err error) {
 			var join []string
+			admins := make([]string, n)
 			for i := range n {
-				admin, err := p.node(ctx, b, filepath.Join(dir, fmt.Sprint(i)), private, join, i)
-				if err != nil {
+				if admins[i], err = p.node(ctx, b, filepath.Join(dir, fmt.Sprint(i)), private, join, i); err != nil {
 					return err
 				}
 				if i > 0 {
 					continue
 				}
-				if join, err = p.joinFlags(ctx, admin, private); err != nil {
+				if join, err = p.joinFlags(ctx, admins[i], private); err != nil {
 					return err
 				}
 			}
-			return nil
+			if n > 1 {
+				b.topics, err = p.topicsAt(ctx, admins)
+			}
+			return err
 		})
 	}
 }
@@ -169,8 +172,52 @@ func (p peers) joinFlags(ctx context.Context, admin string, private bool) ([]str
 	return []string{"--join", lines[len(lines)-1]}, nil
 }
 
+// topicsAt finds a first level for each of some nodes that has it as its rendezvous.
+func (p peers) topicsAt(ctx context.Context, admins []string) ([]string, error) {
+	const enough = 200
+	topics := make([]string, len(admins))
+	for i, admin := range admins {
+		s, err := p.status(ctx, admin)
+		for try := 0; err == nil && topics[i] == ""; try++ {
+			if try == enough {
+				return nil, fmt.Errorf("none of %d first levels has its rendezvous at node %d", enough, i+1)
+			}
+			level := fmt.Sprintf("bench%d", try)
+			var out []byte
+			if out, err = exec.CommandContext(ctx, p.own, "locate", level, "--admin", admin, "--json").Output(); err == nil {
+				var l located
+				if err = json.Unmarshal(out, &l); err == nil && l.at(s.PeerID) {
+					topics[i] = level
+				}
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find topics for each node: %w", err)
+		}
+	}
+	return topics, nil
+}
+
+// located is what of the answer of mozzie locate is needed here.
+type located struct {
+	Members []struct {
+		PeerID     string `json:"peer_id"`
+		Rendezvous bool   `json:"rendezvous"`
+	} `json:"members"`
+}
+
+func (l located) at(peer string) bool {
+	for _, m := range l.Members {
+		if m.Rendezvous {
+			return m.PeerID == peer
+		}
+	}
+	return false
+}
+
 // nodeStatus is what of a node's status is needed here.
 type nodeStatus struct {
+	PeerID    string   `json:"peer_id"`
 	Ready     bool     `json:"ready"`
 	Peers     int      `json:"peers"`
 	Addresses []string `json:"addresses"`

@@ -44,7 +44,7 @@ var (
 	aloneRows  = []string{"a", "a-1k", "b", "c", "d", "e", "f", "f-20", "g", "g-1", "h", "h-off"}
 	acrossRows = []string{"a", "a-1k", "b", "c", "d", "e", "f", "f-20", "g", "g-1"}
 	// Where the rendezvous is decides how long the way is. So pairs get topics with first levels of their own, and
-	// latency is measured over many.
+	// latency is measured over many. Where there is one topic, each round has another node as its rendezvous.
 	acrossFlags = map[string][]string{
 		"b": {"--spread"}, "e": {"--spread"}, "f": {"--spread"}, "f-20": {"--spread"},
 		"g":   {"--spread", "--pubs", "36", "--subs", "36"},
@@ -164,7 +164,7 @@ func (b *bench) stage(ctx context.Context, name, dir string) error {
 			}
 			for n := range running { // each in turn is the first
 				r := running[(n+i+round)%len(running)]
-				lost, err := b.measure(ctx, name, row, r.broker, acrossFlags[row])
+				lost, err := b.measure(ctx, name, row, r.broker, round)
 				if err == nil && lost {
 					err = r.renew(ctx)
 				}
@@ -215,7 +215,7 @@ func (b *bench) idle(ctx context.Context, stage string, rows []string, all []sta
 			if err != nil {
 				continue // said above
 			}
-			_, err = b.measure(ctx, stage, row, r, nil)
+			_, err = b.measure(ctx, stage, row, r, 0)
 			r.stop()
 			if err != nil {
 				return err
@@ -227,7 +227,7 @@ func (b *bench) idle(ctx context.Context, stage string, rows []string, all []sta
 
 // measure runs the generator once. What a broker does wrong is a result, and whether it lost anything; an error ends the
 // benchmark.
-func (b *bench) measure(ctx context.Context, stage, row string, r *broker, flags []string) (lost bool, err error) {
+func (b *bench) measure(ctx context.Context, stage, row string, r *broker, round int) (lost bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	args := []string{"bench", row, "--json", "--pub", r.publish, "--sub", r.subscribe, "--pid", r.pids()}
@@ -239,8 +239,12 @@ func (b *bench) measure(ctx context.Context, stage, row string, r *broker, flags
 	default:
 		args = append(args, "--warmup", b.warmup.String(), "--duration", b.duration.String())
 	}
-	if stage == "across" {
+	way := -1
+	if flags := acrossFlags[row]; stage == "across" && flags != nil {
 		args = append(args, flags...)
+	} else if len(r.topics) > 0 {
+		way = round % len(r.topics)
+		args = append(args, "--topic", r.topics[way])
 	}
 	out, err := exec.CommandContext(ctx, b.program, args...).Output()
 	if ctx.Err() != nil {
@@ -254,6 +258,7 @@ func (b *bench) measure(ctx context.Context, stage, row string, r *broker, flags
 		}
 		res.Failed = strings.TrimSpace(string(exit.Stderr))
 	}
+	res.twoHops = way > 0 && way < len(r.topics)-1
 	b.report.add(stage, row, r.name, res)
 	say("%-7s %-6s %-18s %s", stage, row, r.name, res.short(row))
 	return res.Lost > 0 || res.Failed != "", nil

@@ -27,6 +27,7 @@ type broker struct {
 	name               string
 	publish, subscribe string // host:port
 	processes          []*process
+	topics             []string // of a swarm: for each node, a first level that has it as its rendezvous
 }
 
 func (b *broker) pids() string {

@@ -42,7 +42,8 @@ type result struct {
 	PerClient  float64 `json:"rss_bytes_per_client"`
 	Failed     string  `json:"failed,omitempty"` // instead of all that
 
-	whole json.RawMessage
+	whole   json.RawMessage
+	twoHops bool // the rendezvous was neither at the publisher's node nor at the subscriber's
 }
 
 type latency struct {
@@ -263,7 +264,12 @@ func cell(row string, all []result) string {
 			text += fmt.Sprintf(", worst %s/%s", micros(worst[0]), micros(worst[1]))
 		}
 	default:
-		text = rate(value(func(r result) float64 { return r.Rate }))
+		ofRate := func(r result) float64 { return r.Rate }
+		text = rate(value(ofRate))
+		far := slices.DeleteFunc(slices.Clone(all), func(r result) bool { return !r.twoHops })
+		if v, ok := (measure{of: ofRate}).median(far); ok && len(far) < len(all) {
+			text += fmt.Sprintf(" (%s by a third node)", rate(v))
+		}
 	}
 	for _, wrong := range []struct {
 		n    uint64

@@ -29,6 +29,9 @@ func filled(t *testing.T) *report {
 		r.add(c.stage, c.row, c.broker, res)
 	}
 	r.add("alone", "h", "NATS", result{Failed: "refused"})
+	for _, res := range []result{{Rate: 300_000}, {Rate: 200_000, twoHops: true}, {Rate: 310_000}} {
+		r.add("across", "a", "Mozzie, open", res)
+	}
 	return r
 }
 
@@ -42,6 +45,12 @@ func TestMarkdown(t *testing.T) {
 | a. 1 to 1, QoS 0, 64 B | 2.00M, 0.33 % lost | 100k | 4.00M | 20 | 0.5 |
 | g. latency at 1,000/s, QoS 0 | 200 µs/1.5 ms | 100 µs/3.0 ms, worst 110 µs/4.0 ms | - | 2.0/0.5 | 2.0/0.5 |
 | h. idle; each idle connection | 30 MiB; 8.0 KiB | 10 MiB; 1.0 KiB | - | 3.0/8.0 | 3.0/8.0 |
+
+### Across nodes
+
+| | Mozzie, open | to the best |
+|---|---|---|
+| a. 1 to 1, QoS 0, 64 B | 300k (200k by a third node) | - |
 `
 	if got := filled(t).markdown(); got != want {
 		t.Errorf("have\n%s\nwant\n%s", got, want)
