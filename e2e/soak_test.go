@@ -53,10 +53,10 @@ func TestSoak(t *testing.T) {
 
 	// What grows to its size once (pools, caches, tables) does so before the first measurement.
 	runSoak(t, nodes, clients, min(d/4, 2*time.Minute))
-	before := settle(t, nodes)
+	before := settle(t, nodes, d)
 	steady.mark("before")
 	did := runSoak(t, nodes, clients, d)
-	after := settle(t, nodes)
+	after := settle(t, nodes, d)
 	steady.mark("after")
 	steady.end()
 	t.Logf("%d clients in %v: %s", clients, d, did)
@@ -80,11 +80,12 @@ func TestSoak(t *testing.T) {
 // usage is what a node needs.
 type usage struct{ heap, rss, goroutines, files float64 }
 
-// steadyClients is how many clients startTraffic has at a node, at most: one for each flow.
-const steadyClients = 6
+// steadyClients is how many clients startTraffic has at a node, at most: one for each flow. steadyEpochs is how many epochs
+// of them a node remembers.
+const steadyClients, steadyEpochs = 6, 10
 
-// settle waits until the nodes have nothing left of clients that came and went, and measures them.
-func settle(t *testing.T, nodes []*node) []usage {
+// settle waits until the nodes have nothing left of clients that came and went for some time, and measures them.
+func settle(t *testing.T, nodes []*node, d time.Duration) []usage {
 	t.Helper()
 	all := make([]usage, len(nodes))
 	for i, n := range nodes {
@@ -96,6 +97,12 @@ func settle(t *testing.T, nodes []*node) []usage {
 				if v := n.metric(name); v > 100 { // of the steady ones
 					return notYet("%s: %s is %.0f", n.name, name, v)
 				}
+			}
+			return nil
+		})
+		eventually(t, 4*patience, func() error { // epochs are over when nothing has been published in them for a minute
+			if v := n.metric("mozzie_epochs"); v > steadyEpochs && d > 4*patience {
+				return notYet("%s: %.0f epochs are remembered", n.name, v)
 			}
 			return nil
 		})

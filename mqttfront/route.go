@@ -118,7 +118,7 @@ func (b *Broker) targets(sl *slot) *matched {
 	all := len(m.targets)
 	m.targets = slices.DeleteFunc(m.targets, func(t target) bool { return !t.s.mayReceive(sl.topic) })
 	m.denied = uint64(all - len(m.targets))
-	if len(m.targets) <= fewTargets || b.wide.keep(sl, m) {
+	if len(m.targets) <= fewTargets || len(sl.topic) <= maxSlotTopic && b.wide.keep(sl, m) {
 		sl.matched.Store(m)
 	}
 	return m

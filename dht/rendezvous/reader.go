@@ -97,10 +97,12 @@ func (r *reader) room() []byte {
 	if r.size == 0 {
 		r.size = firstRead
 	}
-	rest := r.end - r.begin
-	size := max(r.size, rest+max(1, min(r.need-rest, frameStep)))
+	rest, size := r.end-r.begin, r.size
+	if rest == len(r.buf) { // the next frame is longer than that
+		size = max(size, rest+max(1, min(r.need-rest, frameStep)))
+	}
 	to := r.buf
-	if len(to) < size || len(to) > 2*size {
+	if len(to) < size || len(to) > 2*size && rest < size {
 		to = make([]byte, size)
 	}
 	r.end = copy(to, r.buf[r.begin:r.end])

@@ -41,17 +41,27 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		n.malformed("Publish")
 		return
 	}
-	a := n.spareArrival
-	if n.spareArrival = nil; a == nil {
-		a = new(arrival)
-	}
+	a := n.newArrival()
 	*a = arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
 		version: f.Version, age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo}
 	if f.Hops > 0 {
 		a.publisher = NodeID(f.Origin)
 	}
 	n.arriveFrom(p, f, a, prefix)
-	if a.since == 0 { // it went on at once
+	n.arrived(a)
+}
+
+// newArrival returns memory for an arrival, which arrived takes back where the message went on at once.
+func (n *Node) newArrival() *arrival {
+	a := n.spareArrival
+	if n.spareArrival = nil; a == nil {
+		a = new(arrival)
+	}
+	return a
+}
+
+func (n *Node) arrived(a *arrival) {
+	if a.since == 0 {
 		n.spareArrival = a
 	}
 }

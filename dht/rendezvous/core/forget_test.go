@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -40,6 +41,33 @@ func TestForgotten(t *testing.T) {
 		s.check()
 		s.checkSets()
 		s.checkRetained()
+		s.report(seed)
+	})
+}
+
+// TestEpochsForgotten has clients publish at all nodes what is heard at all nodes, those that serve it among them: when the
+// epochs are over, nobody remembers one.
+func TestEpochsForgotten(t *testing.T) {
+	eachSeed(t, min(*seeds, 40), func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.grow(1 + s.rng.IntN(5))
+		s.run(20 * time.Second)
+		for _, v := range s.nodes {
+			v.subscribe("#", 2)
+			v.subscribe("$share/g/#", 2)
+		}
+		s.run(time.Second)
+		for i := range 60 {
+			s.pick().publish(fmt.Sprintf("t%d/x", i%4), byte(i%3), i%7 == 0, "")
+			s.run(time.Duration(s.rng.Int64N(int64(50 * time.Millisecond))))
+		}
+		s.run(3 * time.Minute)
+		for _, v := range s.nodes {
+			if g := v.n.Gauges(); g.Epochs > 0 || g.Streams > 0 {
+				s.fail("node %d remembers %d epochs for its clients, %d as a rendezvous or a copy", v.i, g.Epochs, g.Streams)
+			}
+		}
+		s.check()
 		s.report(seed)
 	})
 }

@@ -14,7 +14,8 @@ type sending struct {
 	id      uint64
 	seq     uint64 // the last number given
 	born    time.Duration
-	kept    spans // numbers that others keep, above released
+	used    time.Duration // when the last number was given
+	kept    spans         // numbers that others keep, above released
 	release uint64
 	open    map[uint64]*pending
 	served  spans // numbers that this node's own plain subscribers had from it
@@ -152,6 +153,7 @@ func (n *Node) identify(r *route, e *pending) {
 		n.mine[id] = s
 	}
 	s.seq++
+	s.used = n.now
 	e.epoch, e.seq = s, s.seq
 	if e.served {
 		s.served.add(e.seq)
@@ -197,10 +199,8 @@ func (n *Node) dispatch(e *pending) {
 		e.own()
 		n.linger(e)
 		n.behind(r, e.m.Size(), func() { n.dispatch(e) })
-	case l != nil && l.undecided(): // behind those that wait there
-		n.arrive(l, n.ownArrival(e))
-	case r.hop == n.self:
-		n.arriveAnywhere(r.place, r.at, n.ownArrival(e))
+	case l != nil && l.undecided(), r.hop == n.self: // undecided: behind those that wait there
+		n.arriveOwn(e)
 	default:
 		n.transmit(e)
 	}
@@ -221,7 +221,7 @@ func (n *Node) transmit(e *pending) {
 		}
 		return
 	case r.hop == n.self:
-		n.arriveAnywhere(r.place, r.at, n.ownArrival(e))
+		n.arriveOwn(e)
 		return
 	}
 	e.via, e.sent = r.hop, n.now
@@ -263,13 +263,16 @@ func (n *Node) linger(e *pending) {
 	e.waits = true
 }
 
-func (n *Node) ownArrival(e *pending) *arrival {
-	a := &arrival{m: e.m, from: n.self, publisher: n.self, served: e.served, echo: e.detour, own: e, age: n.now - e.at}
+// arriveOwn takes a message of this node to its location, which this node deals with.
+func (n *Node) arriveOwn(e *pending) {
+	a := n.newArrival()
+	*a = arrival{m: e.m, from: n.self, publisher: n.self, served: e.served, echo: e.detour, own: e, age: n.now - e.at}
 	if e.epoch != nil {
 		a.id = e.id()
 		a.released = e.seq // what is served here is not sent again
 	}
-	return a
+	n.arriveAnywhere(e.r.place, e.r.at, a)
+	n.arrived(a)
 }
 
 // taken ends the detour of a message: this node's own subscribers have it, and it is stamped.

@@ -117,6 +117,7 @@ type received struct {
 	plain   spans
 	groups  map[proto.Group]*spans
 	open    map[uint64]*Receipt
+	closed  bool // nothing will follow
 	touched time.Duration
 }
 
@@ -264,6 +265,9 @@ func (n *Node) Done(c *Receipt) {
 	}
 	if r := n.epochs[c.id.Epoch]; r != nil {
 		delete(r.open, c.id.Seq)
+		if r.closed && len(r.open) == 0 {
+			delete(n.epochs, c.id.Epoch)
+		}
 	}
 	for _, from := range c.from {
 		n.doneWith(from, c.id)
@@ -299,14 +303,16 @@ func (n *Node) doneWith(from NodeID, id Identity) {
 	}
 }
 
-func (n *Node) forgetReceived(f *pb.Forget_Epoch) {
-	r := n.epochs[f.GetEpoch()]
+// forgetReceived forgets what came of an epoch, up to a number, and that there was such an epoch when it is closed and the
+// broker is through with it.
+func (n *Node) forgetReceived(epoch, upto uint64, closed bool) {
+	r := n.epochs[epoch]
 	if r == nil {
 		return
 	}
-	r.forget(f.GetUpto())
-	if f.GetClosed() && len(r.open) == 0 {
-		delete(n.epochs, f.GetEpoch())
+	r.forget(upto)
+	if r.closed = r.closed || closed; r.closed && len(r.open) == 0 {
+		delete(n.epochs, epoch)
 	}
 }
 

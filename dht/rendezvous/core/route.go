@@ -337,7 +337,7 @@ func (n *Node) use(r *route) {
 
 // epochOver reports whether an epoch has lasted, or nothing was published in it for a while.
 func (n *Node) epochOver(r *route, patience time.Duration) bool {
-	return r.epoch != nil && (n.now-r.epoch.born > epochLife || n.now-r.used > min(epochIdle, patience))
+	return r.epoch != nil && (n.now-r.epoch.born > epochLife || n.now-r.epoch.used > min(epochIdle, patience))
 }
 
 // tickEpochs ends an epoch that is over, and tells when nothing of it can come again.

@@ -107,17 +107,21 @@ func (n *Node) takeSeen(l *location, f *pb.Seen) {
 // receiveForget closes an epoch, or forgets what is over in it.
 func (n *Node) receiveForget(p *peer, f *pb.Forget) {
 	for _, e := range f.GetEpochs() {
-		if s := n.streams[e.GetEpoch()]; s != nil && (s.hop == p.id || s.hop == n.self) {
+		s := n.streams[e.GetEpoch()]
+		copies := s != nil && s.l.phase != serving && n.rendezvous(s.l.set) == p.id // it is told as a holder of copies
+		if copies || s != nil && (s.hop == p.id || s.hop == n.self) {
 			s.release(e.GetUpto())
 			s.closed = s.closed || e.GetClosed()
 			n.enliven(s)
 			n.releaseCopies(s, e.GetUpto())
-			continue
+			if !copies {
+				continue // what its own subscribers have had is over when all of them are through
+			}
 		}
 		if to, ok := n.relayed[e.GetEpoch()]; ok && to == p.id && e.GetClosed() {
 			delete(n.relayed, e.GetEpoch())
 		}
-		n.forgetReceived(e)
+		n.forgetReceived(e.GetEpoch(), e.GetUpto(), e.GetClosed())
 	}
 }
 
@@ -149,6 +153,9 @@ func (n *Node) tickStreams() {
 				s.told[t] = s.low
 				news[t] = append(news[t], &pb.Forget_Epoch{Epoch: s.epoch, Upto: s.low, Closed: whole})
 			}
+		}
+		if whole {
+			n.forgetReceived(s.epoch, s.low, true) // by this node's own subscribers
 		}
 		if over {
 			n.dropStream(s)
