@@ -351,7 +351,7 @@ func (d *Decoder) Decode(kind Kind, body []byte, now time.Time) (any, error) {
 	return m, nil
 }
 
-// slab has values that are used again.
+// slab has values that are used again. Those that are not in use are zero, so that they keep nothing else.
 type slab[T any] struct {
 	all   []*T
 	used  int
@@ -367,12 +367,13 @@ func (s *slab[T]) next() *T {
 		s.all = append(s.all, new(T))
 	}
 	s.used++
-	v := s.all[s.used-1]
-	*v = *new(T)
-	return v
+	return s.all[s.used-1]
 }
 
 func (s *slab[T]) reset() {
+	for _, v := range s.all[:s.used] {
+		*v = *new(T)
+	}
 	s.most, s.used = max(s.most, s.used), 0
 	if s.turns++; s.turns == slabTurns {
 		clear(s.all[s.most:])

@@ -62,6 +62,7 @@ func (n *Node) newArrival() *arrival {
 
 func (n *Node) arrived(a *arrival) {
 	if a.since == 0 {
+		*a = arrival{}
 		n.spareArrival = a
 	}
 }

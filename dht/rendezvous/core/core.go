@@ -303,9 +303,9 @@ type Node struct {
 	stats   Stats
 
 	// Memory for what nobody keeps.
-	frames       proto.Frames
-	sparePending *pending
-	spareArrival *arrival
+	frames, takenFrames proto.Frames // takenFrames: of the effects that Take has returned
+	sparePending        *pending
+	spareArrival        *arrival
 }
 
 // Stats counts what happened, for metrics.
@@ -346,10 +346,12 @@ func (n *Node) At(mono time.Duration, wall time.Time) {
 }
 
 // Take returns the effects of the events since the last Take. The slice is reused by the events after the
-// next Take, so that at most two are in use. A Publish or a Deliver in them is good until the next event.
+// next Take, so that at most two are in use. A Publish or a Deliver in them is good until the
+// next Take.
 func (n *Node) Take(reuse []Effect) []Effect {
 	n.flushAcks()
-	n.frames.Reset()
+	n.frames, n.takenFrames = n.takenFrames, n.frames
+	n.frames.Reset() // whose effects have been carried out
 	out := n.out
 	n.out = reuse[:0]
 	return out

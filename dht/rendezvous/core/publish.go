@@ -108,6 +108,7 @@ func (n *Node) Publish(p Publication) {
 	}
 	n.publish(e, t)
 	if e.epoch == nil && !e.waits { // it went on at once
+		*e = pending{}
 		n.sparePending = e
 	}
 }
