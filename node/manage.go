@@ -1,19 +1,16 @@
 package node
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront/access"
 	"github.com/mozzie-mqtt/mozzie/node/accounts"
 	"github.com/mozzie-mqtt/mozzie/node/admin"
-	"github.com/mozzie-mqtt/mozzie/node/strict"
 )
 
 // startAuth reads the accounts.
@@ -80,7 +77,7 @@ func (n *Node) SetRules(text []byte) (made bool, err error) {
 	if filepath.Base(path) != path {
 		return false, fmt.Errorf("%w: the rules are in %s (access.rules): change that file, then \"mozzie reload\"", admin.ErrBadRules, path)
 	}
-	if err := n.sameRules(n.dir.Path(path)); err != nil {
+	if err := accounts.UnchangedRules(n.dir.Path(path), n.auth.rules.Load()); err != nil {
 		return false, err
 	}
 	if err := accounts.WriteRules(n.dir, path, text); err != nil {
@@ -94,30 +91,6 @@ func (n *Node) SetRules(text []byte) (made bool, err error) {
 	n.log.Info("the access rules were changed", "rules", rules.Len())
 	n.accountsChanged()
 	return made, nil
-}
-
-// sameRules refuses to replace rules that somebody has changed since they were read, or has put elsewhere.
-func (n *Node) sameRules(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		to, _ := os.Readlink(path) // for the message
-		return fmt.Errorf("%w: %s is a link to %s: change that file, then \"mozzie reload\"", admin.ErrBadRules, path, to)
-	}
-	now, err := accounts.ReadRules(path)
-	var bad strict.Problems
-	switch {
-	case errors.As(err, &bad):
-	case err != nil:
-		return err
-	default:
-		if force := n.auth.rules.Load(); force != nil && bytes.Equal(force.Text, now.Text) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: somebody has changed %s, which is not in force yet: \"mozzie reload\" first, or take the file away", admin.ErrBadRules, path)
 }
 
 // Check implements admin.Node.

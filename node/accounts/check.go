@@ -1,11 +1,15 @@
 package accounts
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront/access"
 	"github.com/mozzie-mqtt/mozzie/node/admin"
+	"github.com/mozzie-mqtt/mozzie/node/strict"
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
@@ -15,6 +19,29 @@ func WriteRules(dir Dir, name string, text []byte) error {
 		return fmt.Errorf("%w: %w", admin.ErrBadRules, err)
 	}
 	return dir.WriteFile(name, text)
+}
+
+// UnchangedRules refuses to replace rules that somebody has changed since those in force were read, or has put elsewhere.
+// inForce are nil where there are none.
+func UnchangedRules(path string, inForce *Rules) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		to, _ := os.Readlink(path) // for the message
+		return fmt.Errorf("%w: %s is a link to %s: change that file, then \"mozzie reload\"", admin.ErrBadRules, path, to)
+	}
+	now, err := ReadRules(path)
+	var bad strict.Problems
+	switch {
+	case errors.As(err, &bad):
+	case err != nil:
+		return err
+	case inForce != nil && bytes.Equal(inForce.Text, now.Text):
+		return nil
+	}
+	return fmt.Errorf("%w: somebody has changed %s, which is not in force yet: \"mozzie reload\" first, or take the file away", admin.ErrBadRules, path)
 }
 
 // Check says what a client may do by accounts and rules, and why. rules are nil where there are none.
