@@ -346,8 +346,7 @@ func (n *Node) At(mono time.Duration, wall time.Time) {
 }
 
 // Take returns the effects of the events since the last Take. The slice is reused by the events after the
-// next Take, so that at most two are in use. A Publish or a Deliver in them is good until the
-// next Take.
+// next Take, so that at most two are in use. A Publish or a Deliver in them is good until the next Take.
 func (n *Node) Take(reuse []Effect) []Effect {
 	n.flushAcks()
 	n.frames, n.takenFrames = n.takenFrames, n.frames

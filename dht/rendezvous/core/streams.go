@@ -107,15 +107,16 @@ func (n *Node) takeSeen(l *location, f *pb.Seen) {
 // receiveForget closes an epoch, or forgets what is over in it.
 func (n *Node) receiveForget(p *peer, f *pb.Forget) {
 	for _, e := range f.GetEpochs() {
-		s := n.streams[e.GetEpoch()]
-		copies := s != nil && s.l.phase != serving && n.rendezvous(s.l.set) == p.id // it is told as a holder of copies
-		if copies || s != nil && (s.hop == p.id || s.hop == n.self) {
-			s.release(e.GetUpto())
-			s.closed = s.closed || e.GetClosed()
-			n.enliven(s)
-			n.releaseCopies(s, e.GetUpto())
-			if !copies {
-				continue // what its own subscribers have had is over when all of them are through
+		if s := n.streams[e.GetEpoch()]; s != nil {
+			holder := s.l.phase != serving && n.rendezvous(s.l.set) == p.id // of copies, and may have subscribers too
+			if holder || s.hop == p.id || s.hop == n.self {
+				s.release(e.GetUpto())
+				s.closed = s.closed || e.GetClosed()
+				n.enliven(s)
+				n.releaseCopies(s, e.GetUpto())
+				if !holder {
+					continue // what its own subscribers have had is over when everybody is through
+				}
 			}
 		}
 		if to, ok := n.relayed[e.GetEpoch()]; ok && to == p.id && e.GetClosed() {
