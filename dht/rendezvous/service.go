@@ -92,6 +92,8 @@ const (
 	// maxLookups bounds the lookups at a time, lookupTimeout each of them.
 	maxLookups    = 8
 	lookupTimeout = 8 * time.Second
+	// manyDones is for how many of the broker's words that it has done with a delivery memory is kept.
+	manyDones = 8192
 )
 
 // Service runs a node's part in the locations of its swarm. All methods are safe for concurrent use.
@@ -280,7 +282,7 @@ func (s *Service) runDones() {
 			return
 		}
 		s.doneMu.Lock()
-		batch, s.dones = s.dones, batch[:0]
+		batch, s.dones = s.dones, batch
 		s.doneMu.Unlock()
 		s.step(func(n *core.Node) {
 			for _, d := range batch {
@@ -292,6 +294,9 @@ func (s *Service) runDones() {
 			}
 		})
 		clear(batch)
+		if batch = batch[:0]; cap(batch) > manyDones {
+			batch = nil // of a burst
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"maps"
 	"sync"
 
 	"github.com/mozzie-mqtt/mozzie/dht"
@@ -13,8 +14,12 @@ import (
 type Custody struct {
 	mu       sync.Mutex
 	messages map[core.Identity]*proto.Message
+	most     int // that were in messages since it was made: a map does not shrink by itself
 	bytes    int
 }
+
+// fewMessages is how many messages the map may have room for without being made anew.
+const fewMessages = 256
 
 // NewCustody returns an empty one.
 func NewCustody() *Custody { return &Custody{messages: map[core.Identity]*proto.Message{}} }
@@ -25,6 +30,7 @@ func (c *Custody) Put(id core.Identity, m *proto.Message) {
 	defer c.mu.Unlock()
 	if _, ok := c.messages[id]; !ok {
 		c.messages[id] = m
+		c.most = max(c.most, len(c.messages))
 		c.bytes += m.Size()
 	}
 }
@@ -43,6 +49,10 @@ func (c *Custody) Delete(id core.Identity) {
 	if m, ok := c.messages[id]; ok {
 		delete(c.messages, id)
 		c.bytes -= m.Size()
+		if c.most > fewMessages && len(c.messages) <= c.most/8 {
+			c.most = len(c.messages)
+			c.messages = maps.Collect(maps.All(c.messages))
+		}
 	}
 }
 

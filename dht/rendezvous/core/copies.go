@@ -107,7 +107,7 @@ func (n *Node) offerCopies(l *location) {
 // takeOffered takes what another member has a copy of, unless it is over.
 func (n *Node) takeOffered(l *location, c *pb.Custody, from NodeID) {
 	s := n.stream(l, c.GetEpoch())
-	if s.entries[c.GetSeq()] == nil && (c.GetSeq() <= s.low || s.seen.has(c.GetSeq())) {
+	if s.entries.get(c.GetSeq()) == nil && (c.GetSeq() <= s.low || s.seen.has(c.GetSeq())) {
 		n.send(from, &pb.CopyDone{Place: l.place.pb(), Done: []*pb.CopyDone_Share{{Epoch: c.GetEpoch(), Seq: c.GetSeq()}}})
 		return
 	}
@@ -187,7 +187,7 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 		return
 	}
 	s := n.stream(l, c.GetEpoch())
-	if have := s.entries[c.GetSeq()]; have != nil {
+	if have := s.entries.get(c.GetSeq()); have != nil {
 		have.copied = true
 		put(&have.s.told, from, 0)
 		if !slices.Contains(have.copies, from) {
@@ -269,7 +269,7 @@ func (n *Node) receiveCopyDone(_ *peer, f *pb.CopyDone) {
 		if s == nil {
 			continue
 		}
-		e := s.entries[d.GetSeq()]
+		e := s.entries.get(d.GetSeq())
 		switch {
 		case e == nil || !e.copy:
 		case len(d.GetNode()) == 0:

@@ -53,7 +53,7 @@ func (n *Node) take(e *entry) {
 	if e.left == 0 && e.stamp == 0 && e.pinned == 0 {
 		return
 	}
-	put(&e.s.entries, e.id.Seq, e)
+	e.s.entries.put(e.id.Seq, e)
 	e.l.order.compact((*entry).isGone)
 	e.l.order.push(e)
 	n.cfg.Custody.Put(e.id, e.m)
@@ -108,7 +108,7 @@ func (n *Node) again(s *stream, a *arrival) {
 		n.let(a.own)
 		return
 	}
-	e := s.entries[a.id.Seq]
+	e := s.entries.get(a.id.Seq)
 	p := n.dirtyPeer(a.from)
 	if p == nil {
 		return
@@ -209,19 +209,19 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 			}
 			for _, g := range rs.GetRanges() {
 				to := min(g.GetTo(), g.GetFrom()+epochSize)
-				if len(s.entries) == 0 {
+				if s.entries.len() == 0 {
 					break
 				}
-				if to-g.GetFrom() > 4*uint64(len(s.entries)) { // it claims more than there is: look at what there is
-					for _, seq := range sortedKeys(s.entries) {
+				if to-g.GetFrom() > 4*uint64(s.entries.len()) { // it claims more than there is: look at what there is
+					for _, seq := range s.entries.sorted() {
 						if seq >= g.GetFrom() && seq <= to {
-							do(s.entries[seq])
+							do(s.entries.get(seq))
 						}
 					}
 					continue
 				}
 				for seq := max(g.GetFrom(), s.low+1); seq <= to; seq++ {
-					if e := s.entries[seq]; e != nil {
+					if e := s.entries.get(seq); e != nil {
 						do(e)
 					}
 				}
@@ -245,10 +245,10 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 // member left. QoS 2 stays with its choice [MQTT-4.8.2-4].
 func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 	s := n.streams[id.Epoch]
-	if s == nil || s.entries[id.Seq] == nil {
+	if s == nil || s.entries.get(id.Seq) == nil {
 		return
 	}
-	e := s.entries[id.Seq]
+	e := s.entries.get(id.Seq)
 	for i := range e.shares {
 		if sh := &e.shares[i]; sh.node == by && !sh.done {
 			sh.groups = slices.DeleteFunc(slices.Clone(sh.groups), func(o proto.Group) bool { return o == g })
@@ -343,9 +343,9 @@ func (n *Node) release(e *entry) {
 		e.unset = nil
 		n.unsetBytes -= e.size
 	}
-	if e.s.entries[e.id.Seq] == e {
-		delete(e.s.entries, e.id.Seq)
-		if n.mine[e.id.Epoch] == nil || n.mine[e.id.Epoch].open[e.id.Seq] == nil {
+	if e.s.entries.get(e.id.Seq) == e {
+		e.s.entries.remove(e.id.Seq)
+		if n.mine[e.id.Epoch] == nil || n.mine[e.id.Epoch].open.get(e.id.Seq) == nil {
 			n.cfg.Custody.Delete(e.id)
 		}
 	}

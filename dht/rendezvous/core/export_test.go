@@ -46,8 +46,8 @@ func (n *Node) Kept() string {
 func (n *Node) Outbox() string {
 	var s string
 	for _, id := range sortedKeys(n.mine) {
-		for _, seq := range sortedKeys(n.mine[id].open) {
-			e := n.mine[id].open[seq]
+		for _, seq := range n.mine[id].open.sorted() {
+			e := n.mine[id].open.get(seq)
 			s += fmt.Sprintf(" %q %x/%d via %q hop %q kept %v sent %v at %v in out %d switching %v waits %v", e.m.Properties, id, seq, e.via, e.r.hop, e.kept, e.sent, e.at, e.r.out.len(), e.r.switching, e.waits)
 		}
 	}
@@ -65,12 +65,12 @@ func (n *Node) Open() (open int) {
 // Keeps calls visit with every message that this node has a duty not to lose.
 func (n *Node) Keeps(visit func(*proto.Message)) {
 	for _, s := range n.mine {
-		for _, e := range s.open {
+		for _, e := range s.open.values {
 			visit(e.m)
 		}
 	}
 	for _, s := range n.streams {
-		for _, e := range s.entries {
+		for _, e := range s.entries.values {
 			visit(e.m)
 		}
 	}

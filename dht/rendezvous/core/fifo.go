@@ -7,6 +7,9 @@ type fifo[T any] struct {
 	kept  int // what compact left
 }
 
+// manyItems is for how many items an empty queue keeps memory.
+const manyItems = 1024
+
 func (q *fifo[T]) push(v T)  { q.items = append(q.items, v) }
 func (q *fifo[T]) len() int  { return len(q.items) - q.head }
 func (q *fifo[T]) live() []T { return q.items[q.head:] }
@@ -19,6 +22,8 @@ func (q *fifo[T]) pop() T {
 	q.items[q.head] = zero
 	q.head++
 	switch {
+	case q.head == len(q.items) && cap(q.items) > manyItems:
+		q.items, q.head = nil, 0
 	case q.head == len(q.items):
 		q.items, q.head = q.items[:0], 0
 	case q.head > 64 && q.head*2 > len(q.items):

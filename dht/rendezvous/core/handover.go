@@ -213,7 +213,7 @@ func (n *Node) handedOver(l *location) {
 		}
 	}
 	for _, s := range n.streamsOf(l) {
-		if len(s.entries) == 0 {
+		if s.entries.len() == 0 {
 			n.dropStream(s)
 		}
 	}

@@ -17,7 +17,7 @@ type sending struct {
 	used    time.Duration // when the last number was given
 	kept    spans         // numbers that others keep, above released
 	release uint64
-	open    map[uint64]*pending
+	open    numbered[*pending]
 	served  spans // numbers that this node's own plain subscribers had from it
 }
 
@@ -246,10 +246,10 @@ func (n *Node) transmit(e *pending) {
 
 // keep puts a message into the outbox.
 func (n *Node) keep(e *pending) {
-	if e.epoch == nil || e.epoch.open[e.seq] != nil {
+	if e.epoch == nil || e.epoch.open.get(e.seq) != nil {
 		return
 	}
-	put(&e.epoch.open, e.seq, e)
+	e.epoch.open.put(e.seq, e)
 	n.outCount++
 	n.outBytes += e.m.Size()
 	n.cfg.Custody.Put(e.id(), e.m)
@@ -295,8 +295,8 @@ func (n *Node) let(e *pending) {
 	n.stats.Kept.observe(n.now - e.at)
 	n.taken(e)
 	s := e.epoch
-	if s.open[e.seq] != nil {
-		delete(s.open, e.seq)
+	if s.open.get(e.seq) != nil {
+		s.open.remove(e.seq)
 		n.outCount--
 		n.outBytes -= e.m.Size()
 		n.cfg.Custody.Delete(e.id())
@@ -328,7 +328,7 @@ func (n *Node) ackRanges(_ *peer, ranges []*pb.Ranges, kept bool) {
 		}
 		for _, g := range rs.GetRanges() {
 			for seq := max(g.GetFrom(), s.release+1); seq <= min(g.GetTo(), s.seq); seq++ {
-				e := s.open[seq]
+				e := s.open.get(seq)
 				switch {
 				case e == nil:
 				case kept:

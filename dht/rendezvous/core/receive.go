@@ -116,7 +116,7 @@ type received struct {
 	low     uint64
 	plain   spans
 	groups  map[proto.Group]*spans
-	open    map[uint64]*Receipt
+	open    numbered[*Receipt]
 	closed  bool // nothing will follow
 	touched time.Duration
 }
@@ -190,7 +190,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 			groups = append(groups, g)
 		}
 	}
-	c := r.open[f.Seq]
+	c := r.open.get(f.Seq)
 	if !plain && len(groups) == 0 {
 		n.stats.Duplicates++
 		switch {
@@ -206,7 +206,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 	if c == nil {
 		c = &Receipt{id: id}
 		c.from = c.first[:0]
-		put(&r.open, f.Seq, c)
+		r.open.put(f.Seq, c)
 	}
 	if !slices.Contains(c.from, from) {
 		c.from = append(c.from, from)
@@ -216,7 +216,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 	n.stats.Delivered++
 	d := Delivery{Message: f.Message, Plain: plain, Groups: groups, Receipt: c}
 	if s := n.mine[f.Epoch]; s != nil {
-		if e := s.open[f.Seq]; e != nil {
+		if e := s.open.get(f.Seq); e != nil {
 			d.Origin = e.origin
 		} else if from == n.self {
 			d.Origin = n.ownOrigin(id)
@@ -236,7 +236,7 @@ func (n *Node) receiveRecall(p *peer, f *pb.Recall) {
 				budget--
 				var c *Receipt
 				if r != nil {
-					c = r.open[seq]
+					c = r.open.get(seq)
 				}
 				if c == nil {
 					n.doneWith(p.id, Identity{rs.GetEpoch(), seq})
@@ -251,7 +251,7 @@ func (n *Node) receiveRecall(p *peer, f *pb.Recall) {
 // ownOrigin finds the client of a message that this node publishes and serves itself.
 func (n *Node) ownOrigin(id Identity) any {
 	if s := n.streams[id.Epoch]; s != nil {
-		if e := s.entries[id.Seq]; e != nil && e.own != nil {
+		if e := s.entries.get(id.Seq); e != nil && e.own != nil {
 			return e.own.origin
 		}
 	}
@@ -264,8 +264,8 @@ func (n *Node) Done(c *Receipt) {
 		return
 	}
 	if r := n.epochs[c.id.Epoch]; r != nil {
-		delete(r.open, c.id.Seq)
-		if r.closed && len(r.open) == 0 {
+		r.open.remove(c.id.Seq)
+		if r.closed && r.open.len() == 0 {
 			delete(n.epochs, c.id.Epoch)
 		}
 	}
@@ -292,7 +292,7 @@ func (n *Node) Refuse(c *Receipt, g proto.Group) {
 func (n *Node) doneWith(from NodeID, id Identity) {
 	if from == n.self {
 		if s := n.streams[id.Epoch]; s != nil {
-			if e := s.entries[id.Seq]; e != nil {
+			if e := s.entries.get(id.Seq); e != nil {
 				n.shareAcked(e, n.self)
 			}
 		}
@@ -311,7 +311,7 @@ func (n *Node) forgetReceived(epoch, upto uint64, closed bool) {
 		return
 	}
 	r.forget(upto)
-	if r.closed = r.closed || closed; r.closed && len(r.open) == 0 {
+	if r.closed = r.closed || closed; r.closed && r.open.len() == 0 {
 		delete(n.epochs, epoch)
 	}
 }
@@ -346,7 +346,7 @@ func (n *Node) tickReceived() {
 func (n *Node) sweepEpochs() {
 	idle := map[uint64]time.Duration{}
 	for epoch, r := range n.epochs {
-		if len(r.open) == 0 {
+		if r.open.len() == 0 {
 			idle[epoch] = r.touched
 		}
 	}
@@ -356,7 +356,7 @@ func (n *Node) sweepEpochs() {
 	clear(idle)
 	for epoch, s := range n.streams {
 		switch {
-		case len(s.entries) > 0:
+		case s.entries.len() > 0:
 		case n.locations[s.l.at] != s.l:
 			n.dropStream(s)
 		default:

@@ -347,7 +347,7 @@ func (n *Node) tickEpochs(r *route, patience time.Duration) {
 		r.epoch = nil
 	}
 	r.old = slices.DeleteFunc(r.old, func(s *sending) bool {
-		if len(s.open) > 0 || s.release < s.seq {
+		if s.open.len() > 0 || s.release < s.seq {
 			return false
 		}
 		delete(n.mine, s.id)

@@ -17,7 +17,7 @@ type stream struct {
 	low     uint64 // everything up to here is over, for everybody
 	freed   uint64 // the publisher has let go of everything up to here
 	seen    spans  // numbers that came, above low
-	entries map[uint64]*entry
+	entries numbered[*entry]
 	told    map[NodeID]uint64 // what the subscribers' nodes were told they may forget
 	closed  bool              // nothing will follow
 	lively  bool              // it is in Node.lively
@@ -31,7 +31,7 @@ func (s *stream) release(upto uint64) { s.freed = max(s.freed, upto) }
 // stops it: another rendezvous may still have that message to deliver.
 func (s *stream) advance() {
 	low := s.low
-	for s.low < s.freed && s.entries[s.low+1] == nil && s.seen.has(s.low+1) {
+	for s.low < s.freed && s.entries.get(s.low+1) == nil && s.seen.has(s.low+1) {
 		s.low++
 	}
 	if s.low > low {
@@ -88,9 +88,9 @@ func (n *Node) takeSeen(l *location, f *pb.Seen) {
 	s := n.stream(l, f.GetEpoch())
 	if f.GetUpto() > s.low {
 		s.low = f.GetUpto()
-		for _, seq := range sortedKeys(s.entries) {
+		for _, seq := range s.entries.sorted() {
 			if seq <= s.low {
-				n.release(s.entries[seq])
+				n.release(s.entries.get(seq))
 			}
 		}
 	}
@@ -128,8 +128,8 @@ func (n *Node) receiveForget(p *peer, f *pb.Forget) {
 
 // releaseCopies lets go of second copies that their rendezvous says are over.
 func (n *Node) releaseCopies(s *stream, upto uint64) {
-	for _, seq := range sortedKeys(s.entries) {
-		if e := s.entries[seq]; seq <= upto && e.copy {
+	for _, seq := range s.entries.sorted() {
+		if e := s.entries.get(seq); seq <= upto && e.copy {
 			n.release(e)
 		}
 	}
@@ -147,7 +147,7 @@ func (n *Node) tickStreams() {
 			continue
 		}
 		s.advance()
-		over := s.closed && len(s.entries) == 0
+		over := s.closed && s.entries.len() == 0
 		whole := over && s.low >= s.freed // else another may have had some of it, and tells
 		for _, t := range sortedKeys(s.told) {
 			if (s.told[t] < s.low || whole) && n.inReach(t) {

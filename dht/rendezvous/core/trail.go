@@ -50,7 +50,7 @@ func (n *Node) follow(e *pending) (t *trail, waits bool) {
 	if t.r == nil || t.r == e.r || t.settled() || n.now < max(t.hasty, t.r.slow) || n.leaving {
 		return t, false
 	}
-	if last := t.epoch.open[t.seq]; last != nil && !last.accepted {
+	if last := t.epoch.open.get(t.seq); last != nil && !last.accepted {
 		t.hasty = n.now + trailPause
 		return t, false
 	}

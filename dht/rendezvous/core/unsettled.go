@@ -22,7 +22,7 @@ func (n *Node) sure(l *location) bool {
 
 func (n *Node) unsettle(l *location, e *entry, except NodeID) {
 	e.unset = &unsettled{e, except}
-	if e.pinned++; e.s.entries[e.id.Seq] == nil {
+	if e.pinned++; e.s.entries.get(e.id.Seq) == nil {
 		n.take(e)
 	}
 	l.unsettled.compact(func(u *unsettled) bool { return u.e.gone })
