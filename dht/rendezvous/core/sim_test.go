@@ -1,7 +1,6 @@
 package core_test
 
 import (
-	"bytes"
 	"container/heap"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/node/store"
 	"github.com/mozzie-mqtt/mozzie/proto"
-	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
 // The simulation runs many nodes' state machines in one goroutine, with a clock and a network of its own:
@@ -120,30 +118,6 @@ type simNode struct {
 	from      map[*published]int
 	versions  map[core.Place]uint64 // by which it served places
 	effects   []core.Effect
-}
-
-// published is a message and what is known of it.
-type published struct {
-	id       string
-	m        *proto.Message
-	node     *simNode
-	client   *simClient // nil: the one that never waits
-	accepted bool
-	unclear  bool        // another retained message came at nearly the same time
-	due      []*standing // subscriptions that it must reach
-	groups   map[string]bool
-	took     map[string]int // shared subscription → how many got it
-	at       time.Duration
-}
-
-// standing is a subscription that stands, or stood.
-type standing struct {
-	node     *simNode
-	filter   string
-	group    string
-	qos      byte
-	promised bool
-	over     bool
 }
 
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
@@ -385,155 +359,5 @@ func (s *sim) note(format string, args ...any) {
 func (s *sim) fail(format string, args ...any) {
 	if len(s.errors) < 20 {
 		s.errors = append(s.errors, fmt.Sprintf("%v: ", s.now-time.Hour)+fmt.Sprintf(format, args...))
-	}
-}
-
-// subscribe registers a filter ("$share/G/..." for a shared subscription) at a node.
-func (v *simNode) subscribe(filter string, qos byte) *standing {
-	name, inner := "", filter
-	if rest, ok := strings.CutPrefix(filter, "$share/"); ok {
-		name, inner, _ = strings.Cut(rest, "/")
-	}
-	st := &standing{node: v, filter: inner, group: name, qos: qos}
-	if old := v.interests[filter]; old != nil {
-		old.over = true
-	}
-	v.interests[filter] = st
-	v.s.stands = append(v.s.stands, st)
-	v.register(inner, func(local bool) {
-		st.promised = !local
-		v.s.note("node %d: %q stands, local %v", v.i, filter, local)
-	})
-	v.s.note("node %d subscribes %q", v.i, filter)
-	return st
-}
-
-func (v *simNode) register(inner string, done func(bool)) {
-	var i core.Interest
-	for _, f := range sortedFilters(v.interests) {
-		st := v.interests[f]
-		if st.filter != inner || st.over {
-			continue
-		}
-		if i.QoS = max(i.QoS, st.qos); st.group == "" {
-			i.Plain = true
-		} else {
-			i.Groups = append(i.Groups, core.GroupInterest{Name: st.group, Members: 1, QoS: st.qos, Online: true})
-		}
-	}
-	v.do(func() { v.n.Register(inner, i, done) })
-}
-
-func sortedFilters(m map[string]*standing) []string {
-	var k []string
-	for f := range m {
-		k = append(k, f)
-	}
-	slices.Sort(k)
-	return k
-}
-
-func (v *simNode) unsubscribe(filter string) {
-	if st := v.interests[filter]; st != nil {
-		st.over = true
-		delete(v.interests, filter)
-		v.register(st.filter, nil)
-	}
-}
-
-// wants reports whether the node's own plain subscribers match.
-func (v *simNode) matches(name string) bool {
-	for _, st := range v.interests {
-		if st.group == "" && topic.Match(st.filter, name) {
-			return true
-		}
-	}
-	return false
-}
-
-func (v *simNode) publish(name string, qos byte, retain bool, payload string) *published {
-	return v.publishFrom(nil, name, qos, retain, payload)
-}
-
-func (v *simNode) publishFrom(c *simClient, name string, qos byte, retain bool, payload string) *published {
-	s := v.s
-	p := &published{id: fmt.Sprintf("%d@%d", len(s.published), v.i), node: v, client: c, groups: map[string]bool{}, took: map[string]int{}, at: s.now}
-	p.m = &proto.Message{Topic: name, QoS: qos, Retain: retain, Payload: []byte(payload), Properties: userProperty(p.id)}
-	for _, st := range s.stands {
-		if st.promised && !st.over && topic.Match(st.filter, name) && (s.merged || st.node.swarm == v.swarm) {
-			p.due = append(p.due, st)
-			if st.group != "" {
-				p.groups[st.group+"/"+st.filter] = true
-			}
-		}
-	}
-	s.published = append(s.published, p)
-	if qos > 0 {
-		s.owed = append(s.owed, p)
-	}
-	detour := v.n.Detour(p.m)
-	if !detour && v.matches(name) {
-		v.take(p)
-	}
-	pub := core.Publication{Message: p.m, Origin: p, Served: !detour}
-	if qos == 0 && !retain && !detour {
-		pub.Message, pub.Lent = p.m.Clone(), true
-	}
-	if c != nil {
-		pub.Origin, pub.Packet = c, uint16(len(c.sent)) //nolint:gosec // few are sent
-		c.sent = append(c.sent, p)
-	}
-	v.do(func() { v.n.Publish(pub) })
-	if pub.Lent { // and has something else in it now
-		clear(pub.Message.Payload)
-		clear(pub.Message.Properties)
-	}
-	return p
-}
-
-// userProperty is the MQTT 5 user property "id" with a value, as it goes over the wire.
-func userProperty(value string) []byte {
-	return append([]byte{0x26, 0, 2, 'i', 'd', 0, byte(len(value))}, value...)
-}
-
-// take notes that a node's plain subscribers got a message.
-func (v *simNode) take(p *published) {
-	if v.from[p]++; v.from[p] > 1 {
-		v.s.fail("node %d got %s (%s QoS %d) %d times", v.i, p.id, p.m.Topic, p.m.QoS, v.from[p])
-	}
-	for i := len(v.got) - 1; !v.s.disorder && i >= 0 && i >= len(v.got)-400; i-- {
-		q := v.got[i]
-		if q.node == p.node && q.client == p.client && q.m.Topic == p.m.Topic && q.m.QoS == p.m.QoS && q.at > p.at {
-			v.s.fail("node %d got %s after %s (%s QoS %d)", v.i, p.id, q.id, p.m.Topic, p.m.QoS)
-			break
-		}
-	}
-	v.got = append(v.got, p)
-}
-
-func (v *simNode) deliver(d core.Delivery) {
-	s := v.s
-	i := slices.IndexFunc(s.published, func(q *published) bool { return bytes.Equal(q.m.Properties, d.Message.Properties) })
-	if i < 0 {
-		s.fail("node %d got a message that nobody published: %v", v.i, d.Message)
-		return
-	}
-	p := s.published[i]
-	if d.Plain && v.matches(p.m.Topic) {
-		v.take(p)
-	}
-	for _, g := range d.Groups {
-		key := g.Name + "/" + g.Filter
-		if v.interests["$share/"+g.Name+"/"+g.Filter] == nil && p.m.QoS == 1 && d.Receipt != nil {
-			s.after(0, func() { v.do(func() { v.n.Refuse(d.Receipt, g) }) })
-			continue
-		}
-		// Where links break, two nodes may each take themselves for the rendezvous for a moment, and choose differently.
-		if p.took[key]++; p.took[key] > 1 && !s.disorder {
-			s.fail("shared subscription %s got %s %d times", key, p.id, p.took[key])
-		}
-	}
-	if d.Receipt != nil {
-		s.after(s.delay(), func() { v.do(func() { v.n.Done(d.Receipt) }) })
 	}
 }
