@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"net"
 	"strings"
@@ -94,10 +95,22 @@ func judgePackets(t *testing.T, c *conn) (messages int) {
 			continue
 		}
 		id, p, err := payload(first, body, c.version)
+		if err != nil && c.version == client.Version5 && overlong(first, body) {
+			continue // mochi reads on
+		}
 		if err != nil || id != pk.PacketID || !bytes.Equal(p, pk.Payload) {
 			t.Errorf("%x %x: %d, %x, %v; mochi: %d, %x", first, body, id, p, err, pk.PacketID, pk.Payload)
 		}
 	}
+}
+
+// overlong reports whether the length of a PUBLISH's properties has more bytes than it may.
+func overlong(first byte, body []byte) bool {
+	at := 2 + int(binary.BigEndian.Uint16(body))
+	if first&6 != 0 {
+		at += 2
+	}
+	return len(body) > at+3 && body[at]&body[at+1]&body[at+2]&body[at+3] >= 0x80
 }
 
 // TestStampsOfAnotherClock: a time that no clock of ours has told is counted as some latency, whatever it is.
