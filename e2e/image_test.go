@@ -250,7 +250,7 @@ func (c *container) fill(program, target string, key []byte) {
 // command is a command inside.
 func (c *container) command(words ...string) *exec.Cmd {
 	user := strconv.Itoa(c.image.uid) + ":" + strconv.Itoa(c.image.gid)
-	cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + c.host.name, "/usr/sbin/chroot", "--userspec=" + user, c.root}, words...)...)
+	cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + c.host.Name, "/usr/sbin/chroot", "--userspec=" + user, c.root}, words...)...)
 	cmd.Env = append(slices.Clone(c.env), "PATH=/usr/sbin:/usr/bin:/sbin:/bin") // for nsenter
 	return cmd
 }
@@ -280,8 +280,8 @@ func (c *container) status() (s admin.Status, err error) {
 // dial connects to the port that the image is published by.
 func (c *container) dial() (conn net.Conn) {
 	c.t.Helper()
-	if err := c.host.inside(func() (err error) {
-		conn, err = net.DialTimeout("tcp", net.JoinHostPort(c.host.address, "1883"), patience)
+	if err := c.host.Inside(func() (err error) {
+		conn, err = net.DialTimeout("tcp", net.JoinHostPort(c.host.Address, "1883"), patience)
 		return err
 	}); err != nil {
 		c.t.Fatal(err)

@@ -23,7 +23,7 @@ var imports = map[string]struct {
 	tests    string // what its tests may import besides
 }{
 	"cmd/mozzie": {
-		may: "cmd/mozzie/bench cmd/mozzie/client mqttfront/access node node/accounts node/admin node/config node/datadir",
+		may: "cmd/mozzie/bench cmd/mozzie/client mqttfront/access node node/accounts node/admin node/backup node/config node/datadir",
 		why: "the program has no logic of its own: it starts a node, or asks one",
 	},
 	"cmd/mozzie/client": {
@@ -34,13 +34,21 @@ var imports = map[string]struct {
 		why: "a load generator measures any broker, by the same protocol as everybody",
 	},
 	"node": {
-		may:   "dht dht/rendezvous dht/rendezvous/core mqttfront mqttfront/access node/accounts node/admin node/certs node/config node/datadir node/memory node/store node/unixsock proto proto/topic",
+		may:   "dht dht/rendezvous dht/rendezvous/core mqttfront mqttfront/access node/accounts node/admin node/backup node/certs node/config node/datadir node/memory node/roam node/store node/unixsock proto proto/topic",
 		why:   "node joins the packages below it by the interfaces that they define; how frames look is none of its business",
 		tests: "proto/pb cmd/mozzie/client",
 	},
 	"node/admin": {
 		may: "node/config node/unixsock",
 		why: "the API shows what it is given in types of its own, so that its JSON does not change when a package does",
+	},
+	"node/backup": {
+		may: "node/datadir node/store",
+		why: "a backup is a directory in a file; what is in the directory it knows as far as that must not be there twice",
+	},
+	"node/roam": {
+		may: "dht/rendezvous/core mqttfront proto proto/pb",
+		why: "a session goes from one node's broker to another's, by the swarm that both are in",
 	},
 	"node/config": {may: "node/strict", why: "a configuration is plain values: node maps them to the options of the packages"},
 	"node/strict": {why: "how a file is read does not depend on what is in it"},
@@ -56,14 +64,14 @@ var imports = map[string]struct {
 		why: "the files of accounts and rules are read into what decides, whoever asks it",
 	},
 	"node/store": {
-		may:   "dht dht/rendezvous/core mqttfront proto proto/topic",
-		why:   "the store carries out the interfaces of the packages that keep something, and knows nothing of what they are for",
+		may:   "dht dht/rendezvous/core mqttfront proto proto/pb proto/topic",
+		why:   "the store carries out the interfaces of the packages that keep something, and knows nothing of what they are for; its records are messages of protobuf",
 		tests: "mqttfront/storetest dht/rendezvous/core/storetest",
 	},
 	"mqttfront": {
 		may:   "proto proto/topic",
 		why:   "the MQTT side knows nothing of the swarm but the interface mqttfront.Swarm: a broker without a swarm is a good broker",
-		tests: "node/store",
+		tests: "mqttfront/storetest",
 	},
 	"mqttfront/access": {
 		may: "proto/topic",
@@ -74,7 +82,7 @@ var imports = map[string]struct {
 		why: "a conformance suite knows the interface alone, not who carries it out",
 	},
 	"dht/rendezvous/core/storetest": {
-		may: "dht dht/rendezvous/core proto proto/topic",
+		may: "dht dht/rendezvous/core proto proto/pb proto/topic",
 		why: "a conformance suite knows the interface alone, not who carries it out",
 	},
 	"dht": {
@@ -83,21 +91,26 @@ var imports = map[string]struct {
 	"dht/rendezvous": {
 		may:   "dht dht/rendezvous/core proto proto/pb",
 		why:   "the driver hands messages to whoever owns it through functions: it knows no broker and no node",
-		tests: "node/store",
+		tests: "dht/rendezvous/core/storetest",
 	},
 	"dht/rendezvous/core": {
 		may:   "dht proto proto/pb proto/topic",
 		why:   "the core decides and does nothing else; of dht it uses the points of the keyspace",
-		tests: "node/store",
+		tests: "dht/rendezvous/core/storetest",
 	},
 	"proto":       {may: "proto/pb proto/topic", why: "the wire is below everything"},
 	"proto/pb":    {why: "it is generated"},
 	"proto/topic": {why: "topics and filters are MQTT's, and the same everywhere"},
 	"docs":        {why: "it reads files, and imports nothing of ours"},
 	"e2e/bench":   {why: "it starts programs, Mozzie's as everybody's, and reads what they print"},
+	"e2e/ether":   {why: "a network between namespaces is the same whatever runs in them"},
+	"e2e/chaos": {
+		why:   "this test sees what users see, while everything goes wrong",
+		tests: "e2e/ether node/admin",
+	},
 	"e2e": {
 		why:   "these tests see what users see",
-		tests: "cmd/mozzie/client node/admin node/datadir",
+		tests: "cmd/mozzie/client e2e/ether node/admin node/datadir",
 	},
 }
 
@@ -107,13 +120,14 @@ var outside = []struct {
 	who   string
 	why   string
 }{
-	{"github.com/libp2p github.com/ipfs", "dht dht/rendezvous node", "libp2p's types end at the border of the packages that deal with it"},
+	{"github.com/libp2p github.com/ipfs", "dht dht/rendezvous node node/roam", "libp2p's types end at the border of the packages that deal with it"},
 	{"github.com/multiformats", "dht dht/rendezvous node node/config", "multiaddresses are text elsewhere; the configuration checks that text"},
 	{"github.com/mochi-mqtt", "mqttfront cmd/mozzie cmd/mozzie/client", "mochi is the codec of MQTT packets, and there are packets at the MQTT side only"},
 	{"github.com/prometheus", "dht node node/admin", "packages count, and node shows the counters"},
-	{"google.golang.org/protobuf", "proto proto/pb", "frames are encoded in one place"},
+	{"google.golang.org/protobuf", "proto proto/pb dht/rendezvous/core dht/rendezvous/core/storetest node/roam node/store", "frames are encoded in one place, and records where they are kept"},
+	{"github.com/cockroachdb", "node/store", "there is one database, and one package that knows which"},
 	{"github.com/spf13", "cmd/mozzie", "command lines are the program's"},
-	{"os os/exec os/signal net net/http io/fs syscall", "cmd/mozzie cmd/mozzie/bench cmd/mozzie/client dht mqttfront node node/accounts node/admin node/certs node/config node/datadir node/memory node/unixsock e2e e2e/bench",
+	{"os os/exec os/signal net net/http io/fs syscall", "cmd/mozzie cmd/mozzie/bench cmd/mozzie/client dht mqttfront node node/accounts node/admin node/backup node/certs node/config node/datadir node/memory node/store node/unixsock e2e e2e/bench e2e/ether",
 		"what decides and what describes the wire does no I/O"},
 	{"unsafe", "proto proto/pb", "a decoder may share memory with its input; nobody else has a reason"},
 	{"testing", "mqttfront/storetest dht/rendezvous/core/storetest", "it is for tests"},

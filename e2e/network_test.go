@@ -7,31 +7,22 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
-	"golang.org/x/sys/unix"
+
+	"github.com/mozzie-mqtt/mozzie/e2e/ether"
 )
 
-// network is a switched Ethernet between network namespaces that the test makes. Every frame takes a while, and
-// some are lost: what "tc netem" does on a bridge, but without that kernel module. The switch is the test itself;
-// each namespace has one end of a tap device.
+// network is a network between namespaces that the test makes.
 type network struct {
-	wire
-	t     testing.TB
+	*ether.Network
 	hosts []*host
-	end   chan struct{}
-	wg    sync.WaitGroup
 
-	mu    sync.Mutex
-	rng   *rand.Rand
-	learn map[[6]byte]*host // who has which Ethernet address
+	mu sync.Mutex // guards the hosts' routers
 }
 
 // wire is what a network is like.
@@ -43,159 +34,46 @@ type wire struct {
 
 // host is a network namespace.
 type host struct {
-	name    string  // of the namespace
-	address string  // IPv4
-	router  *router // what it is behind, nil for nothing
-	tap     *os.File
-	queue   chan frame // to this host
+	*ether.Host
+	router *router // what it is behind, nil for nothing
 }
-
-type frame struct {
-	due  time.Time
-	data []byte
-}
-
-const (
-	tapName  = "eth0"
-	maxFrame = 1514
-	// switchQueue is how many frames may be under way to a host; more are lost, as on a real switch.
-	switchQueue = 4096
-)
 
 // newNetwork makes n namespaces on one network. It skips the test where that is not permitted.
 func newNetwork(t *testing.T, n int, is wire) *network {
 	t.Helper()
 	need(t, "ip", "nsenter")
-	if os.Getuid() != 0 {
-		t.Skip("network namespaces are made by root only")
-	}
 	seed := rand.Uint64()
 	t.Logf("frames take %v, %.1f %% are lost, seed %d", is.delay, 100*is.loss, seed)
-	w := &network{wire: is, t: t, end: make(chan struct{}), rng: rand.New(rand.NewPCG(seed, 0)), learn: map[[6]byte]*host{}}
-	t.Cleanup(w.close)
-	for i := range n {
-		h := &host{name: fmt.Sprintf("mozzie-%d-%d", os.Getpid(), i+1), address: fmt.Sprint(is.prefix, i+1), queue: make(chan frame, switchQueue)}
-		if out, err := exec.Command("ip", "netns", "add", h.name).CombinedOutput(); err != nil {
-			t.Skipf("this machine does not let the test make network namespaces: %v: %s", err, out)
-		}
-		w.hosts = append(w.hosts, h)
-		if err := h.plug(); err != nil {
-			t.Skipf("this machine does not let the test make a tap device: %v", err)
-		}
-		for _, args := range []string{"addr add " + h.address + "/24 dev " + tapName, "link set lo up", "link set " + tapName + " up"} {
-			if out, err := exec.Command("ip", append([]string{"-n", h.name}, strings.Fields(args)...)...).CombinedOutput(); err != nil {
-				t.Fatalf("ip %s: %v: %s", args, err, out)
-			}
-		}
+	made, err := ether.New(n, is.prefix, seed)
+	if errors.Is(err, ether.ErrNotPermitted) {
+		t.Skip(err)
 	}
-	for _, h := range w.hosts {
-		w.wg.Go(func() { w.runPort(h) })
-		w.wg.Go(func() { w.runWire(h) })
+	if err != nil {
+		t.Fatal(err)
 	}
-	return w
-}
-
-// plug makes the tap device inside the namespace.
-func (h *host) plug() error {
-	return h.inside(func() error {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return fmt.Errorf("open /dev/net/tun: %w", err)
+	t.Cleanup(func() {
+		if err := made.Close(); err != nil {
+			t.Error(err)
 		}
-		ifr, err := unix.NewIfreq(tapName)
-		if err != nil {
-			return err
-		}
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-			return errors.Join(err, unix.Close(fd))
-		}
-		h.tap = os.NewFile(uintptr(fd), "/dev/net/tun") //nolint:gosec // not negative
-		return nil
 	})
-}
-
-// inside calls f in the namespace.
-func (h *host) inside(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := os.Open(filepath.Join("/run/netns", h.name))
-		if err != nil {
-			done <- err
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil { //nolint:gosec // a file descriptor
-			done <- fmt.Errorf("enter the namespace %s: %w", h.name, err)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
-// runPort takes in what a host sends.
-func (w *network) runPort(from *host) {
-	for {
-		data := make([]byte, maxFrame)
-		n, err := from.tap.Read(data)
-		if err != nil {
-			return // closed
-		}
-		if n < 14 {
-			continue
-		}
+	made.Set(func(int, int) ether.Link { return ether.Link{Delay: is.delay, Loss: is.loss} })
+	w := &network{Network: made}
+	for _, h := range made.Hosts() {
+		w.hosts = append(w.hosts, &host{Host: h})
+	}
+	made.Filter(func(from, to int, data []byte) bool {
 		w.mu.Lock()
-		w.learn[[6]byte(data[6:12])] = from
-		to, out := w.learn[[6]byte(data[:6])], from.router.out(data[:n])
-		for _, h := range w.hosts {
-			if out && h != from && (to == nil || h == to) && h.router.in(data[:n]) && w.rng.Float64() >= w.loss {
-				select {
-				case h.queue <- frame{time.Now().Add(w.delay), data[:n]}:
-				default:
-				}
-			}
-		}
-		w.mu.Unlock()
-	}
-}
-
-// runWire delivers to a host.
-func (w *network) runWire(to *host) {
-	for {
-		select {
-		case f := <-to.queue:
-			time.Sleep(time.Until(f.due)) // what the wire takes
-			if _, err := to.tap.Write(f.data); err != nil && errors.Is(err, os.ErrClosed) {
-				return
-			}
-		case <-w.end:
-			return
-		}
-	}
-}
-
-func (w *network) close() {
-	close(w.end)
-	for _, h := range w.hosts {
-		if h.tap != nil {
-			_ = h.tap.Close() // ends runPort
-		}
-	}
-	w.wg.Wait()
-	for _, h := range w.hosts {
-		if out, err := exec.Command("ip", "netns", "del", h.name).CombinedOutput(); err != nil {
-			w.t.Errorf("remove the namespace %s: %v: %s", h.name, err, out)
-		}
-	}
+		defer w.mu.Unlock()
+		return w.hosts[from].router.out(data) && w.hosts[to].router.in(data)
+	})
+	return w
 }
 
 // newNode prepares a node in a host's namespace, where it listens at the usual ports.
 func (h *host) newNode(t *testing.T, flags ...string) *node {
 	t.Helper()
-	n := newNode(t, "node at "+h.address)
-	n.prefix = []string{"nsenter", "--net=/run/netns/" + h.name}
+	n := newNode(t, "node at "+h.Address)
+	n.prefix = h.Command()
 	n.admin = filepath.Join(filepath.Dir(n.data), "admin.sock") // a path leads across namespaces
 	n.mqtt = "127.0.0.1:1883"
 	n.args = append([]string{"run", "--data", n.data, "--mqtt", "tcp://" + n.mqtt, "--admin", n.admin}, flags...)
@@ -206,7 +84,7 @@ func (h *host) newNode(t *testing.T, flags ...string) *node {
 // within has a client connect from inside the namespace.
 func (h *host) within(o *mqtt.ClientOptions) {
 	o.SetCustomOpenConnectionFn(func(u *url.URL, _ mqtt.ClientOptions) (conn net.Conn, err error) {
-		err = h.inside(func() (err error) {
+		err = h.Inside(func() (err error) {
 			conn, err = net.DialTimeout("tcp", u.Host, patience)
 			return err
 		})
@@ -218,7 +96,7 @@ func (h *host) within(o *mqtt.ClientOptions) {
 func (h *host) connect5(t testing.TB, n *node) *client5 {
 	t.Helper()
 	var conn net.Conn
-	if err := h.inside(func() (err error) {
+	if err := h.Inside(func() (err error) {
 		conn, err = net.DialTimeout("tcp", n.mqtt, patience)
 		return err
 	}); err != nil {
@@ -253,9 +131,9 @@ func (w *network) start(t *testing.T, private bool) (nodes []*node) {
 	t.Helper()
 	const key = "swarm.key"
 	for i, h := range w.hosts {
-		flags := []string{"--listen", "/ip4/" + h.address + "/tcp/7883"}
+		flags := []string{"--listen", "/ip4/" + h.Address + "/tcp/7883"}
 		if !private {
-			flags = append(flags, "--open", "--listen", "/ip4/"+h.address+"/udp/7883/quic-v1")
+			flags = append(flags, "--open", "--listen", "/ip4/"+h.Address+"/udp/7883/quic-v1")
 		}
 		n := h.newNode(t, flags...)
 		if private && i > 0 {

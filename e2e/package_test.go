@@ -278,7 +278,7 @@ func (s *service) upgrade() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf(`are lost with the memory of this node" queued=%d sessions=1 `, count); !strings.Contains(string(log), want) {
+	if want := fmt.Sprintf(`messages wait here until this node is started again" queued=%d sessions=1 `, count); !strings.Contains(string(log), want) {
 		t.Errorf("the node has not said %s", want)
 	}
 	s.begin(next.version)
@@ -293,8 +293,8 @@ func (s *service) upgrade() {
 	}
 	c.bye()
 	late := connect(t, s.mqtt, named("late"), keeping)
-	late.subscribe(1, "waiting/late") // what is in memory alone ends with it: docs/raspberry-pi.md says so
-	late.exactly(t, 0, late.fence("waiting/late", 1))
+	late.subscribe(1, "waiting/late")
+	late.exactly(t, count, late.fence("waiting/late", 1))
 	late.bye()
 	crossing(t, s.node, s.native, "upgraded")
 }

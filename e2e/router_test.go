@@ -87,7 +87,7 @@ func behindRouters(t *testing.T, prefix string, open bool) (w *network, nodes []
 	for i, h := range w.hosts {
 		var flags []string
 		if open {
-			flags = []string{"--open", "--listen", "/ip4/" + h.address + "/tcp/7883", "--listen", "/ip4/" + h.address + "/udp/7883/quic-v1"}
+			flags = []string{"--open", "--listen", "/ip4/" + h.Address + "/tcp/7883", "--listen", "/ip4/" + h.Address + "/udp/7883/quic-v1"}
 		}
 		if i > 0 {
 			flags = append(flags, nodes[0].toJoin(!open)...)

@@ -86,7 +86,7 @@ func (c *conn) stored(upTo uint64, err error) {
 		}
 		w.stored = true
 		if err != nil && w.refusal == nil {
-			w.refusal = &Refusal{ReasonQuotaExceeded, "the message cannot be stored; the log of the node says why"}
+			w.refusal = NotStored
 		}
 		switch {
 		case !w.accepted:

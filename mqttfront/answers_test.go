@@ -8,7 +8,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 // codesOf are the reason codes that the specification gives each packet from a server.
@@ -74,7 +74,7 @@ func TestReasonCodes(t *testing.T) {
 		}
 		l := newLoner()
 		l.refuse = &mqttfront.Refusal{Code: mqttfront.Reason(code)}
-		_, _, addr := startWith(t, l, store.NewSessions(), odd{code: mqttfront.Reason(code)}, nil)
+		_, _, addr := startWith(t, l, storetest.NewSessions(), odd{code: mqttfront.Reason(code)}, nil)
 		want := func(kind byte) byte {
 			if strings.Contains(codesOf[kind], string([]byte{byte(code)})) {
 				return byte(code)

@@ -42,8 +42,14 @@ type Broker struct {
 	rightsVersion atomic.Uint64 // rises when what a session may receive changes
 
 	storeSaid atomic.Int64 // when the log last had an error of the store, nanoseconds since start
+	impatient impatient
+	found     Found
 
 	registry
+
+	roaming   Roaming         // nil: every session stays here; set before anybody is served
+	moves     context.Context // of sessions that come from other nodes; over in Close
+	stopMoves context.CancelFunc
 
 	deliverMu  sync.Mutex
 	delivering outMessage // guarded by deliverMu
@@ -59,16 +65,18 @@ type Broker struct {
 
 // registry knows what is there.
 type registry struct {
-	reg       sync.Mutex
-	sessions  map[sessionKey]*session
-	conns     map[*conn]struct{}
-	turned    map[net.Conn]struct{} // over a limit, and being told so
-	places    int                   // taken, by conns and by what may become some
-	byHost    map[string]int        // of them, by address
-	listeners map[*listener]struct{}
-	draining  bool
-	leaving   chan struct{} // closed when draining begins
-	idle      chan struct{} // closed when draining and the last connection is gone
+	reg        sync.Mutex
+	sessions   map[sessionKey]*session
+	departures map[sessionKey][]*Departure
+	fetches    map[sessionKey]chan struct{} // sessions that are being brought here; closed when they are
+	conns      map[*conn]struct{}
+	turned     map[net.Conn]struct{} // over a limit, and being told so
+	places     int                   // taken, by conns and by what may become some
+	byHost     map[string]int        // of them, by address
+	listeners  map[*listener]struct{}
+	draining   bool
+	leaving    chan struct{} // closed when draining begins
+	idle       chan struct{} // closed when draining and the last connection is gone
 }
 
 // New returns a broker that serves nobody yet: see Listen. It brings back the sessions that store kept.
@@ -99,7 +107,8 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 		stopped: make(chan struct{}), ticked: make(chan struct{}),
 	}
 	b.logins, b.stopLogins = context.WithCancel(context.Background())
-	b.local.strain = &b.strain
+	b.moves, b.stopMoves = context.WithCancel(context.Background())
+	b.local.strain, b.local.store = &b.strain, b.store
 	b.crowd.limit, b.crowd.used, b.crowd.stuck = cfg.MaxTotalPendingBytes, &b.stats.PendingMemory, crowdStuck
 	b.crowd.more = make(chan struct{}, 1)
 	b.local.stats, b.local.most, b.local.bytes = b.stats, cfg.MaxRetainedMessages, cfg.MaxRetainedBytes
@@ -132,19 +141,10 @@ func (b *Broker) drainLocked() bool {
 	return true
 }
 
-// isDraining takes no lock: it is asked with session.mu held, which comes after registry.reg.
-func (b *Broker) isDraining() bool {
-	select {
-	case <-b.leaving:
-		return true
-	default:
-		return false
-	}
-}
-
 // Drain takes leave of all clients: no more are accepted, those that are there are told (MQTT 5: 0x8B) and
-// disconnected, and their wills go to the swarm, which must still be there. It returns when all are gone, or
-// ctx is over. Deliver goes on working, for the sessions.
+// disconnected, and their wills go to the swarm, which must still be there; those with a delay stay with their sessions, and
+// their delays go on, whenever there is a broker again. It returns when all are gone, or ctx is over. Deliver goes on
+// working, for the sessions.
 func (b *Broker) Drain(ctx context.Context) error {
 	b.reg.Lock()
 	first := b.drainLocked()
@@ -155,10 +155,6 @@ func (b *Broker) Drain(ctx context.Context) error {
 	cs := b.connsLocked()
 	if len(cs) == 0 {
 		b.idleLocked()
-	}
-	var ss []*session
-	for _, s := range b.sessions {
-		ss = append(ss, s)
 	}
 	b.reg.Unlock()
 	if first {
@@ -172,9 +168,6 @@ func (b *Broker) Drain(ctx context.Context) error {
 			} else {
 				c.raw.Close()
 			}
-		}
-		for _, s := range ss {
-			s.hurryWill()
 		}
 	}
 	select {
@@ -199,20 +192,6 @@ func (b *Broker) Queued() (messages, sessions int) {
 		s.mu.Unlock()
 	}
 	return messages, sessions
-}
-
-// hurryWill sends a will that waits for its delay.
-func (s *session) hurryWill() {
-	s.mu.Lock()
-	var will *WillRecord
-	if s.conn.Load() == nil && !s.ended {
-		will, s.will = s.will, nil
-		s.saveLocked(0)
-	}
-	s.mu.Unlock()
-	if will != nil {
-		s.publishWill(will)
-	}
 }
 
 func (b *Broker) connsLocked() []*conn {
@@ -256,6 +235,7 @@ func (b *Broker) Close() error {
 			nc.Close()
 		}
 		b.stopLogins()
+		b.stopMoves()
 		for _, c := range cs {
 			c.mu.Lock()
 			c.abandonLocked()
@@ -274,40 +254,70 @@ func (b *Broker) Close() error {
 	return nil
 }
 
+// Found is what a broker has found in its store when it was made.
+type Found struct {
+	Sessions, Subscriptions int
+	Queued                  int // messages that wait to be sent to clients
+	Inflight                int // that were sent and are not acknowledged
+	Inbound                 int // QoS 2 messages from clients that wait for PUBREL
+	Wills                   int // that are due now or later, unless their clients come back in time
+	LocalRetained           int // messages below $local
+}
+
+// Found tells what the broker has found in its store when it was made.
+func (b *Broker) Found() Found { return b.found }
+
 // restore brings back the sessions that the store kept.
 func (b *Broker) restore() error {
 	now := time.Now()
+	var found Found
 	var back []*session
+	if err := b.local.load(); err != nil {
+		return err
+	}
 	err := b.store.Load(func(key string, rec SessionRecord, log SessionLog) {
-		s := &session{b: b, key: sessionKey(key)}
-		s.expiry, s.will, s.log = rec.Expiry, rec.Will, log
+		s := &session{b: b, key: beforeDeparture(key)}
+		s.version, s.expiry, s.will = rec.Version, rec.Expiry, rec.Will
 		s.asked = 1
 		s.setRights(b.rightsOf(s))
 		if s.since = rec.Disconnected; s.since.IsZero() {
 			s.since = now // it was connected when the node stopped
 		}
-		s.restoreQueue()
-		b.sessions[s.key] = s
-		b.stats.Sessions.Add(1)
-		b.stats.Offline.Add(1)
-		stand := s.standingLocked()
-		for _, r := range rec.Subs {
-			share, inner, err := topic.ParseShare(r.Filter)
-			if err != nil {
-				continue
-			}
-			inner = s.key.mount().on(inner)
-			sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
-				noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished}
-			s.subs.set(sub)
-			b.stats.Subscriptions.Add(1)
-			if share == "" {
-				b.subs.Set(inner, s, sub)
-			} else {
-				b.joinGroup(s, sub)
-			}
-			b.demand(inner, func(d *demand) { d.add(sub, stand, 1) }, nil)
+		if s.will != nil {
+			found.Wills++
 		}
+		if rec.Arriving != nil {
+			s.log = log
+			s.move = &move{arriving: &arriving{Arriving: *rec.Arriving, own: map[Mark]Entry{}}}
+			s.had = marks{}
+			s.moving.Store(true)
+			s.rememberOwn()
+		}
+		b.stats.Sessions.Add(1)
+		switch {
+		case rec.Departing != nil:
+			s.log = log
+			s.restoreDeparture(rec.Departing)
+		case s.expiry == 0: // it ended with its connection, and has left its will
+			s.willLog = log
+		default:
+			s.log = log
+			s.restoreQueue()
+			found.Sessions++
+			found.Subscriptions += len(rec.Subs)
+			found.Queued += s.waiting - s.win.live
+			found.Inflight += s.win.live
+			found.Inbound += len(s.inbound)
+		}
+		if rec.Departing == nil {
+			b.sessions[s.key] = s
+			b.stats.Offline.Add(1)
+		}
+		from := ""
+		if a := rec.Arriving; a != nil && a.Drained {
+			from = a.From
+		}
+		s.subscribeAll(rec.Subs, from, nil)
 		back = append(back, s)
 	})
 	if err != nil {
@@ -315,49 +325,74 @@ func (b *Broker) restore() error {
 	}
 	for _, s := range back { // once all are there: what ends at once takes itself out
 		s.mu.Lock()
-		s.armLocked(now)
+		s.armLocked(now, now.Add(afterRestart))
 		s.mu.Unlock()
 	}
+	found.LocalRetained = int(b.stats.LocalRetained.Load())
+	b.found = found
 	return nil
+}
+
+// restoreEntry takes an entry from the log.
+func (s *session) restoreEntry(e *Entry) {
+	s.b.reopen(e)
+	s.b.hold(e)
+	s.placeLocked(e)
+}
+
+// placeLocked takes an entry from the log into memory: those that were sent come before the others.
+func (s *session) placeLocked(e *Entry) {
+	s.spilled--
+	s.behind = e.Pos
+	if e.PacketID == 0 {
+		s.queue.push(*e)
+		return
+	}
+	if s.win.n == 0 {
+		s.win.first = e.PacketID
+	}
+	for s.win.n > 0 && s.win.next() != e.PacketID && s.win.n < maxPacketIDs {
+		s.win.hole()
+	}
+	s.win.push(*e)
 }
 
 // restoreQueue takes window and queue from the log.
 func (s *session) restoreQueue() {
-	after := uint64(0)
-	for {
-		es := s.log.Fetch(after, headEntries)
+	s.restoreCounts()
+	for s.spilled > 0 && s.queue.len() < headEntries {
+		es := s.fetchableLocked(s.log.Fetch(s.behind, min(headEntries, s.spilled)))
 		if len(es) == 0 {
 			break
 		}
-		for _, e := range es {
-			after = e.Pos
-			s.lastPos = e.Pos
-			s.count(1, int64(e.Msg.Size()))
-			s.b.hold(&e)
-			switch {
-			case e.PacketID > 0 && s.win.n == 0:
-				s.win.first = e.PacketID
-				s.win.push(e)
-			case e.PacketID > 0:
-				for s.win.next() != e.PacketID && s.win.n < maxPacketIDs {
-					s.win.hole()
-				}
-				s.win.push(e)
-			case s.queue.len() >= headEntries:
-				s.spilled++
-				continue
-			default:
-				s.queue.push(e)
-			}
-			s.behind = e.Pos
+		for i := range es {
+			s.restoreEntry(&es[i])
 		}
 	}
+}
+
+// restoreCounts takes from the log what is known without its entries.
+func (s *session) restoreCounts() {
+	all := s.log.Queued()
+	s.lastPos = all.Last
+	if s.move != nil && s.move.arriving != nil {
+		s.lastPos = max(s.lastPos, s.move.Own)
+	}
+	s.spilled = all.Entries
+	s.count(all.Entries, all.Bytes)
 	for _, id := range s.log.Inbound() {
 		if s.inbound == nil {
 			s.inbound = make(map[uint16]inbound)
 		}
 		s.inbound[id] = inbound{accepted: true}
 	}
+}
+
+// restoreDeparture has a session go on waiting to be fetched.
+func (s *session) restoreDeparture(to *Departing) {
+	s.restoreCounts()
+	d := s.leaveTo(to.To, to.Number)
+	close(d.quiet)
 }
 
 // storeSayEvery is how often the log may have an error of the store.

@@ -23,6 +23,8 @@ type burst struct {
 	receipts []Receipt       // to be told
 	synced   bool            // the store was told something that acknowledgements wait for
 	accepts  []accepted      // messages that need nobody to accept them
+	comps    []uint16        // packet IDs to be told with PUBCOMP when that they are free is safe
+	unsafe   []*session      // with entries of QoS 2 that go on when they are safe
 	redo     []Entry         // of shared subscriptions, for other members
 	asks     []*session      // may ask for retained messages again
 
@@ -57,10 +59,7 @@ func (b *Broker) begin(now time.Time) *burst {
 
 // publish hands over to the swarm what was collected so far.
 func (u *burst) publish() {
-	if u.synced {
-		u.synced = false
-		u.syncStore()
-	}
+	u.syncAll()
 	if len(u.batch) > 0 {
 		u.b.swarm.Publish(u.batch)
 		clear(u.batch)
@@ -115,6 +114,23 @@ func runFlush(cs []*conn) {
 	}
 }
 
+// syncAll has everything go on that waits for the store, once it is safe.
+func (u *burst) syncAll() {
+	if u.synced {
+		u.synced = false
+		u.syncStore()
+	}
+	if len(u.comps) > 0 {
+		u.self.completeWhenSafe(slices.Clone(u.comps))
+		u.comps = u.comps[:0]
+	}
+	for _, s := range u.unsafe {
+		s.goOnWhenSafe()
+	}
+	clear(u.unsafe)
+	u.unsafe = u.unsafe[:0]
+}
+
 // syncStore has the acknowledgements that wait for the store released.
 func (u *burst) syncStore() {
 	b, c := u.b, u.self // u is somebody else's by the time that the store is done
@@ -146,10 +162,7 @@ func (u *burst) end() {
 		clear(u.receipts)
 		u.receipts = u.receipts[:0]
 	}
-	if u.synced {
-		u.synced = false
-		u.syncStore()
-	}
+	u.syncAll()
 	u.flush()
 	if u.self != nil {
 		u.self.flush()

@@ -50,6 +50,7 @@ type conn struct {
 	out      *buffer       // what waits to be written; nil: nothing
 	writing  bool          // somebody is writing; he comes back for out
 	dirty    bool          // somebody is going to flush soon
+	corked   chan struct{} // not nil: nothing is written or read until it is closed: CONNACK waits
 	pump     bool          // the session has more for us once there is room
 	closing  bool          // nothing may be appended any more
 	drained  chan struct{} // closed when closing and all is written

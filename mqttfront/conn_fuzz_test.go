@@ -14,7 +14,7 @@ import (
 	paho3 "github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 // pipes is a listener for connections within the process, which have no socket.
@@ -62,7 +62,7 @@ func FuzzConn(f *testing.F) {
 	f.Add([]byte("\x10\xff\xff\xff\x7f"), []byte("GET / HTTP/1.1\r\n\r\n"), uint16(2))
 	f.Fuzz(func(t *testing.T, first, second []byte, piece uint16) {
 		l, listener := newLoner(), newPipes()
-		b, _, addr := startWith(t, l, store.NewSessions(), nil, func(c *mqttfront.Config) {
+		b, _, addr := startWith(t, l, storetest.NewSessions(), nil, func(c *mqttfront.Config) {
 			c.MaxPacketSize, c.ConnectTimeout, c.CloseTimeout, c.MaxSessionExpiry = 1<<16, time.Second, 100*time.Millisecond, time.Second
 		})
 		if err := b.Serve(listener, mqttfront.ListenerConfig{URL: "pipe", Anonymous: true}); err != nil {

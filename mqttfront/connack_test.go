@@ -9,7 +9,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 // TestFirstIsConnack: CONNACK comes first, before what waits for the client and what it asks for in the same breath, once,
@@ -88,7 +88,7 @@ func TestConnackOfWhatThereIs(t *testing.T) {
 // TestBehindARefusal: who is not let in is disconnected, and what came behind his CONNECT is as if he had never sent it
 // [MQTT-3.1.4-2] [MQTT-3.1.4-6] [MQTT-4.12.0-4] [MQTT-4.13.2-1] [MQTT3-3.1.4-5] [MQTT3-3.2.2-5].
 func TestBehindARefusal(t *testing.T) {
-	b, _, addr := startWith(t, newLoner(), store.NewSessions(), gate{}, nil)
+	b, _, addr := startWith(t, newLoner(), storetest.NewSessions(), gate{}, nil)
 	watch, _ := connect(t, addr, connectOpts{id: "watch", user: "good", password: "secret"})
 	watch.subscribe(filter{"#", 1})
 	for _, version := range versions {

@@ -71,7 +71,7 @@ func (c *conn) connect(before time.Time) error {
 		}
 		return c.refuseConnect(version, r)
 	}
-	return nil
+	return c.uncork()
 }
 
 // readConnect returns the body of the first packet, and what came behind it. overlong says that its length was written
@@ -135,7 +135,7 @@ func (c *conn) accept(pk *packets.Packet) error {
 		if !pk.Connect.Clean { // [MQTT-3.1.3-8] [MQTT3-3.1.3-8]
 			return refuse(reasonBadClientID, "an empty one needs a clean start")
 		}
-		assigned = "auto-" + rand.Text() // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+		assigned = assignedPrefix + rand.Text() // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
 		pk.Connect.ClientIdentifier = assigned
 	}
 	checks := c.b.checks.Load()
@@ -171,7 +171,7 @@ func (c *conn) accept(pk *packets.Packet) error {
 	if asked == 0 || asked > cfg.MaxKeepAlive {
 		c.keepAlive = cfg.MaxKeepAlive
 	}
-	nc := newConnection{conn: c, id: pk.Connect.ClientIdentifier, clean: pk.Connect.Clean, will: will}
+	nc := newConnection{conn: c, id: pk.Connect.ClientIdentifier, clean: pk.Connect.Clean, assigned: assigned != "", will: will}
 	switch {
 	case c.version == v5:
 		nc.asked = p.SessionExpiryInterval

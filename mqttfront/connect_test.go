@@ -9,7 +9,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 func TestConnackAnnouncesLimits(t *testing.T) {
@@ -250,7 +250,7 @@ func (noSecrets) CanReceive(topic string) bool    { return !strings.HasPrefix(to
 func (noSecrets) CanSubscribe(filter string) bool { return !strings.HasPrefix(filter, "secret/") }
 
 func TestAuth(t *testing.T) {
-	_, _, addr := startWith(t, newLoner(), store.NewSessions(), gate{}, nil)
+	_, _, addr := startWith(t, newLoner(), storetest.NewSessions(), gate{}, nil)
 	for version, code := range map[byte]byte{4: 4, 5: 0x86} {
 		r := newRaw(t, addr, version)
 		r.send(connectOpts{version: version, id: "c", user: "bad", password: "x"}.encode())

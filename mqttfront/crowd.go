@@ -128,7 +128,7 @@ func (b *Broker) runFeed() {
 			c.hungry = false
 			if !c.closing {
 				c.pump = true
-				if !c.writing && !c.dirty {
+				if !c.writing && !c.dirty && c.corked == nil {
 					c.writing = true
 					b.wg.Go(c.runWriter)
 				}

@@ -3,6 +3,8 @@ package mqttfront
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
 // tally counts the sessions that a delivery waits for, and tells its receipt when the last is through.
@@ -17,6 +19,9 @@ func (t *tally) Done() {
 		t.r.Done()
 	}
 }
+
+// Mark implements Receipt.
+func (t *tally) Mark() Mark { return t.r.Mark() }
 
 // Refused implements Receipt.
 func (t *tally) Refused(g Group) { t.r.Refused(g) }
@@ -68,10 +73,36 @@ func (b *Broker) deliver(u *burst, d *Delivery) {
 			}
 		}
 	}
+	for _, key := range d.Sessions {
+		u.serveSession(m, sessionKey(key))
+	}
 	if m.tally != nil {
 		u.receipts = append(u.receipts, m.tally)
 	}
 	*m = outMessage{}
+}
+
+// serveSession serves one session with what was meant for it at another node.
+func (u *burst) serveSession(m *outMessage, key sessionKey) {
+	b := u.b
+	b.reg.Lock()
+	s := b.sessions[key]
+	b.reg.Unlock()
+	if s == nil || m.Expired(u.now) {
+		return
+	}
+	t := target{s: s}
+	s.mu.Lock()
+	for _, sub := range s.subs {
+		if sub.share == "" && topic.Match(sub.inner, m.Topic) {
+			t.join(sub)
+		}
+	}
+	s.mu.Unlock()
+	if len(t.subs) > 0 && s.mayReceive(m.Topic) {
+		u.have = [2]bool{}
+		u.serveOne(m, &t)
+	}
 }
 
 // serveLocal serves a message whose topic stays on this node.
@@ -82,33 +113,4 @@ func (u *burst) serveLocal(m *outMessage) {
 		u.have = [2]bool{}
 		u.serveGroup(m, g)
 	})
-}
-
-// publishWill publishes a will, to be retained or not [MQTT-3.1.2-14] [MQTT-3.1.2-15], unless the client has lost the right
-// to do that.
-func (s *session) publishWill(w *WillRecord) {
-	b, msg := s.b, w.Msg
-	if g := s.grant.Load(); g != nil && !g.CanPublish(msg.Topic) {
-		b.stats.PubsDenied.Add(1)
-		return
-	}
-	now := time.Now()
-	if w.Expiry > 0 {
-		msg.Expires = now.Add(w.Expiry)
-	}
-	b.stats.WillsSent.Add(1)
-	u := b.begin(now)
-	m := &outMessage{Message: msg, keep: &msg, slot: b.slotOfString(msg.Topic)}
-	switch kindOf(msg.Topic) {
-	case kindLocal:
-		b.retainLocalOrClear(m)
-		u.serveLocal(m)
-	case kindSwarm:
-		detour := b.swarm.Detour(&msg)
-		if !detour {
-			u.serve(m, b.targets(m.slot))
-		}
-		u.batch = append(u.batch, Outgoing{Msg: &msg, ServedHere: !detour})
-	}
-	u.end()
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
@@ -14,7 +14,7 @@ import (
 // on time all the same [MQTT-4.1.0-2] [MQTT-3.1.2-8].
 func TestFarExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := store.NewSessions()
+		st := storetest.NewSessions()
 		began := time.Now()
 		for id, expiry := range map[string]time.Duration{"soon": time.Second, "far": 3 * time.Hour, "farther": 5*time.Hour + time.Second} {
 			kept(st, id, mqttfront.SessionRecord{Expiry: expiry, Disconnected: began, Subs: subscribed(id)})
@@ -22,7 +22,7 @@ func TestFarExpiry(t *testing.T) {
 		kept(st, "will", mqttfront.SessionRecord{Expiry: 100 * time.Hour, Disconnected: began,
 			Will: &mqttfront.WillRecord{Delay: 4 * time.Hour, Msg: proto.Message{Topic: "will", QoS: 1}}})
 		swarm, cfg := newLoner(), mqttfront.DefaultConfig()
-		cfg.SysInterval = 0
+		cfg.SysInterval, swarm.store = 0, st
 		b, err := mqttfront.New(cfg, swarm, nil, st, nil)
 		if err != nil {
 			t.Fatal(err)

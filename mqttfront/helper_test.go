@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
@@ -27,6 +27,7 @@ type loner struct {
 	onWay     map[string]int // messages of each topic that are to come back by Deliver
 
 	// for tests
+	store   mqttfront.SessionStore // where notes are kept
 	promise mqttfront.Promise
 	detours bool                                                          // retained messages, and what is behind them, come back by Deliver
 	back    chan func()                                                   // not nil: gets what brings them back, to be called one after another
@@ -119,6 +120,28 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 			}
 		}
 	}
+	noted := false
+	for _, o := range batch {
+		if o.Note != nil {
+			o.Note()
+			noted = true
+		}
+	}
+	if noted {
+		l.store.Sync(func(err error) {
+			if err != nil {
+				for _, o := range batch {
+					if o.Origin != nil {
+						o.Origin.Accepted(o.PacketID, mqttfront.NotStored)
+					}
+				}
+				return
+			}
+			deliver()
+			accept()
+		})
+		return
+	}
 	if l.back != nil {
 		l.back <- deliver
 	} else {
@@ -182,11 +205,15 @@ func (l *loner) Retained(filter string, each func([]*proto.Message), done func()
 	done()
 }
 
+func (l *loner) Receipt(mqttfront.Mark) mqttfront.Receipt {
+	panic("this swarm never gave one")
+}
+
 func (l *loner) RetainedHere() int { return l.retained.Len() }
 
 // start runs a broker for a test. change, which may be nil, adjusts its configuration.
 func start(t testing.TB, change func(*mqttfront.Config)) (*mqttfront.Broker, *loner, string) {
-	return startWith(t, newLoner(), store.NewSessions(), nil, change)
+	return startWith(t, newLoner(), storetest.NewSessions(), nil, change)
 }
 
 func startWith(t testing.TB, l *loner, st mqttfront.SessionStore, auth mqttfront.Auth, change func(*mqttfront.Config)) (*mqttfront.Broker, *loner, string) {
@@ -197,6 +224,7 @@ func startWith(t testing.TB, l *loner, st mqttfront.SessionStore, auth mqttfront
 	if change != nil {
 		change(&cfg)
 	}
+	l.store = st // what is due at a restart is published at once
 	b, err := mqttfront.New(cfg, l, auth, st, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +247,7 @@ func TestServe(t *testing.T) {
 	}
 	l := newLoner()
 	cfg := mqttfront.DefaultConfig()
-	b, err := mqttfront.New(cfg, l, nil, store.NewSessions(), slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	b, err := mqttfront.New(cfg, l, nil, storetest.NewSessions(), slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,8 @@ type demand struct {
 	plain  [3]int32    // by QoS
 	holds  []holdCount // a few different ones
 	groups map[string]*groupDemand
+	// sessions want what was sent for them to nodes that cannot be reached.
+	sessions []SessionInterest
 }
 
 type holdCount struct {
@@ -86,6 +88,7 @@ func (d *demand) interest() (in Interest) {
 		in.QoS = max(in.QoS, gi.QoS)
 	}
 	slices.SortFunc(in.Groups, func(a, b GroupInterest) int { return strings.Compare(a.Name, b.Name) })
+	in.Sessions = slices.Clone(d.sessions)
 	for _, h := range d.holds {
 		in.Hold = max(in.Hold, h.hold)
 	}
@@ -93,7 +96,8 @@ func (d *demand) interest() (in Interest) {
 }
 
 func (i Interest) equal(j Interest) bool {
-	return i.Plain == j.Plain && i.QoS == j.QoS && i.Hold == j.Hold && slices.Equal(i.Groups, j.Groups)
+	return i.Plain == j.Plain && i.QoS == j.QoS && i.Hold == j.Hold && slices.Equal(i.Groups, j.Groups) &&
+		slices.Equal(i.Sessions, j.Sessions)
 }
 
 // demand changes what is wanted of a filter. With done, the swarm is told even where the sum stays the same.
@@ -147,5 +151,15 @@ func (b *Broker) unsubscribed(s *session, sub *subscription, st standing) {
 	} else {
 		b.leaveGroup(s, sub)
 	}
-	b.demand(sub.inner, func(d *demand) { d.add(sub, st, -1) }, nil)
+	b.demand(sub.inner, func(d *demand) {
+		d.add(sub, st, -1)
+		d.settle(s.key)
+	}, nil)
+}
+
+// settle ends that a session wants what was sent for it to another node.
+func (d *demand) settle(k sessionKey) {
+	if len(d.sessions) > 0 {
+		d.sessions = slices.DeleteFunc(d.sessions, func(s SessionInterest) bool { return s.Key == string(k) })
+	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"go.uber.org/goleak"
 )
@@ -153,7 +153,7 @@ func TestConfig(t *testing.T) {
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := mqttfront.New(cfg, newLoner(), nil, store.NewSessions(), nil); err == nil {
+		if _, err := mqttfront.New(cfg, newLoner(), nil, storetest.NewSessions(), nil); err == nil {
 			t.Errorf("%s: New takes it", name)
 		}
 	}
@@ -271,7 +271,9 @@ func TestSysRetained(t *testing.T) {
 // receipt counts.
 type receipt struct{ n, refused atomic.Int32 }
 
-func (r *receipt) Done()                   { r.n.Add(1) }
+func (r *receipt) Done()                { r.n.Add(1) }
+func (r *receipt) Mark() mqttfront.Mark { return mqttfront.Mark{} }
+
 func (r *receipt) Refused(mqttfront.Group) { r.refused.Add(1) }
 
 // TestReceipts: Done comes once, when the last client is through.

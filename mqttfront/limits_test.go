@@ -19,7 +19,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
@@ -206,7 +206,7 @@ func TestLocalRetainedLimits(t *testing.T) {
 
 // TestRefusalsAreCounted does what a limit or the protocol forbids, and looks for the counter.
 func TestRefusalsAreCounted(t *testing.T) {
-	b, _, addr := startWith(t, newLoner(), store.NewSessions(), gate{}, func(c *mqttfront.Config) {
+	b, _, addr := startWith(t, newLoner(), storetest.NewSessions(), gate{}, func(c *mqttfront.Config) {
 		c.MaxSessions, c.MaxSubscriptions, c.MaxPacketSize, c.TopicAliasMaximum = 3, 2, 2000, 3
 		c.ReceiveMaximum, c.Topics.Levels, c.MaxPendingBytes = 5, 3, 1024
 	})
@@ -325,7 +325,9 @@ func TestStoreErrors(t *testing.T) {
 		return text.Write(p)
 	}), nil))
 	l := newLoner()
-	b, err := mqttfront.New(mqttfront.DefaultConfig(), l, nil, badStore{store.NewSessions()}, log)
+	st := badStore{storetest.NewSessions()}
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Minute, Subs: subscribed("a")})
+	b, err := mqttfront.New(mqttfront.DefaultConfig(), l, nil, st, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,15 +337,16 @@ func TestStoreErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, _ := connect(t, addr.String(), connectOpts{id: "c", props: sessionExpiry(60)})
+	c, _ := connect(t, addr.String(), connectOpts{id: "c", resume: true, props: sessionExpiry(60)})
 	for i := range uint16(3) {
-		c.send(c.publishPacket(4, i+1, "a", "x"))
-		if a := c.expect(packets.Pubrec); a.ReasonCode != 0x97 {
-			t.Errorf("PUBREC 0x%02x %s", a.ReasonCode, a.Properties.ReasonString)
+		c.send(c.publishPacket(2, i+1, "a", "x"))
+		c.expectPublish("x")
+		if a := c.expect(packets.Puback); a.ReasonCode != 0x97 {
+			t.Errorf("PUBACK 0x%02x %s", a.ReasonCode, a.Properties.ReasonString)
 		}
 	}
-	if n := b.Stats().StoreErrors.Load(); n != 3 {
-		t.Errorf("counted %d, want 3", n)
+	if n := b.Stats().StoreErrors.Load(); n != 4 {
+		t.Errorf("counted %d, want 4: the client's return, and three messages", n)
 	}
 	mu.Lock()
 	defer mu.Unlock()
@@ -369,10 +372,10 @@ func (s *fullStore) Sync(done func(error)) {
 // TestSubscriptionsNotKept: a subscription that the store of sessions cannot keep is refused, and does not stand, unless
 // it is for this connection only.
 func TestSubscriptionsNotKept(t *testing.T) {
-	st := &fullStore{SessionStore: store.NewSessions()}
+	st := &fullStore{SessionStore: storetest.NewSessions()}
 	b, l, addr := startWith(t, newLoner(), st, nil, nil)
 	l.Publish([]mqttfront.Outgoing{{Msg: &proto.Message{Topic: "old", Payload: []byte("v"), Retain: true}, ServedHere: true}})
-	for version, code := range map[byte]byte{3: 0x80, 4: 0x80, 5: 0x83} {
+	for version, code := range map[byte]byte{3: 0x80, 4: 0x80, 5: 0x97} {
 		st.full.Store(false)
 		c, _ := connect(t, addr, connectOpts{id: "c", version: version, props: sessionExpiry(60), resume: true})
 		c.subscribe(filter{"old", 1 | 2<<4*(version/5)})

@@ -25,7 +25,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 // tlsPair returns what a server and a client need to talk by TLS; the client is called name.
@@ -327,7 +327,7 @@ func TestMaxConnections(t *testing.T) {
 // TestCertUser: whom a certificate names is told to Auth; one that names nobody is refused.
 func TestCertUser(t *testing.T) {
 	auth := &asking{}
-	b, _, _ := startWith(t, newLoner(), store.NewSessions(), auth, nil)
+	b, _, _ := startWith(t, newLoner(), storetest.NewSessions(), auth, nil)
 	server, client := tlsPair(t, "device 7")
 	server.ClientAuth = tls.VerifyClientCertIfGiven
 	name := func(c *x509.Certificate) string { return strings.TrimPrefix(c.Subject.CommonName, "nobody") }

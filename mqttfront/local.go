@@ -15,7 +15,8 @@ type localRetained struct {
 	names  topic.Names[*proto.Message] // may be read without mu
 	mu     sync.Mutex                  // held by those that change names
 	strain *strain
-	stats  *Stats // LocalRetained and LocalBytes are those below $local
+	store  SessionStore // keeps those below $local
+	stats  *Stats       // LocalRetained and LocalBytes are those below $local
 	most   int
 	bytes  int64
 }
@@ -35,9 +36,19 @@ func (r *localRetained) set(m *proto.Message) bool {
 		}
 		st.LocalRetained.Add(n)
 		st.LocalBytes.Add(size)
+		r.store.Retain(m)
 	}
 	r.names.Set(m.Topic, m)
 	return true
+}
+
+// load takes up what is kept.
+func (r *localRetained) load() error {
+	return r.store.Retained(func(m *proto.Message) {
+		r.names.Set(m.Topic, m)
+		r.stats.LocalRetained.Add(1)
+		r.stats.LocalBytes.Add(int64(m.Size()))
+	})
 }
 
 // clear forgets the message of a topic.
@@ -51,6 +62,7 @@ func (r *localRetained) clearLocked(name string) {
 	if old, ok := r.names.Delete(name); ok && strings.HasPrefix(name, localPrefix) {
 		r.stats.LocalRetained.Add(-1)
 		r.stats.LocalBytes.Add(-int64(old.Size()))
+		r.store.Unretain(name)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 // withMount is what a client behind the mount site1/ means by a topic or filter.
@@ -112,7 +112,7 @@ func TestMountOracle(t *testing.T) {
 // TestMount: nothing from beside the mount comes in, and what is behind it is seen from outside with the mount.
 func TestMount(t *testing.T) {
 	auth := &asking{}
-	b, _, plain := startWith(t, newLoner(), store.NewSessions(), auth, func(c *mqttfront.Config) { c.Topics.Length, c.Topics.Levels = 20, 4 })
+	b, _, plain := startWith(t, newLoner(), storetest.NewSessions(), auth, func(c *mqttfront.Config) { c.Topics.Length, c.Topics.Levels = 20, 4 })
 	mounted := listenAt(t, b, mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:0", Mount: "site1/"})
 	outside, _ := connect(t, plain, connectOpts{id: "c"})
 	pub, _ := connect(t, plain, connectOpts{id: "pub"})
@@ -183,7 +183,7 @@ func TestMount(t *testing.T) {
 
 // TestMountedSessions: what a session behind a mount is subscribed to, and what waits for it, is the same after a restart.
 func TestMountedSessions(t *testing.T) {
-	st, lasting := store.NewSessions(), []byte{0x11, 0, 0, 1, 0}
+	st, lasting := storetest.NewSessions(), []byte{0x11, 0, 0, 1, 0}
 	b, _, _ := startWith(t, newLoner(), st, nil, nil)
 	at := func(b *mqttfront.Broker) string {
 		return listenAt(t, b, mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:0", Mount: "site1/"})

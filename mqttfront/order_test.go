@@ -9,7 +9,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 // TestOrderBehindRetained: a retained message, which comes back by way of its rendezvous, is not overtaken by those
@@ -32,7 +32,7 @@ func TestOrderBehindRetained(t *testing.T) {
 						})
 						t.Cleanup(func() { close(l.back); running.Wait() })
 					}
-					_, _, addr := startWith(t, l, store.NewSessions(), nil, nil)
+					_, _, addr := startWith(t, l, storetest.NewSessions(), nil, nil)
 					sub, _ := connect(t, addr, connectOpts{id: "sub", version: version})
 					sub.subscribe(filter{"a", qos}, filter{"b", qos})
 					pub, _ := connect(t, addr, connectOpts{id: "pub", version: version})

@@ -84,7 +84,7 @@ func (c *conn) pendingLocked() int {
 // touchLocked sees to it that what was appended is written: at the end of u if there is one, else at once.
 func (c *conn) touchLocked(u *burst) {
 	switch {
-	case c.dirty || c.writing:
+	case c.dirty || c.writing || c.corked != nil:
 	case u != nil:
 		c.dirty = true
 		u.touched = append(u.touched, c)
@@ -98,8 +98,8 @@ func (c *conn) touchLocked(u *burst) {
 func (c *conn) flush() {
 	c.mu.Lock()
 	c.dirty = false
-	if c.writing || c.out == nil {
-		if c.pump && !c.writing {
+	if c.writing || c.corked != nil || c.out == nil {
+		if c.pump && !c.writing && c.corked == nil {
 			c.writing = true
 			c.b.wg.Go(c.runWriter)
 		}

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 // proxied is a header of the PROXY protocol with addresses.
@@ -27,7 +27,7 @@ const fromV4 = "\xc6\x33\x64\x07\x0a\x00\x00\x01\x30\x39\x07\x5b" // 198.51.100.
 // TestProxyProtocol: who the client is, is what the proxy says, for limits and for Auth.
 func TestProxyProtocol(t *testing.T) {
 	auth := &asking{}
-	b, _, _ := startWith(t, newLoner(), store.NewSessions(), auth, func(c *mqttfront.Config) { c.MaxConnectionsPerAddress = 2 })
+	b, _, _ := startWith(t, newLoner(), storetest.NewSessions(), auth, func(c *mqttfront.Config) { c.MaxConnectionsPerAddress = 2 })
 	server, client := tlsPair(t, "device")
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	plain := listenAt(t, b, mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:0", Proxies: loopback})

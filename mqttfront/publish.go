@@ -28,6 +28,8 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 		refusal = errMayNotPublish
 	case p.qos > 0 && sl.kind == kindSwarm && !c.b.swarm.Room(sl.topic):
 		refusal = errNoRoom
+	case p.qos > 0 && c.version == v5 && c.b.store.Err() != nil: // MQTT 3 has no word for that: it waits for its acknowledgement
+		refusal = NotStored
 	}
 	if p.qos > 0 {
 		return c.publishKept(u, p, sl, refusal)
@@ -117,13 +119,13 @@ func (c *conn) message(u *burst, p *publish, sl *slot) *outMessage {
 
 // publishKept handles a QoS 1 or 2 message. A packet ID of QoS 1 is nothing to remember [MQTT-4.3.2-5].
 func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error {
-	kept := false
+	var log SessionLog
 	if p.qos == 2 {
-		fresh, k, err := c.received2(p.packetID)
+		fresh, err := c.received2(p.packetID)
 		if !fresh || err != nil {
 			return err
 		}
-		kept = k
+		log = c.sess.keptIn()
 	}
 	c.mu.Lock()
 	if p.qos == 2 {
@@ -154,27 +156,52 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 		}
 		c.b.local.clear(m.Topic)
 	}
-	detour := sl.kind == kindSwarm && u.detours(keep)
-	before := u.synced
-	u.synced = kept
+	id := p.packetID
 	if sl.kind == kindLocal {
-		u.serveLocal(m)
-		w.stored = !u.synced
-		u.synced = u.synced || before
-		c.pushAck(w)
-		u.accepts = append(u.accepts, accepted{p.packetID, nil})
+		c.acceptAfter(u, w, func() {
+			u.synced = m.Retain
+			if log == nil {
+				u.serveLocal(m)
+				return
+			}
+			c.b.store.Together(func() {
+				log.Received(id)
+				u.serveLocal(m)
+			})
+			u.synced = true
+		})
+		u.accepts = append(u.accepts, accepted{id, nil})
 		m.keep = nil
 		return nil
 	}
-	if !detour {
-		u.serve(m, c.b.targets(sl))
+	o := Outgoing{Msg: keep, Origin: c, PacketID: id, ServedHere: !u.detours(keep)}
+	switch to := c.b.targets(sl); {
+	case log != nil:
+		o.Note = func() { log.Received(id) }
+		o.ServeHere = o.ServedHere && len(to.targets) > 0
+		o.ServedHere = o.ServedHere && !o.ServeHere
+		c.pushAck(w)
+	case o.ServedHere && to.moving: // with its identity, by which a session knows what it has had at another node
+		o.Note, o.ServeHere, o.ServedHere = func() {}, true, false
+		c.pushAck(w)
+	case o.ServedHere:
+		c.acceptAfter(u, w, func() { u.serve(m, to) })
+	default:
+		c.pushAck(w)
 	}
+	u.batch = append(u.batch, o)
+	m.keep = nil
+	return nil
+}
+
+// acceptAfter serves a message, which is acknowledged when what it waits in is safe.
+func (c *conn) acceptAfter(u *burst, w ackWait, serve func()) {
+	before := u.synced
+	u.synced = false
+	serve()
 	w.stored = !u.synced
 	u.synced = u.synced || before
 	c.pushAck(w)
-	u.batch = append(u.batch, Outgoing{Msg: keep, Origin: c, PacketID: p.packetID, ServedHere: !detour})
-	m.keep = nil
-	return nil
 }
 
 // inbound is a QoS 2 message from the client whose exchange is not over.
@@ -184,7 +211,7 @@ type inbound struct {
 }
 
 // received2 notes a QoS 2 message. fresh is false for one that came before [MQTT-4.3.3-10] [MQTT-4.3.3-12].
-func (c *conn) received2(packetID uint16) (fresh, kept bool, err error) {
+func (c *conn) received2(packetID uint16) (fresh bool, err error) {
 	s := c.sess
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,10 +221,7 @@ func (c *conn) received2(packetID uint16) (fresh, kept bool, err error) {
 			s.inbound = make(map[uint16]inbound)
 		}
 		s.inbound[packetID] = inbound{by: c}
-		if s.log != nil {
-			s.log.Received(packetID)
-		}
-		return true, s.log != nil, nil
+		return true, nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -206,13 +230,20 @@ func (c *conn) received2(packetID uint16) (fresh, kept bool, err error) {
 		s.inbound[packetID] = in
 		c.acks.open2++
 		if c.version == v5 && c.acks.open1+c.acks.open2 > c.b.cfg.ReceiveMaximum {
-			return false, false, refuse(reasonReceiveMaximum, "at most %d messages may be without an acknowledgement", c.b.cfg.ReceiveMaximum)
+			return false, refuse(reasonReceiveMaximum, "at most %d messages may be without an acknowledgement", c.b.cfg.ReceiveMaximum)
 		}
 	}
 	if in.accepted {
 		c.appendAckLocked(typePubrec, packetID, reasonSuccess, "")
 	}
-	return false, false, nil
+	return false, nil
+}
+
+// keptIn returns the session's log, nil where it is not kept.
+func (s *session) keptIn() SessionLog {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log
 }
 
 func (s *session) forgetInboundLocked(packetID uint16) {
@@ -225,8 +256,9 @@ func (s *session) forgetInboundLocked(packetID uint16) {
 	}
 }
 
-// onPubrel ends the exchange of a QoS 2 message from the client [MQTT-4.3.3-11], expired or not [MQTT-4.3.3-13].
-func (c *conn) onPubrel(a ack) {
+// onPubrel ends the exchange of a QoS 2 message from the client [MQTT-4.3.3-11], expired or not [MQTT-4.3.3-13]. That it is
+// over has to be safe before the client may use its packet ID for another.
+func (c *conn) onPubrel(u *burst, a ack) {
 	s := c.sess
 	s.mu.Lock()
 	in, ok := s.inbound[a.packetID]
@@ -234,6 +266,7 @@ func (c *conn) onPubrel(a ack) {
 	if ok {
 		s.forgetInboundLocked(a.packetID)
 	}
+	kept := s.log != nil
 	s.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -244,6 +277,10 @@ func (c *conn) onPubrel(a ack) {
 	if in.by == c {
 		c.acks.open2--
 	}
+	if kept {
+		u.comps = append(u.comps, a.packetID)
+		return
+	}
 	c.appendAckLocked(typePubcomp, a.packetID, reasonSuccess, "")
 }
 
@@ -251,7 +288,7 @@ func (c *conn) onPubrel(a ack) {
 func (c *conn) onAck(u *burst, kind byte, a ack) error {
 	switch kind {
 	case typePubrel:
-		c.onPubrel(a)
+		c.onPubrel(u, a)
 	case typePuback:
 		c.sess.onPuback(u, c, a)
 	case typePubrec:

@@ -225,6 +225,14 @@ func (r *raw) silent() {
 	r.expect(packets.Pingresp)
 }
 
+// unanswered checks that nothing has come, where the server would not answer a ping.
+func (r *raw) unanswered() {
+	r.t.Helper()
+	if pk, err := r.next(10 * time.Millisecond); err == nil {
+		r.t.Fatalf("%s came, want nothing yet", packets.PacketNames[pk.FixedHeader.Type])
+	}
+}
+
 // expectEnd checks that the server closes the connection without a word.
 func (r *raw) expectEnd() {
 	r.t.Helper()

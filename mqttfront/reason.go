@@ -116,6 +116,9 @@ func asRefusal(err error, otherwise Reason) *Refusal {
 	return &Refusal{Code: otherwise, Text: err.Error()}
 }
 
+// NotStored refuses a message that can't be kept.
+var NotStored = &Refusal{ReasonQuotaExceeded, "the message cannot be stored; the log of the node says why"}
+
 // v3Connack is the CONNACK return code of MQTT 3 for a reason.
 func v3Connack(r Reason) byte {
 	switch r {

@@ -8,13 +8,14 @@ import (
 
 // newConnection is a CONNECT that is good.
 type newConnection struct {
-	conn    *conn
-	id      string
-	clean   bool
-	will    *WillRecord
-	asked   uint32 // session expiry, seconds
-	expiry  time.Duration
-	connack func(present bool) []byte
+	conn     *conn
+	id       string
+	clean    bool
+	assigned bool // the client ID was made up here
+	will     *WillRecord
+	asked    uint32 // session expiry, seconds
+	expiry   time.Duration
+	connack  func(present bool) []byte
 }
 
 // sessionKey is what a session is known by [MQTT-3.1.3-2]: user and client ID, and the mount of its listener if that has
@@ -83,6 +84,11 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 
 // attach joins a connection to its session, which is made, resumed or taken over, and answers CONNECT.
 func (b *Broker) attach(nc *newConnection) error {
+	fetched, err := b.fetch(nc, keyOf(nc.conn.who.User, nc.id, nc.conn.mount))
+	if err != nil {
+		return err
+	}
+	defer fetched()
 	u := b.begin(time.Now())
 	defer u.end()
 	b.reg.Lock()
@@ -100,6 +106,10 @@ func (b *Broker) attach(nc *newConnection) error {
 	var due *WillRecord // without a delay the will of the connection that is taken over is due [MQTT-3.1.3-9]
 	if cl.present && cl.kicked != nil && s.will != nil && s.will.Delay == 0 {
 		due = s.will
+	}
+	if err := b.store.Err(); err != nil && nc.expiry > 0 && s.log == nil { // nobody is promised what can't be kept
+		nc.expiry = 0
+		b.stats.SessionsNotKept.Add(1)
 	}
 	if s.setRights(b.rightsOf(s)) && cl.present {
 		b.rightsVersion.Add(1)
@@ -120,8 +130,9 @@ func (b *Broker) attach(nc *newConnection) error {
 	}
 	b.restand(subs, before, after)
 	if due != nil {
-		s.publishWill(due)
+		s.publishWill(due, nil)
 	}
+	b.settled(nc, s, cl.present)
 	return nil
 }
 
@@ -133,19 +144,24 @@ func (s *session) attachLocked(u *burst, nc *newConnection, present bool) {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	s.will, s.asked, s.since = nc.will, nc.asked, time.Time{} // [MQTT-3.1.2-7]
+	s.will, s.leaving = nc.will, nil // [MQTT-3.1.2-7]
+	s.version, s.asked, s.since = c.version, nc.asked, time.Time{}
 	s.setExpiryLocked(nc.expiry)
-	s.quota, s.resend = c.window, 0 // [MQTT-4.9.0-1]
+	s.saveLocked()
+	s.quota, s.resend, s.releases = c.window, 0, nil // [MQTT-4.9.0-1]
 	answer := nc.connack(present)
+	kept := s.log != nil || s.willLog != nil
 	c.mu.Lock()
 	c.sess = s
+	if kept {
+		c.corked = make(chan struct{})
+	}
 	c.reserveLocked(len(answer))
 	c.out.b = append(c.out.b, answer...)
 	c.touchLocked(u)
 	c.mu.Unlock()
 	s.dropAsksLocked()
 	s.conn.Store(c)
-	s.saveLocked(c.version)
 	s.pumpLocked(u)
 }
 
@@ -154,7 +170,7 @@ func (s *session) setExpiryLocked(expiry time.Duration) {
 	s.expiry = expiry
 	switch {
 	case expiry > 0 && s.log == nil:
-		s.log = s.b.store.Create(string(s.key))
+		s.log, s.willLog = s.b.store.Create(string(s.key)), nil // in its place
 		for _, sub := range s.subs {
 			s.log.Subscribe(sub.record())
 		}
@@ -164,7 +180,7 @@ func (s *session) setExpiryLocked(expiry time.Duration) {
 		for i := range s.win.n {
 			if e := s.win.at(i); e.Msg != nil {
 				s.keepLocked(e)
-				s.log.Sent(e.Pos, e.PacketID, e.State)
+				s.log.Sent(e)
 			}
 		}
 		for i := range s.queue.len() {
@@ -172,11 +188,13 @@ func (s *session) setExpiryLocked(expiry time.Duration) {
 				s.keepLocked(e)
 			}
 		}
-	case expiry == 0 && s.log != nil:
+	case expiry == 0 && s.log != nil && s.move == nil: // else once it is here
 		for s.spilled > 0 && s.fetchAllLocked() {
 		}
-		s.log.Delete()
+		log := s.log
 		s.log = nil
+		s.saveLocked() // the will
+		log.Delete()
 	}
 }
 
@@ -184,24 +202,19 @@ func (s *session) keepLocked(e *Entry) {
 	s.lastPos++
 	e.Pos = s.lastPos
 	s.behind = e.Pos
-	s.log.Append(*e)
+	s.log.Append(e)
 }
 
 // fetchAllLocked brings more of the queue into memory than it usually has.
 func (s *session) fetchAllLocked() bool {
 	es := s.log.Fetch(s.behind, s.spilled)
 	for _, e := range es {
+		s.b.reopen(&e)
 		s.pushLocked(e)
 		s.behind = e.Pos
 		s.spilled--
 	}
 	return len(es) > 0
-}
-
-func (s *session) saveLocked(version byte) {
-	if s.log != nil {
-		s.log.Save(SessionRecord{Version: version, Expiry: s.expiry, Disconnected: s.since, Will: s.will})
-	}
 }
 
 func (s *session) standingLocked() standing {
@@ -234,18 +247,21 @@ func (b *Broker) detach(c *conn) {
 	b.stats.Disconnected.Add(1)
 	s.mu.Lock()
 	if s.conn.Load() != c {
+		if s.move != nil && s.move.Departure != nil && s.move.from == c {
+			close(s.move.quiet)
+		}
 		s.mu.Unlock()
 		return
 	}
 	now := time.Now()
 	before := s.standingLocked()
-	if c.own.expiry != nil {
-		s.setExpiryLocked(min(time.Duration(*c.own.expiry)*time.Second, b.cfg.MaxSessionExpiry))
-	}
 	if c.own.bye {
 		s.will = nil // [MQTT-3.1.2-8] [MQTT-3.14.4-3]
 	}
-	if s.expiry == 0 {
+	if c.own.expiry != nil {
+		s.setExpiryLocked(min(time.Duration(*c.own.expiry)*time.Second, b.cfg.MaxSessionExpiry))
+	}
+	if s.expiry == 0 { // finish has the will forgotten when it is on its way
 		s.endLocked()
 		s.mu.Unlock()
 		b.finish(s)
@@ -259,19 +275,18 @@ func (b *Broker) detach(c *conn) {
 	s.dropAsksLocked()
 	s.dropZerosLocked(u)
 	var will *WillRecord
-	if s.will != nil && (s.will.Delay == 0 || b.isDraining()) {
-		will, s.will = s.will, nil
+	if s.will != nil && s.will.Delay == 0 {
+		will = s.leaveLocked()
 	}
-	s.saveLocked(c.version)
-	s.armLocked(now)
+	s.saveLocked()
+	s.armLocked(now, now)
 	after := s.standingLocked()
 	subs := s.subsLocked()
 	s.mu.Unlock()
 	b.restand(subs, before, after)
-	if will != nil {
-		s.publishWill(will)
-	}
+	s.publishLeaving(will)
 	u.end()
+	s.keepInSwarm(nil)
 }
 
 // dropZerosLocked forgets the QoS 0 messages that are queued: they are for the connection that is over.
@@ -291,12 +306,16 @@ func (s *session) dropZerosLocked(u *burst) {
 // far is from when on an offline session has no timer, which would take a tenth of its memory: armDue comes by in time.
 const far = 2 * sweepEvery
 
-// armLocked sets the timer of an offline session for its will or its end, whatever is first, unless that is far.
-func (s *session) armLocked(now time.Time) {
+// armLocked sets the timer of an offline session for its will, not before some time, or its end, whatever is first, unless
+// that is far.
+func (s *session) armLocked(now, notBefore time.Time) {
 	due := s.since.Add(s.expiry)
 	if s.will != nil {
 		if d := s.since.Add(s.will.Delay); d.Before(due) {
 			due = d
+		}
+		if due.Before(notBefore) {
+			due = notBefore
 		}
 	}
 	if s.timer = nil; due.Sub(now) >= far {
@@ -308,6 +327,7 @@ func (s *session) armLocked(now time.Time) {
 
 // armDue sets the timers of offline sessions that had none because they were far.
 func (b *Broker) armDue(now time.Time) {
+	b.endDepartures(now)
 	b.reg.Lock()
 	defer b.reg.Unlock()
 	for _, s := range b.sessions {
@@ -316,7 +336,7 @@ func (b *Broker) armDue(now time.Time) {
 		}
 		s.mu.Lock()
 		if s.conn.Load() == nil && !s.ended && s.timer == nil {
-			s.armLocked(now)
+			s.armLocked(now, now)
 		}
 		s.mu.Unlock()
 	}
@@ -337,22 +357,21 @@ func (s *session) onTimer(gen uint32) {
 		return
 	}
 	if s.expiredLocked(now) {
+		if s.expiry > 0 {
+			s.b.stats.SessionsExpired.Add(1)
+		}
 		s.endLocked()
 		s.mu.Unlock()
-		s.b.stats.SessionsExpired.Add(1)
 		s.b.finish(s)
 		return
 	}
 	var will *WillRecord
 	if s.will != nil && !now.Before(s.since.Add(s.will.Delay)) {
-		will, s.will = s.will, nil
-		s.saveLocked(0)
+		will = s.leaveLocked()
 	}
-	s.armLocked(now)
+	s.armLocked(now, now)
 	s.mu.Unlock()
-	if will != nil {
-		s.publishWill(will)
-	}
+	s.publishLeaving(will)
 }
 
 // finish undoes what an ended session has in the broker, and sends its will if that is still to be sent. What its client
@@ -362,10 +381,17 @@ func (b *Broker) finish(s *session) {
 	if b.sessions[s.key] == s {
 		delete(b.sessions, s.key)
 	}
+	gone := b.sessions[s.key] == nil && b.fetches[s.key] == nil && (s.move == nil || s.move.Departure == nil)
 	b.reg.Unlock()
 	b.stats.Sessions.Add(-1)
+	if gone && b.roaming != nil && !s.key.assigned() {
+		b.roaming.End(string(s.key))
+	}
 	u := b.begin(time.Now())
 	s.mu.Lock()
+	if s.move != nil && s.move.arriving != nil && s.move.a != nil {
+		s.move.a.Close()
+	}
 	s.dropAsksLocked()
 	stood, subs, will := standing{s.expiry, s.endedOnline}, s.subsLocked(), s.will
 	s.subs, s.will = nil, nil
@@ -379,10 +405,7 @@ func (b *Broker) finish(s *session) {
 	}
 	s.win = window{}
 	s.count(-s.waiting, -s.bytes)
-	if s.log != nil {
-		s.log.Delete()
-		s.log = nil
-	}
+	forget := s.keepNoMoreLocked()
 	s.mu.Unlock()
 	for _, sub := range subs {
 		b.unsubscribed(s, sub, stood)
@@ -390,7 +413,9 @@ func (b *Broker) finish(s *session) {
 	b.stats.Subscriptions.Add(-int64(len(subs)))
 	u.end() // after the session has left its groups
 	if will != nil {
-		s.publishWill(will)
+		s.publishWill(will, forget)
+	} else {
+		forget()
 	}
 }
 
@@ -398,7 +423,7 @@ func (b *Broker) finish(s *session) {
 // another member, unless it is QoS 2 and was sent [MQTT-4.8.2-5].
 func (u *burst) orphan(e Entry) {
 	u.b.letGo(&e)
-	if e.Group != nil && e.QoS > 0 && (e.QoS == 1 || e.State == EntryWaiting) {
+	if e.Group != nil && e.QoS > 0 && (e.QoS == 1 || e.State == EntryWaiting || e.fresh) {
 		u.redo = append(u.redo, e)
 		return
 	}

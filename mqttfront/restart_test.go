@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
@@ -31,7 +32,7 @@ func subscribed(filters ...string) (subs []mqttfront.SubscriptionRecord) {
 // TestExpiryAfterRestart: a session's time goes on from when its client left, whatever the broker did meanwhile, and its
 // subscriptions end with it [MQTT-4.1.0-2] [MQTT-3.1.2-23].
 func TestExpiryAfterRestart(t *testing.T) {
-	st := store.NewSessions()
+	st := storetest.NewSessions()
 	now := time.Now()
 	kept(st, "over", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: now.Add(-2 * time.Hour), Subs: subscribed("over/+", "$share/g/over")})
 	kept(st, "soon", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: now.Add(2*time.Second - time.Hour), Subs: subscribed("soon")})
@@ -56,7 +57,7 @@ func TestExpiryAfterRestart(t *testing.T) {
 // delivery had begun; the rest is, with what is left of its time [MQTT-3.3.2-5] [MQTT-3.3.2-6] [MQTT-4.3.3-7]
 // [MQTT-4.4.0-1].
 func TestMessagesAfterRestart(t *testing.T) {
-	st := store.NewSessions()
+	st := storetest.NewSessions()
 	now := time.Now()
 	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: now.Add(-time.Minute)})
 	for i, m := range []struct {
@@ -74,9 +75,11 @@ func TestMessagesAfterRestart(t *testing.T) {
 		{"for ever", time.Time{}, 2, mqttfront.EntryWaiting},
 	} {
 		pos := uint64(i + 1)
-		log.Append(mqttfront.Entry{Msg: &proto.Message{Topic: "a", Payload: []byte(m.payload), QoS: m.qos, Expires: m.expires}, Pos: pos, QoS: m.qos})
+		e := &mqttfront.Entry{Msg: &proto.Message{Topic: "a", Payload: []byte(m.payload), QoS: m.qos, Expires: m.expires}, Pos: pos, QoS: m.qos}
+		log.Append(e)
 		if m.state != mqttfront.EntryWaiting {
-			log.Sent(pos, uint16(10+i), m.state)
+			e.PacketID, e.State = uint16(10+i), m.state
+			log.Sent(e)
 		}
 	}
 	b, _, addr := startWith(t, newLoner(), st, nil, nil)
@@ -106,7 +109,7 @@ func TestMessagesAfterRestart(t *testing.T) {
 // was connected when it died; one whose delay goes on is not, and its client can still come back in time [MQTT-3.1.2-8]
 // [MQTT-3.1.3-9].
 func TestWillsAfterRestart(t *testing.T) {
-	st := store.NewSessions()
+	st := storetest.NewSessions()
 	now := time.Now()
 	will := func(id string, disconnected time.Time, expiry, delay time.Duration) {
 		kept(st, id, mqttfront.SessionRecord{Expiry: expiry, Disconnected: disconnected,
@@ -142,4 +145,103 @@ func TestWillsAfterRestart(t *testing.T) {
 	if n := b.Stats().WillsSent.Load(); n != 4 || len(wills) > 0 {
 		t.Errorf("%d wills were sent", n)
 	}
+}
+
+// TestWillsAfterCrash: the store has the will of every client that is connected, before the client hears that it is, and of no
+// other. After a crash each is sent, once, unless its session goes on and the client is back before its delay is over.
+func TestWillsAfterCrash(t *testing.T) {
+	st := storetest.NewSessions()
+	_, _, addr := startWith(t, newLoner(), st, nil, nil)
+	will := func(id string, qos byte, props []byte) *willOpts {
+		return &willOpts{topic: "will/" + id, payload: "gone", qos: qos, props: props}
+	}
+	lasting := func(id string, props []byte) connectOpts {
+		return connectOpts{id: id, resume: true, props: sessionExpiry(60), will: will(id, 1, props)}
+	}
+	connect(t, addr, connectOpts{id: "clean 3", version: 4, will: will("clean 3", 0, nil)})
+	connect(t, addr, connectOpts{id: "clean", will: will("clean", 2, nil)})
+	connect(t, addr, connectOpts{id: "clean, delay", will: will("clean, delay", 1, delay(60))}) // the session is over as well
+	connect(t, addr, lasting("lasting", nil))
+	connect(t, addr, lasting("delay", delay(1)))
+	connect(t, addr, lasting("long delay", delay(60)))
+	for _, id := range []string{"bye", "bye, lasting"} {
+		o := lasting(id, nil)
+		if id == "bye" {
+			o.props = nil
+		}
+		c, _ := connect(t, addr, o)
+		c.bye()
+		c.expectEnd()
+	}
+	connect(t, addr, connectOpts{id: "changed", will: will("changed/old", 1, nil)})
+	connect(t, addr, connectOpts{id: "changed", will: will("changed", 1, nil)})
+	connect(t, addr, connectOpts{id: "none any more", will: will("none any more", 1, nil)})
+	connect(t, addr, connectOpts{id: "none any more"})
+	connect(t, addr, connectOpts{id: "lasts now", resume: true, will: will("lasts now/old", 1, nil)})
+	connect(t, addr, lasting("lasts now", nil))
+	connect(t, addr, lasting("lasts no more", nil))
+	connect(t, addr, connectOpts{id: "lasts no more", resume: true, will: will("lasts no more", 1, nil)})
+	want := []string{"will/changed", "will/clean", "will/clean 3", "will/clean, delay", "will/delay", "will/lasting", "will/lasts no more", "will/lasts now"}
+
+	// As the first broker is left to itself, its store is as a crash leaves it.
+	l, wills := newLoner(), make(chan string, 20)
+	l.watch = func(topic string) { wills <- topic }
+	left := st.Left()
+	b, _, addr := startWith(t, l, left, nil, nil)
+	c, ack := connect(t, addr, lasting("long delay", delay(60)))
+	if !ack.SessionPresent {
+		t.Error("the session is gone")
+	}
+	c.send([]byte{0xe0, 0})
+	c.expectEnd()
+	var got []string
+	for range want {
+		select {
+		case topic := <-wills:
+			got = append(got, topic)
+		case <-time.After(patience):
+			t.Fatalf("only %q were published", got)
+		}
+	}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("%q were published, want %q", got, want)
+	}
+	if found := b.Found(); found.Wills != len(want)+1 || found.Sessions != 5 {
+		t.Errorf("found %+v", found)
+	}
+	eventually(t, "the store knows that they are sent", func() bool {
+		n := 0
+		_ = left.Left().Load(func(_ string, rec mqttfront.SessionRecord, _ mqttfront.SessionLog) {
+			if rec.Will != nil {
+				n++
+			}
+		})
+		return n == 0 && b.Stats().Sessions.Load() == 5
+	})
+	after, _, _ := startWith(t, newLoner(), left.Left(), nil, nil)
+	if found := after.Found(); found.Wills > 0 || found.Sessions != 5 || len(wills) > 0 {
+		t.Errorf("found %+v after another crash, and %d wills came twice", found, len(wills))
+	}
+}
+
+// TestWillsAreSafe: CONNACK waits until the will is safe, and a will that is sent until that is safe; where there is none and
+// nothing else is kept, nothing waits.
+func TestWillsAreSafe(t *testing.T) {
+	st := &lazyStore{Sessions: storetest.NewSessions()}
+	_, _, addr := startWith(t, newLoner(), st, nil, nil)
+	w := watcher(t, addr)
+	st.setLazy(true)
+	connect(t, addr, connectOpts{id: "none"})
+	c := newRaw(t, addr, 5)
+	c.send(connectOpts{version: 5, id: "c", will: &willOpts{topic: "will/c", payload: "gone", qos: 1}}.encode(), []byte{0xc0, 0})
+	eventually(t, "somebody waits", func() bool { return st.waiting() > 0 })
+	c.unanswered()
+	st.sync(nil)
+	c.expect(packets.Connack)
+	c.expect(packets.Pingresp)
+	c.kill()
+	eventually(t, "somebody waits", func() bool { return st.waiting() > 0 })
+	w.silent()
+	st.sync(nil)
+	w.expectPublish("gone")
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 // house is an Auth whose answers a test changes.
@@ -58,7 +58,7 @@ func (k keptFrom) CanSubscribe(filter string) bool { return !strings.HasPrefix(f
 func TestRightsAtDelivery(t *testing.T) {
 	h := newHouse()
 	h.keep("bob", "secret/")
-	b, _, addr := startWith(t, newLoner(), store.NewSessions(), h, nil)
+	b, _, addr := startWith(t, newLoner(), storetest.NewSessions(), h, nil)
 	alice, _ := connect(t, addr, connectOpts{id: "alice", user: "alice"})
 	alice.send(alice.publishPacket(3, 9, "secret/retained", "r")) // QoS 1, retained
 	alice.expect(packets.Puback)
@@ -100,7 +100,7 @@ func TestRightsAtDelivery(t *testing.T) {
 func TestRightsInShare(t *testing.T) {
 	h := newHouse()
 	h.keep("bob", "secret/")
-	b, _, addr := startWith(t, newLoner(), store.NewSessions(), h, nil)
+	b, _, addr := startWith(t, newLoner(), storetest.NewSessions(), h, nil)
 	bob, _ := connect(t, addr, connectOpts{id: "bob", user: "bob"})
 	bob.subscribe(filter{"$share/g/+/x", 0})
 	carol, _ := connect(t, addr, connectOpts{id: "carol", user: "carol"})
@@ -125,7 +125,7 @@ func TestRightsInShare(t *testing.T) {
 // nobody else notices.
 func TestRecheck(t *testing.T) {
 	h := newHouse()
-	b, _, addr := startWith(t, newLoner(), store.NewSessions(), h, nil)
+	b, _, addr := startWith(t, newLoner(), storetest.NewSessions(), h, nil)
 	carol, _ := connect(t, addr, connectOpts{id: "carol", user: "carol"})
 	carol.subscribe(filter{"#", 0})
 	alice, _ := connect(t, addr, connectOpts{id: "alice", user: "alice"})
@@ -166,7 +166,7 @@ func TestRecheck(t *testing.T) {
 // TestRecheckDisconnects: who may not stay is told so, and its will is published if it may be.
 func TestRecheckDisconnects(t *testing.T) {
 	h := newHouse()
-	b, _, addr := startWith(t, newLoner(), store.NewSessions(), h, nil)
+	b, _, addr := startWith(t, newLoner(), storetest.NewSessions(), h, nil)
 	carol, _ := connect(t, addr, connectOpts{id: "carol", user: "carol"})
 	carol.subscribe(filter{"#", 0})
 	five, _ := connect(t, addr, connectOpts{id: "five", user: "bob", will: &willOpts{topic: "open/will", payload: "allowed"}})

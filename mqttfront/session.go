@@ -12,9 +12,11 @@ import (
 type session struct {
 	b       *Broker
 	key     sessionKey
+	number  uint64                // of the claim that it came by; 0: it began here, or came before this process was started
 	conn    atomic.Pointer[conn]  // nil: offline; written with mu held
 	asking  atomic.Bool           // len(asks) > 0
 	grant   atomic.Pointer[grant] // what the client may do; nil: everything
+	moving  atomic.Bool           // move is set
 	ordered atomic.Bool           // QoS 0 messages are queued, behind which others must wait
 
 	mu sync.Mutex
@@ -28,9 +30,10 @@ type sessionState struct {
 	expiry time.Duration // the one in force; 0: the session ends with its connection
 	since  time.Time     // when the connection was lost
 	timer  *time.Timer   // for will or expiry, while offline and one of them is near
-	will   *WillRecord
 	subs   subscriptions
 	log    SessionLog // nil: not kept
+	wills
+	version byte // of the protocol that the client spoke last
 
 	queue   fifo   // what waits to be sent
 	spilled int    // entries behind queue that only the log has
@@ -40,10 +43,16 @@ type sessionState struct {
 	bytes   int64 // of those in memory and in the log
 	zeros   int   // QoS 0 entries in queue
 
-	win     window
-	quota   int // how many more the connection may be sent
-	resend  int // places of win before it have been sent on this connection
-	inbound map[uint16]inbound
+	move *move // nil: all of it is here
+	had  marks // what came here and from another node, while the one may come again by the other; nil: nothing can
+
+	win         window
+	quota       int    // how many more the connection may be sent
+	begun, safe uint64 // of what the log was told the store is asked to make safe, and has
+	syncs       bool   // it is about to be asked again
+	releases    []released
+	resend      int // places of win before it have been sent on this connection
+	inbound     map[uint16]inbound
 
 	asks     []*retainedAsk // as their SUBACKs go out
 	openAsks int32          // asked, and not through, of connections before too
@@ -115,6 +124,12 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		u.over(*e)
 		return
 	}
+	if m := s.move; m != nil && m.Departure != nil {
+		m.offer(u, e)
+		return
+	} else if s.cameLocked(u, e) {
+		return
+	}
 	if e.QoS == 0 && s.conn.Load() == nil {
 		u.over(*e)
 		return
@@ -140,15 +155,15 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 	if kept {
 		s.lastPos++
 		e.Pos = s.lastPos
-		s.log.Append(*e)
+		s.log.Append(e)
 		u.synced = true
 	}
-	if kept && (s.spilled > 0 || s.queue.len() >= headEntries) {
+	if kept && (s.move != nil && s.move.behind(e) || s.spilled > 0 || s.queue.len() >= headEntries) {
 		s.spilled++
 		return
 	}
 	s.behind = max(s.behind, e.Pos)
-	if s.queue.len() == 0 && s.resend == s.win.n {
+	if s.queue.len() == 0 && (s.resend == s.win.n || s.pausedLocked()) {
 		if done := s.sendLocked(u, e); done {
 			return
 		}
@@ -192,7 +207,7 @@ func (s *session) overLocked(u *burst, e Entry) {
 		u.asks = append(u.asks, s)
 	}
 	if s.log != nil && e.Pos > 0 {
-		s.log.Remove(e.Pos)
+		s.log.Remove(&e)
 	}
 	u.over(e)
 }
@@ -215,13 +230,25 @@ func (s *session) sendLocked(u *burst, e *Entry) bool {
 		s.overLocked(u, *e)
 		return true
 	}
+	behind := s.win.n - s.resend // entries that wait until they are safe
+	safely := e.QoS == 2 && e.Pos > 0 && s.log != nil
+	if behind > 0 && !safely {
+		return false
+	}
 	if e.QoS > 0 {
-		if s.quota <= 0 { // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
+		if s.quota <= behind { // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
 			return false
 		}
 		if e.PacketID = s.win.next(); e.PacketID == 0 { // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
 			return false
 		}
+	}
+	if safely {
+		e.State, e.fresh = EntrySent, true
+		s.log.Sent(e)
+		s.waitSafeLocked(u, e)
+		s.win.push(*e)
+		return true
 	}
 	switch c.transmit(u, e, false) { // without DUP [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
 	case sentNot:
@@ -242,7 +269,7 @@ func (s *session) sendLocked(u *burst, e *Entry) bool {
 	s.resend = s.win.n
 	s.quota--
 	if s.log != nil {
-		s.log.Sent(e.Pos, e.PacketID, EntrySent)
+		s.log.Sent(e)
 	}
 	return true
 }
@@ -297,6 +324,8 @@ func (s *session) pumpLocked(u *burst) {
 	for s.resend < s.win.n {
 		if e := s.win.at(s.resend); e.Msg == nil {
 			s.resend++
+		} else if !s.safeLocked(e) {
+			break
 		} else if !s.resendLocked(u, c, e) {
 			return
 		}
@@ -316,7 +345,17 @@ func (s *session) pumpLocked(u *burst) {
 	}
 }
 
-// resendLocked repeats what a connection before has sent of an entry. It returns false when there is no room.
+// pausedLocked reports whether all that keeps the session from sending is that its entries are not safe yet.
+func (s *session) pausedLocked() bool {
+	if s.resend >= s.win.n {
+		return false
+	}
+	e := s.win.at(s.resend)
+	return e.Msg != nil && !s.safeLocked(e)
+}
+
+// resendLocked sends an entry that has a packet ID: for the first time, or again what a connection before has sent. It returns
+// false when there is no room.
 func (s *session) resendLocked(u *burst, c *conn, e *Entry) bool {
 	if e.State == EntryReleased { // [MQTT-4.3.3-5] [MQTT-4.3.3-6]
 		c.mu.Lock()
@@ -325,7 +364,7 @@ func (s *session) resendLocked(u *burst, c *conn, e *Entry) bool {
 		s.resend++
 		return true
 	}
-	if e.QoS == 1 && e.Msg.Expired(u.now) { // not QoS 2 [MQTT-4.3.3-7]
+	if (e.QoS == 1 || e.fresh) && e.Msg.Expired(u.now) { // not QoS 2 that was sent [MQTT-4.3.3-7]
 		s.b.stats.DropExpired.Add(1)
 		s.dropSentLocked(u, e)
 		return true
@@ -338,7 +377,7 @@ func (s *session) resendLocked(u *burst, c *conn, e *Entry) bool {
 	if s.quota <= 0 {
 		return false
 	}
-	switch c.transmit(u, e, true) { // [MQTT-3.3.1-1]
+	switch c.transmit(u, e, !e.fresh) { // [MQTT-3.3.1-1]
 	case sentNot:
 		return false
 	case sentTooLarge:
@@ -346,7 +385,12 @@ func (s *session) resendLocked(u *burst, c *conn, e *Entry) bool {
 		s.dropSentLocked(u, e)
 		return true
 	}
-	s.b.stats.Retransmitted.Add(1)
+	if e.fresh {
+		e.fresh = false
+		u.sent[e.QoS].add(e.Msg)
+	} else {
+		s.b.stats.Retransmitted.Add(1)
+	}
 	s.quota--
 	s.resend++
 	return true
@@ -363,15 +407,36 @@ func (s *session) fetchLocked() bool {
 	if s.spilled == 0 {
 		return false
 	}
-	for _, e := range s.log.Fetch(s.behind, min(headEntries/2, s.spilled)) {
+	for _, e := range s.fetchableLocked(s.log.Fetch(s.behind, min(headEntries/2, s.spilled))) {
+		s.b.reopen(&e)
 		s.pushLocked(e)
 		s.behind = e.Pos
 		s.spilled--
 	}
-	if s.queue.len() == 0 {
+	if s.queue.len() == 0 && s.move == nil {
 		s.spilled = 0 // the log has lost them
 	}
 	return s.queue.len() > 0
+}
+
+// fetchableLocked leaves out what may not go to the client yet.
+func (s *session) fetchableLocked(es []Entry) []Entry {
+	if s.move == nil || s.move.arriving == nil {
+		return es
+	}
+	for len(es) > 0 && es[len(es)-1].Pos > s.move.limit() {
+		es = es[:len(es)-1]
+	}
+	return es
+}
+
+// reopen gives an entry that an earlier process has left who is to be told when it is over.
+func (b *Broker) reopen(e *Entry) {
+	if e.Receipt == nil && e.Mark != (Mark{}) && !e.Moved {
+		t := &tally{r: b.swarm.Receipt(e.Mark)}
+		t.n.Store(1)
+		e.Receipt = t
+	}
 }
 
 // pumpNow is pumpLocked for a goroutine without a burst.
@@ -423,8 +488,13 @@ func (s *session) onPubrec(u *burst, c *conn, a ack) {
 		if e.State == EntrySent {
 			e.State = EntryReleased
 			if s.log != nil {
-				s.log.Sent(e.Pos, e.PacketID, EntryReleased)
+				s.log.Sent(e)
+				s.waitSafeLocked(u, e)
+				s.releases = append(s.releases, released{e.PacketID, e.safeAt})
 			}
+		}
+		if !s.safeLocked(e) {
+			return
 		}
 	}
 	c.mu.Lock()

@@ -7,7 +7,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
 )
 
 // fill publishes numbered messages at a QoS to topic a.
@@ -360,7 +360,7 @@ func TestSpill(t *testing.T) {
 
 // TestRestart: a broker on the same store goes on where the one before stopped.
 func TestRestart(t *testing.T) {
-	st := store.NewSessions()
+	st := storetest.NewSessions()
 	b, _, addr := startWith(t, newLoner(), st, nil, nil)
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	o := connectOpts{id: "sub", props: append(sessionExpiry(60), u16(0x21, 4)...), resume: true}

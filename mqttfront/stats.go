@@ -87,8 +87,13 @@ type Stats struct {
 	PromisesLocal atomic.Uint64 // SUBACKs that hold for this node only, for now
 	WillsSent     atomic.Uint64
 	Takeovers     atomic.Uint64
+	Arrivals      atomic.Uint64 // sessions that came from other nodes
+	Departures    atomic.Uint64 // sessions that other nodes have taken over
+	Twice         atomic.Uint64 // messages that a session had at another node too
 	Held          atomic.Uint64 // times that a client was not read from, see hold.go
 	StoreErrors   atomic.Uint64 // times that the store could not keep what it was told
+
+	SessionsNotKept atomic.Uint64 // sessions that end with their connection, though more was asked for: the store could not be written
 }
 
 // Dropped is the sum of all drops.

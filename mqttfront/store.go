@@ -7,17 +7,27 @@ import (
 )
 
 // SessionStore keeps what of sessions outlives connections and, where it is durable, the process. The broker
-// has it keep sessions with an expiry only. Package storetest has what every implementation must satisfy.
+// has it keep sessions with an expiry, and of others the will alone. Package storetest has what every implementation must satisfy.
 //
 // Nothing here waits for a disk: what is said is in order, and Sync tells when it is safe.
 type SessionStore interface {
 	// Load calls each, once for each session kept, before anything else is asked of the store.
 	Load(each func(key string, rec SessionRecord, log SessionLog)) error
-	// Create begins the log of a session, in the place of one with the same key.
+	// Create begins the log of a session, in the place of one with the same key, which is kept until the first Save.
 	Create(key string) SessionLog
+	// Retain keeps a message that is retained below $local, in the place of one with the same topic; Unretain forgets it.
+	// Retained calls each with those that are kept.
+	Retain(m *proto.Message)
+	Unretain(topic string)
+	Retained(each func(*proto.Message)) error
 	// Sync calls done once when everything said so far will survive, or can't be made to. done may be called
 	// from within and must not block.
 	Sync(done func(error))
+	// Err returns what keeps the store from making anything safe at present, nil if nothing does. Meanwhile QoS 1 and 2
+	// messages are refused. It must cost next to nothing.
+	Err() error
+	// Together has everything that do says to the store and its logs kept as a whole or not at all. It does not nest.
+	Together(do func())
 }
 
 // SessionLog keeps one session. Calls come one at a time.
@@ -27,15 +37,20 @@ type SessionLog interface {
 	// Subscribe keeps a subscription, in the place of one with the same filter. Unsubscribe forgets it.
 	Subscribe(sub SubscriptionRecord)
 	Unsubscribe(filter string)
-	// Append puts a message at the end of the session's queue; positions rise. The same Msg is appended to
+	// Rename gives the session another key; Save follows.
+	Rename(key string)
+	// Append puts a message into the session's queue, and sets Stored. Positions rise, but for what comes from another node,
+	// which goes before this node's own. The same Msg is appended to
 	// the logs of all sessions that it waits for, one right after another, and should be kept once.
-	Append(e Entry)
+	Append(e *Entry)
 	// Sent notes the packet ID and state of an entry that was sent.
-	Sent(pos uint64, packetID uint16, state EntryState)
-	// Remove forgets an entry.
-	Remove(pos uint64)
+	Sent(e *Entry)
+	// Remove forgets an entry, as Append or Fetch left it. It is called once for each.
+	Remove(e *Entry)
 	// Fetch returns the first n entries behind a position, fewer at the end of the queue.
 	Fetch(after uint64, n int) []Entry
+	// Queued is what the queue has when the log comes from Load.
+	Queued() Queued
 	// Received and Released note packet IDs of QoS 2 messages from the client that wait for PUBREL.
 	Received(packetID uint16)
 	Released(packetID uint16)
@@ -47,11 +62,13 @@ type SessionLog interface {
 
 // SessionRecord is a session without its messages. Its filters are without the mount of its listener.
 type SessionRecord struct {
-	Version      byte // of the protocol that the client last spoke: 3, 4 or 5
-	Expiry       time.Duration
-	Disconnected time.Time // zero while there is a connection
+	Version      byte          // of the protocol that the client last spoke: 3, 4 or 5
+	Expiry       time.Duration // 0: there is no session, but a will that its client has left
+	Disconnected time.Time     // zero while there is a connection
 	Subs         []SubscriptionRecord
 	Will         *WillRecord // what is to be sent if the connection is lost, or after the delay
+	Arriving     *Arriving   // it comes from another node
+	Departing    *Departing  // it goes to another node
 }
 
 // SubscriptionRecord is one subscription of a session.
@@ -73,17 +90,29 @@ type WillRecord struct {
 // Entry is a message on its way to one session.
 type Entry struct {
 	Msg     *proto.Message
-	Receipt Receipt // told when the entry is over; a durable store keeps what it needs of it; may be nil
+	Receipt Receipt // told when the entry is over; a durable store keeps its Mark; may be nil
 	Group   *Group  // the shared subscription that it came by, if any
 	IDs     []uint32
 	Pos     uint64
+	Stored  uint64 // the SessionLog's own, which has set it
+	Mark    Mark   // of its Receipt, from before this process was started or from another node
+	Moved   bool   // it came with the session from another node, which told whom its Mark concerns
 	// PacketID is set once the entry was sent.
 	PacketID uint16
 	State    EntryState
 	QoS      byte // at which it goes to the client
 	Retain   bool // the flag that goes to the client
 
-	held *holding // the broker's; a durable store does without
+	held   *holding // the broker's; a durable store does without
+	safeAt uint64   // it goes out when the session is safe up to here
+	fresh  bool     // it has a packet ID, and was not sent yet
+}
+
+// Queued says what is in the queue of a session.
+type Queued struct {
+	Entries int
+	Bytes   int64  // of their messages
+	Last    uint64 // position of the last entry
 }
 
 // EntryState is how far the delivery of an entry is.

@@ -18,6 +18,7 @@ type answer struct {
 	asks     []*retainedAsk // may begin once it is written
 	left     int            // what it waits for
 	local    bool           // a promise is only local
+	refused  bool           // it waits for nothing any more
 }
 
 // beginAnswer puts an answer to so many filters in its place among the others; it waits for whoever called, at first.
@@ -43,7 +44,7 @@ func (c *conn) settle(a *answer, local bool) {
 	c.mu.Lock()
 	a.left--
 	a.local = a.local || local
-	for len(c.answers) > 0 && c.answers[0].left == 0 {
+	for len(c.answers) > 0 && (c.answers[0].left == 0 || c.answers[0].refused) {
 		first := c.answers[0]
 		c.answers = c.answers[1:]
 		c.openFilters -= len(first.codes)
@@ -132,7 +133,7 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 	c.mu.Unlock()
 	if c.sess.keptNow() {
 		c.waitFor(a)
-		c.b.store.Sync(func(err error) {
+		c.b.syncSoon(func(err error) {
 			c.b.storeDone(err)
 			if err != nil {
 				c.notKept(a, fresh)
@@ -140,6 +141,8 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 			}
 			c.settle(a, false)
 		})
+		c.waitFor(a)
+		c.sess.keepInSwarm(func() { c.settle(a, false) })
 	}
 	c.settle(a, false)
 	return nil
@@ -148,7 +151,7 @@ func (c *conn) onSubscribe(u *burst, body []byte) error {
 // notKept says no, in an answer that it settles, to subscriptions that the store could not keep. The new ones among
 // them are ended; of the others the store has what was there before.
 func (c *conn) notKept(a *answer, fresh []*subscription) {
-	code := ReasonImplementation
+	code := NotStored.Code
 	if c.version < v5 {
 		code = ReasonUnspecified
 	}
@@ -165,8 +168,14 @@ func (c *conn) notKept(a *answer, fresh []*subscription) {
 	s.mu.Lock()
 	s.dropAsksOfLocked(func(ask *retainedAsk) bool { return slices.Contains(asks, ask) })
 	s.mu.Unlock()
-	if !c.b.enter() {
+	refused := func() {
+		c.mu.Lock()
+		a.refused = true
+		c.mu.Unlock()
 		c.settle(a, false)
+	}
+	if !c.b.enter() {
+		refused()
 		return
 	}
 	go func() { // the store may wait for who calls this
@@ -174,7 +183,7 @@ func (c *conn) notKept(a *answer, fresh []*subscription) {
 		for _, sub := range fresh {
 			c.b.unsubscribe(s, sub.filter, sub)
 		}
-		c.settle(a, false)
+		refused()
 	}()
 }
 
@@ -294,6 +303,8 @@ func (c *conn) onUnsubscribe(u *burst, body []byte) error {
 	c.mu.Lock()
 	a.codes = codes
 	c.mu.Unlock()
+	c.waitFor(a)
+	c.sess.keepInSwarm(func() { c.settle(a, false) })
 	c.settle(a, false)
 	return nil
 }

@@ -49,6 +49,10 @@ type Swarm interface {
 	// that is not in the answer comes through Broker.Deliver. A few questions of one client are open at a time.
 	Retained(filter string, each func([]*proto.Message), done func())
 
+	// Receipt returns what is to be told of a delivery from before this process was started, of which a session has an entry
+	// with its Mark.
+	Receipt(m Mark) Receipt
+
 	// RetainedHere is the number of retained messages of the swarm that this node keeps, for statistics.
 	RetainedHere() int
 }
@@ -62,6 +66,12 @@ type Outgoing struct {
 	PacketID uint16
 	// ServedHere says that this node's plain subscribers have the message already (see Swarm.Detour).
 	ServedHere bool
+	// Note, which may be nil, tells the session store what tells Msg, of QoS 1 or 2, from the same one that comes after a crash.
+	// It is called once, from within Publish or later, and what it says is kept with the message, as a whole: what the one and
+	// the other tell their stores is in one database. Nobody gets the message before both are safe. With ServeHere this node's
+	// plain subscribers then get it by Broker.Deliver, though Detour was false.
+	Note      func()
+	ServeHere bool
 	// Lent says that Msg, but for its Topic, is good until Publish returns, and to be cloned by whoever needs it longer.
 	// It is so for messages of QoS 0 that are not retained and are ServedHere.
 	Lent bool
@@ -81,6 +91,14 @@ type Interest struct {
 	QoS    byte // the highest that any subscriber asked for
 	Groups []GroupInterest
 	Hold   time.Duration // the longest session expiry behind it; 0: only while clients are connected
+	// Sessions are among the plain ones that were at nodes which cannot be reached: what was sent there for them is wanted here.
+	Sessions []SessionInterest
+}
+
+// SessionInterest is a session that was at another node.
+type SessionInterest struct {
+	Key  string
+	From string // peer ID
 }
 
 // Zero reports whether nobody wants anything.
@@ -114,6 +132,8 @@ type Delivery struct {
 	Plain bool
 	// Groups are the shared subscriptions that this node was picked for: one member of each is served.
 	Groups []Group
+	// Sessions are the keys of those that the message is for beside, because it was meant for them at another node.
+	Sessions []string
 	// Origin is set when a message of this node's own client comes back.
 	Origin Origin
 	// Receipt is told when nobody here needs the message any more; nil for QoS 0.
@@ -123,8 +143,14 @@ type Delivery struct {
 // Group names a shared subscription; its Filter is without $share/NAME/.
 type Group = proto.Group
 
+// Mark names a delivery: the swarm knows it again by that after a restart. It says nothing about who published it. The zero
+// Mark is none.
+type Mark struct{ Epoch, Seq uint64 }
+
 // Receipt is told the fate of one delivery.
 type Receipt interface {
+	// Mark returns the delivery's.
+	Mark() Mark
 	// Done says that every client that the delivery was for has acknowledged it or will never need it. It is
 	// called once, from any goroutine or from within Deliver, and must not block.
 	Done()

@@ -21,6 +21,7 @@ import (
 	"github.com/mozzie-mqtt/mozzie/cmd/mozzie/client"
 	"github.com/mozzie-mqtt/mozzie/dht"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/node/store"
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
@@ -336,17 +337,36 @@ func (x *spy) lookAtMemory() {
 			x.mu.Lock()
 			defer x.mu.Unlock()
 			x.lookInto(all, fmt.Sprintf("in the memory of node %d", i), x.secret)
-			for _, store := range []string{"Custody", "Retained"} {
-				messages := all.Elem().FieldByName("cfg").FieldByName(store)
-				x.lookInto(messages, fmt.Sprintf("in the store %s of node %d", store, i), x.node)
+			for _, name := range []string{"Custody", "Retained"} {
+				messages := all.Elem().FieldByName("cfg").FieldByName(name)
+				x.lookInto(messages, fmt.Sprintf("in the store %s of node %d", name, i), x.node)
 				if len(remembers(messages, x.marks)) > 0 {
 					kept = true
 				}
 			}
 		})
+		x.lookAtDisk(i, n.db)
 	}
 	if !kept {
 		x.t.Error("no node keeps the message, so that this test looks in the wrong place")
+	}
+}
+
+// lookAtDisk looks into what a node has in its database: for the user and the client into all, for the publisher's node into
+// what is there of messages. Who is to be excepted may stand in the records of members.
+func (x *spy) lookAtDisk(i int, db *store.DB) {
+	x.t.Helper()
+	where := fmt.Sprintf("in the database of node %d", i)
+	err := db.Records(func(key, value []byte, of store.Subject) {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.lookInto(reflect.ValueOf(append(bytes.Clone(key), value...)), where, x.secret)
+		if of == store.OfMessages {
+			x.lookInto(reflect.ValueOf(value), where, x.node)
+		}
+	})
+	if err != nil {
+		x.t.Error(err)
 	}
 }
 
@@ -370,8 +390,8 @@ type walker struct {
 }
 
 func (w *walker) walk(v reflect.Value) {
-	if !v.IsValid() || strings.HasPrefix(v.Type().PkgPath(), "log/slog") {
-		return
+	if !v.IsValid() || strings.HasPrefix(v.Type().PkgPath(), "log/slog") || v.Type() == reflect.TypeFor[store.DB]() {
+		return // what is in a database is looked into by itself
 	}
 	switch v.Kind() {
 	case reflect.String:

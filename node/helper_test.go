@@ -21,11 +21,12 @@ const patience = 3 * time.Minute
 
 // testSwarm is some nodes of one process, on loopback.
 type testSwarm struct {
-	t     testing.TB
-	dir   string // of all nodes
-	also  func(*config.Config)
-	nodes []*Node
-	limit func(*config.Limits) // nil: the defaults
+	t       testing.TB
+	dir     string // of all nodes
+	also    func(*config.Config)
+	nodes   []*Node
+	configs []config.Config      // theirs
+	limit   func(*config.Limits) // nil: the defaults
 
 	mu   sync.Mutex
 	tap  func(sent)         // sees every frame, before it is sent
@@ -78,9 +79,30 @@ func (s *testSwarm) start(knows ...int) {
 	if s.also != nil {
 		s.also(&c)
 	}
+	s.nodes = append(s.nodes, nil)
+	s.configs = append(s.configs, c)
+	s.run(len(s.nodes) - 1)
+}
+
+// again starts a node that was stopped, with what it has on its disk.
+func (s *testSwarm) again(i int) {
+	s.t.Helper()
+	c := &s.configs[i]
+	c.Swarm.Bootstrap = nil
+	for k, other := range s.nodes {
+		if k != i && !other.stopping.Load() {
+			c.Swarm.Bootstrap = append(c.Swarm.Bootstrap, other.host.Addresses()[0])
+		}
+	}
+	s.run(i)
+}
+
+// run starts node i.
+func (s *testSwarm) run(i int) {
+	s.t.Helper()
 	var self peer.ID
-	log := slog.New(slog.NewTextHandler(s.newLog(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	node, err := Start(s.t.Context(), c, Options{Log: log, Version: "test", Tap: func(to peer.ID, frame any) {
+	log := slog.New(slog.NewTextHandler(s.newLog(i), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	node, err := Start(s.t.Context(), s.configs[i], Options{Log: log, Version: "test", Tap: func(to peer.ID, frame any) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.tap != nil {
@@ -93,7 +115,7 @@ func (s *testSwarm) start(knows ...int) {
 	s.mu.Lock()
 	self = node.host.ID()
 	s.mu.Unlock()
-	s.nodes = append(s.nodes, node)
+	s.nodes[i] = node
 }
 
 // nodeLog is where a node logs.
@@ -102,11 +124,13 @@ type nodeLog struct {
 	i int
 }
 
-func (s *testSwarm) newLog() nodeLog {
+func (s *testSwarm) newLog(i int) nodeLog {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.logs = append(s.logs, new(strings.Builder))
-	return nodeLog{s, len(s.logs) - 1}
+	if i == len(s.logs) {
+		s.logs = append(s.logs, new(strings.Builder))
+	}
+	return nodeLog{s, i}
 }
 
 // Write implements io.Writer.

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"github.com/mozzie-mqtt/mozzie/node/config"
 	"github.com/mozzie-mqtt/mozzie/node/datadir"
 	"github.com/mozzie-mqtt/mozzie/node/memory"
+	"github.com/mozzie-mqtt/mozzie/node/roam"
 	"github.com/mozzie-mqtt/mozzie/node/store"
 )
 
@@ -48,9 +50,10 @@ type Node struct {
 	host      *dht.Host
 	service   atomic.Pointer[rendezvous.Service] // nil until the swarm is joined
 	broker    atomic.Pointer[mqttfront.Broker]
+	roam      *roam.Roam                   // nil in an open swarm: sessions stay with their node; set before broker is
 	admin     atomic.Pointer[admin.Server] // nil until it serves, which it does before it can be noted here
 	registry  *prometheus.Registry
-	retained  *store.Retained
+	db        *store.DB
 	auth      *auth
 	clock     *certs.Clock
 	certs     *certs.Keeper
@@ -60,11 +63,18 @@ type Node struct {
 	stopOnce  sync.Once
 	stopErr   error
 
+	backupMu sync.Mutex // held while there is a backup that is not closed
+	closed   bool       // guarded by backupMu: no more begin
+
 	reloadMu    sync.Mutex // held while reloading
 	reloadables []reloadable
 
+	earlyMu         sync.Mutex
+	earlyDeliveries []core.Delivery // that came before there was a broker
+
 	peersMu sync.Mutex
 	early   []peerEvent // what OnPeer said before there was a service
+	met     bool        // there was another node
 }
 
 type peerEvent struct {
@@ -83,7 +93,11 @@ func Start(ctx context.Context, cfg config.Config, opt Options) (_ *Node, err er
 			err = errors.Join(err, n.close())
 		}
 	}()
+	_ = os.RemoveAll(n.dir.Path(backupDir)) // of a node that was killed
 	if err := n.startAuth(); err != nil {
+		return nil, err
+	}
+	if n.db, err = store.Open(filepath.Join(cfg.Data, "db"), store.Options{Interval: cfg.Storage.Interval(), Log: n.log}); err != nil {
 		return nil, err
 	}
 	if err := n.join(ctx); err != nil {
@@ -148,6 +162,18 @@ func (n *Node) onPeer(id peer.ID, connected bool) {
 	if s != nil {
 		s.OnPeer(id, connected)
 	}
+	n.activateRoaming()
+}
+
+// activateRoaming lets sessions roam once there is another node.
+func (n *Node) activateRoaming() {
+	n.peersMu.Lock()
+	n.met = n.met || n.host != nil && len(n.host.Connected()) > 0
+	r, met := n.roam, n.met
+	n.peersMu.Unlock()
+	if r != nil && met {
+		r.Activate()
+	}
 }
 
 func (n *Node) startService() error {
@@ -155,24 +181,27 @@ func (n *Node) startService() error {
 	if err != nil {
 		return err
 	}
-	n.retained = store.NewRetained()
 	s := rendezvous.New(rendezvous.Config{
 		Host:      n.host.Libp2p(),
-		Database:  rand.Uint64() | 1, //nolint:gosec // state is in memory: every start has a new database
+		Database:  n.db.ID(),
 		Life:      life,
+		Restoring: true,
 		Depth:     n.cfg.Locations.Depth,
 		Small:     n.cfg.Swarm.Small,
 		Limits:    n.coreLimits(),
 		Pending:   n.pending(),
-		Custody:   store.NewCustody(),
-		Retained:  n.retained,
+		Custody:   n.db.Custody(),
+		Retained:  n.db.Retained(),
+		Journal:   n.db.Journal(),
+		Received:  n.db.Received(),
 		Log:       n.log,
 		Addresses: n.addresses,
 		Dial:      n.host.Dial,
 		Closest:   n.host.Closest,
 		Forget:    n.host.Forget,
 		Deliver:   n.deliver,
-		Accept:    accept,
+		Accept:    n.accept,
+		Sync:      n.db.Sync,
 		Tap:       n.opt.Tap,
 	})
 	n.peersMu.Lock()
@@ -210,12 +239,32 @@ func (n *Node) pending() rendezvous.Pending {
 func (n *Node) addresses() []string { return peerAddresses(n.host.Addrs()) }
 
 func (n *Node) startBroker() error {
-	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load(), n.retained}, n.auth, store.NewSessions(), n.log)
+	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load(), n.db.Retained()}, n.auth, n.db.Sessions(), n.log)
 	if err != nil {
 		return err
 	}
+	n.service.Load().Restored()
+	n.startRoaming(b)
+	n.earlyMu.Lock()
+	n.pass(b, n.earlyDeliveries) // before others come
+	n.earlyDeliveries = nil
 	n.broker.Store(b)
+	n.earlyMu.Unlock()
+	n.sayFound()
 	return n.listen()
+}
+
+// startRoaming lets the sessions of a private swarm go where their clients connect.
+func (n *Node) startRoaming(b *mqttfront.Broker) {
+	if n.cfg.Swarm.Open {
+		return
+	}
+	r := roam.New(roam.Config{Host: n.host.Libp2p(), Swarm: n.service.Load(), Broker: b, Log: n.log})
+	b.Roam(r)
+	n.peersMu.Lock()
+	n.roam = r
+	n.peersMu.Unlock()
+	n.activateRoaming()
 }
 
 func (n *Node) brokerConfig() mqttfront.Config {

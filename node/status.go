@@ -40,7 +40,7 @@ func (n *Node) Status() admin.Status {
 	b := n.broker.Load().Stats()
 	s.Connections, s.Sessions = int(b.Connections.Load()), int(b.Sessions.Load())
 	s.Subscriptions = int(b.Subscriptions.Load())
-	s.Retained = n.retained.Total()
+	s.Retained = n.db.Retained().Total()
 	for i := range b.Received {
 		s.Received += int64(b.Received[i].Load()) //nolint:gosec // a count
 		s.Sent += int64(b.Sent[i].Load())         //nolint:gosec // a count
@@ -55,6 +55,9 @@ func (n *Node) Status() admin.Status {
 func (n *Node) Ready() (ok bool, reasons []string) {
 	if n.stopping.Load() {
 		return false, []string{"the node is stopping"}
+	}
+	if err := n.db.Err(); err != nil {
+		return false, []string{fmt.Sprintf("the database can't be written, and QoS 1 and 2 messages are refused: %v", err)}
 	}
 	return true, nil
 }

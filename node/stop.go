@@ -10,8 +10,8 @@ import (
 )
 
 // Stop takes leave politely: clients are told and their wills published, then what this node is responsible
-// for is handed to others. At the end of ctx the rest is cut off, and the error says what was. What ends with this
-// node's memory is said in the log.
+// for is handed to others. At the end of ctx the rest is cut off, and the error says what was. What waits for the
+// next start is said in the log.
 func (n *Node) Stop(ctx context.Context) error {
 	n.stopping.Store(true)
 	var cut error
@@ -25,7 +25,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		if err != nil {
 			cut = errors.Join(cut, fmt.Errorf("not everything was handed over to other nodes: %w", inTime(err)))
 		}
-		n.sayLost(err == nil)
+		n.sayKept(err == nil)
 	}
 	return errors.Join(cut, n.close())
 }
@@ -38,10 +38,10 @@ func inTime(err error) error {
 	return err
 }
 
-// sayLost says in the log which messages end with this node, which keeps them in memory only: those in the queues of
-// its clients' sessions, which stay with their node, and all that there was nobody to hand to. left tells whether
-// the node has taken leave of the other nodes, so that what they need is theirs.
-func (n *Node) sayLost(left bool) {
+// sayKept says in the log what waits on this node's disk for its next start: in the queues of its clients' sessions, which stay
+// with their node, and what there was nobody to hand to. left tells whether the node has taken leave of the other nodes, so
+// that what they need is theirs.
+func (n *Node) sayKept(left bool) {
 	b, s := n.broker.Load(), n.service.Load()
 	if b == nil {
 		return // no client was ever served
@@ -56,16 +56,17 @@ func (n *Node) sayLost(left bool) {
 	retained, g := int(b.Stats().LocalRetained.Load()), core.Gauges{}
 	if alone || !left {
 		g = s.Gauges()
-		retained += n.retained.Total()
+		retained += n.db.Retained().Total()
 	}
 	if queued == 0 && g.Custody == 0 && g.Waiting == 0 && retained == 0 {
 		return
 	}
-	text := "messages that were acknowledged are lost with the memory of this node"
+	what := []any{"queued", queued, "sessions", sessions, "custody", g.Custody, "outbox", g.Outbox, "waiting", g.Waiting, "retained", retained}
 	if !alone && !left {
-		text = "messages that were acknowledged were not handed over: those that no other node has are lost"
+		n.log.Warn("not everything was handed over: messages that no other node has wait here until this node is started again", what...)
+		return
 	}
-	n.log.Warn(text, "queued", queued, "sessions", sessions, "custody", g.Custody, "outbox", g.Outbox, "waiting", g.Waiting, "retained", retained)
+	n.log.Info("messages wait here until this node is started again", what...)
 }
 
 // close ends everything at once.
@@ -77,8 +78,12 @@ func (n *Node) close() error {
 			errs = append(errs, api.Close(ctx))
 			cancel()
 		}
+		n.endBackups()
 		if w := n.memory.Load(); w != nil {
 			w.Close()
+		}
+		if n.roam != nil {
+			n.roam.Close()
 		}
 		if b := n.broker.Load(); b != nil {
 			errs = append(errs, b.Close())
@@ -88,6 +93,9 @@ func (n *Node) close() error {
 		}
 		if n.host != nil {
 			errs = append(errs, n.host.Close())
+		}
+		if n.db != nil {
+			errs = append(errs, n.db.Close())
 		}
 		errs = append(errs, n.dir.Close())
 		n.stopErr = errors.Join(errs...)

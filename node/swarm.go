@@ -1,11 +1,14 @@
 package node
 
 import (
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/node/roam"
 	"github.com/mozzie-mqtt/mozzie/node/store"
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
@@ -55,7 +58,8 @@ func (w *swarm) Publish(outgoing []mqttfront.Outgoing) {
 	out := publications.Get().(*batch[core.Publication])
 	for i := range outgoing {
 		o := &outgoing[i]
-		p := core.Publication{Message: o.Msg, Packet: o.PacketID, Served: o.ServedHere, Lent: o.Lent}
+		p := core.Publication{Message: o.Msg, Packet: o.PacketID, Served: o.ServedHere, Lent: o.Lent,
+			Note: o.Note, Here: o.ServeHere}
 		if o.Origin != nil {
 			p.Origin = o.Origin
 		}
@@ -70,6 +74,9 @@ func (w *swarm) Register(filter string, interest mqttfront.Interest, done func(m
 	i := core.Interest{Plain: interest.Plain, QoS: interest.QoS, Hold: interest.Hold}
 	for _, g := range interest.Groups {
 		i.Groups = append(i.Groups, core.GroupInterest{Name: g.Name, QoS: g.QoS, Members: g.Members, Online: g.Online})
+	}
+	for _, s := range interest.Sessions {
+		i.Sessions = append(i.Sessions, core.SessionInterest{Name: roam.NameOf(s.Key), From: s.From})
 	}
 	var told func(local bool)
 	if done != nil {
@@ -92,11 +99,19 @@ func (w *swarm) Retained(filter string, each func([]*proto.Message), done func()
 // RetainedHere implements mqttfront.Swarm.
 func (w *swarm) RetainedHere() int { return w.retained.Total() }
 
-// accept passes on that a client's message is kept.
-func accept(origin any, packet uint16) {
-	if o, ok := origin.(mqttfront.Origin); ok {
-		o.Accepted(packet, nil)
-	}
+// accept passes on that clients' messages are kept, once they are on the disk.
+func (n *Node) accept(came []rendezvous.Accepted) {
+	came = slices.Clone(came)
+	n.db.Sync(func(err error) {
+		if err != nil {
+			err = mqttfront.NotStored
+		}
+		for _, a := range came {
+			if o, ok := a.Origin.(mqttfront.Origin); ok {
+				o.Accepted(a.Packet, err)
+			}
+		}
+	})
 }
 
 // receipt tells the service what the broker has done with a message.
@@ -104,6 +119,27 @@ type receipt struct {
 	s *rendezvous.Service
 	r *core.Receipt
 }
+
+// Mark implements mqttfront.Receipt.
+func (r *receipt) Mark() mqttfront.Mark { return mqttfront.Mark(r.r.Identity()) }
+
+// earlier tells the service the same of a message from before this process was started.
+type earlier struct {
+	s  *rendezvous.Service
+	id core.Identity
+}
+
+// Receipt implements mqttfront.Swarm.
+func (w *swarm) Receipt(m mqttfront.Mark) mqttfront.Receipt { return &earlier{w.s, core.Identity(m)} }
+
+// Mark implements mqttfront.Receipt.
+func (r *earlier) Mark() mqttfront.Mark { return mqttfront.Mark(r.id) }
+
+// Done implements mqttfront.Receipt.
+func (r *earlier) Done() { r.s.DoneEarlier(r.id) }
+
+// Refused implements mqttfront.Receipt.
+func (r *earlier) Refused(g mqttfront.Group) { r.s.RefuseEarlier(r.id, g) }
 
 // Done implements mqttfront.Receipt.
 func (r *receipt) Done() { r.s.Done(r.r) }
@@ -113,14 +149,48 @@ func (r *receipt) Refused(g mqttfront.Group) { r.s.Refuse(r.r, g) }
 
 // deliver hands messages from the swarm to the broker.
 func (n *Node) deliver(came []core.Delivery) {
-	b, s := n.broker.Load(), n.service.Load()
-	if b == nil {
-		return // nobody has subscribed yet
+	b := n.broker.Load()
+	if b == nil && n.keepEarly(came) {
+		return
 	}
+	n.pass(n.broker.Load(), came)
+}
+
+// keepEarly keeps deliveries for sessions from before this process was started until there is a broker.
+func (n *Node) keepEarly(came []core.Delivery) bool {
+	n.earlyMu.Lock()
+	defer n.earlyMu.Unlock()
+	if n.broker.Load() != nil {
+		return false
+	}
+	for _, d := range came {
+		if d.Receipt != nil {
+			d.Groups = slices.Clone(d.Groups)
+			n.earlyDeliveries = append(n.earlyDeliveries, d)
+		}
+	}
+	return true
+}
+
+// pass hands messages to the broker.
+func (n *Node) pass(b *mqttfront.Broker, came []core.Delivery) {
+	s := n.service.Load()
 	out := deliveries.Get().(*batch[mqttfront.Delivery])
 	for i := range came {
 		d := &came[i]
+		if n.roam != nil && strings.HasPrefix(d.Message.Topic, roam.Prefix) {
+			n.roam.Deliver(*d)
+			continue
+		}
 		to := mqttfront.Delivery{Msg: d.Message, Plain: d.Plain, Groups: d.Groups}
+		for _, g := range d.Groups {
+			if n.roam != nil && strings.HasPrefix(g.Filter, roam.Prefix) {
+				to.Groups = slices.DeleteFunc(slices.Clone(to.Groups), func(o proto.Group) bool { return o == g })
+				if key := n.roam.KeyOf(g.Filter); key != "" {
+					to.Sessions = append(to.Sessions, key)
+				}
+			}
+		}
 		if o, ok := d.Origin.(mqttfront.Origin); ok {
 			to.Origin = o
 		}

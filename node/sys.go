@@ -9,7 +9,7 @@ func (n *Node) sayUnderSys(say func(name, value string)) {
 	g := svc.Gauges()
 	for name, v := range map[string]int{
 		"nodes": g.Nodes, "peers": int(svc.Stats().Up.Load()), "locations": g.Locations, "locations_serving": g.Serving,
-		"registrations": g.Registrations, "outbox": g.Outbox, "custody": g.Custody, "retained": n.retained.Total(),
+		"registrations": g.Registrations, "outbox": g.Outbox, "custody": g.Custody, "retained": n.db.Retained().Total(),
 	} {
 		say(name, strconv.Itoa(v))
 	}

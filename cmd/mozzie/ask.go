@@ -104,14 +104,19 @@ func (f *nodeFlags) find() (string, error) {
 func (f *nodeFlags) ask(cmd *cobra.Command, ask func(context.Context, *admin.Client) error) error {
 	c, err := f.client()
 	if err != nil {
-		if errors.Is(err, datadir.ErrNotRunning) {
-			err = fmt.Errorf("%w: start it with \"mozzie run\", or say with --data or --admin which node is meant", err)
-		}
-		return err
+		return f.explain(err)
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 	defer cancel()
 	return ask(ctx, c)
+}
+
+// explain says what to do where the node is not found.
+func (f *nodeFlags) explain(err error) error {
+	if errors.Is(err, datadir.ErrNotRunning) {
+		err = fmt.Errorf("%w: start it with \"mozzie run\", or say with --data or --admin which node is meant", err)
+	}
+	return err
 }
 
 func printJSON(w io.Writer, v any) error {

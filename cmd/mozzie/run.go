@@ -58,7 +58,7 @@ swarm of its own. --join takes another node's invite instead; the node remembers
 a YAML file and by environment variables too, and more than there are flags for: see "mozzie config show".
 
 SIGTERM and Ctrl-C stop the node politely, within 10 seconds: clients are told, and what the node was responsible
-for is handed over. What is lost with its memory is said in the log. A second signal stops it at once. SIGHUP has it
+for is handed over. What waits on its disk until it is started again is said in the log. A second signal stops it at once. SIGHUP has it
 read accounts, access rules and certificates again, as "mozzie reload" does.
 
 Exit code: 0 after a polite stop, 1 when the node cannot start, or has not handed everything over in time, 2 when

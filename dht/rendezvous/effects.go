@@ -16,6 +16,7 @@ import (
 func (s *Service) finish() {
 	effects := s.core.Take(s.effects)
 	now := time.Now()
+	var safe []func()
 	rest := 0 // effects that are for outside of the lock, moved to the front
 	for i := range effects {
 		e := &effects[i]
@@ -28,10 +29,15 @@ func (s *Service) finish() {
 			s.quietLocked(e.Place.Prefix, e.Until-quietMargin)
 		case core.Awake:
 			s.awakeLocked()
+		case core.Safe:
+			safe = append(safe, e.Call)
 		default:
 			effects[rest] = *e
 			rest++
 		}
+	}
+	if len(safe) > 0 {
+		s.cfg.Sync(func(err error) { s.whenSafe(safe, err) })
 	}
 	if rest > 0 {
 		s.outsides++
@@ -91,7 +97,7 @@ func (s *Service) outside(effects []core.Effect) {
 		case core.Deliver:
 			s.deliveries = append(s.deliveries, e.Delivery)
 		case core.Accept:
-			s.cfg.Accept(e.Delivery.Origin, e.Packet)
+			s.accepted = append(s.accepted, Accepted{e.Delivery.Origin, e.Packet})
 		case core.Call:
 			s.queueCall(e.Call)
 		case core.Dial:
@@ -104,11 +110,27 @@ func (s *Service) outside(effects []core.Effect) {
 			close(s.left)
 		}
 	}
+	if len(s.accepted) > 0 {
+		s.cfg.Accept(s.accepted)
+		clear(s.accepted)
+		s.accepted = s.accepted[:0]
+	}
 	if len(s.deliveries) > 0 {
 		s.cfg.Deliver(s.deliveries)
 		clear(s.deliveries)
 		s.deliveries = s.deliveries[:0]
 	}
+}
+
+// whenSafe has the core go on with what waited for the disk. It may be called with mu held.
+func (s *Service) whenSafe(calls []func(), err error) {
+	if err != nil {
+		return // the node is about to end
+	}
+	s.doneMu.Lock()
+	s.safeCalls = append(s.safeCalls, calls...)
+	s.doneMu.Unlock()
+	wake(s.doneWake)
 }
 
 func (s *Service) dial(e *core.Effect) {

@@ -22,7 +22,7 @@ import (
 
 	"github.com/mozzie-mqtt/mozzie/dht"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core/storetest"
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
@@ -110,7 +110,7 @@ func startUntold(t *testing.T, h host.Host, change ...func(*Config)) *node {
 	n := &node{host: h, accepted: make(chan uint16, 10_000)}
 	cfg := Config{
 		Host: h, Database: 1, Life: 1, Depth: 1, Small: 100, Limits: core.DefaultLimits(), Pending: DefaultPending(),
-		Custody: store.NewCustody(), Retained: store.NewRetained(), Log: slog.New(slog.DiscardHandler),
+		Custody: storetest.NewCustody(), Retained: storetest.NewRetained(), Journal: storetest.NewJournal(), Received: storetest.NoneReceived{}, Log: slog.New(slog.DiscardHandler),
 		Addresses: func() (as []string) {
 			for _, a := range h.Addrs() {
 				as = append(as, a.String())
@@ -128,7 +128,12 @@ func startUntold(t *testing.T, h host.Host, change ...func(*Config)) *node {
 		Forget:  func(peer.ID) {},
 		Closest: func(context.Context, []byte) ([]peer.ID, error) { return nil, errors.New("nobody looks up here") },
 		Deliver: n.deliver,
-		Accept:  func(_ any, packet uint16) { n.accepted <- packet },
+		Sync:    func(done func(error)) { done(nil) },
+		Accept: func(came []Accepted) {
+			for _, a := range came {
+				n.accepted <- a.Packet
+			}
+		},
 	}
 	for _, c := range change {
 		c(&cfg)

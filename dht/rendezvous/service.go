@@ -15,7 +15,7 @@
 //
 //   - runTick: lets the core's time pass. Owner Service, ends in Close.
 //   - runCalls: calls back to the owner. Owner Service, ends in Close, when the queue is empty.
-//   - runDones: takes in what the broker has done with deliveries. Owner Service, ends in Close.
+//   - runDones: takes in what the broker has done with deliveries, and what has become safe. Owner Service, ends in Close.
 //   - lookups: one for each location being looked up, at most maxLookups at work. Owner Service, bounded.
 //   - runLink: one for each connected peer: has the stream to it opened, again when it breaks. Owner link, ends when
 //     the peer is lost or in Close.
@@ -57,6 +57,8 @@ type Config struct {
 	Database uint64
 	// Life rises with every start of the node.
 	Life uint64
+	// Restoring: Restored will be called.
+	Restoring bool
 	// Depth is how many levels of a topic make its location when this node publishes.
 	Depth int
 	// Small is the number of nodes up to which sets are computed from the nodes known.
@@ -64,6 +66,8 @@ type Config struct {
 	Limits   core.Limits
 	Custody  core.Custody
 	Retained core.Retained
+	Journal  core.Journal
+	Received core.Received
 	Log      *slog.Logger
 
 	// Addresses returns where other nodes reach this one, as multiaddresses without /p2p.
@@ -76,11 +80,21 @@ type Config struct {
 	// Deliver hands messages to the broker, in order, one call at a time. It must not block, and may call
 	// Service.Done but nothing else of it. The slice is the Service's again when it returns.
 	Deliver func([]core.Delivery)
-	// Accept says that the client that a message came from may have its acknowledgement. It must not block.
-	Accept  func(origin any, packet uint16)
+	// Accept says that the clients that messages came from may have their acknowledgements, once what Custody was told so far
+	// is safe. It must not block. The slice is the Service's again when it returns.
+	Accept func([]Accepted)
+	// Sync calls done once when everything that the stores were told so far will survive, or, with an error, when it can't be
+	// made to. It must not block; done may be called from within, and does not.
+	Sync    func(done func(error))
 	Pending Pending
 	// Tap, for tests, sees every frame before it is sent. nil: nobody does.
 	Tap func(to peer.ID, frame any)
+}
+
+// Accepted is a client's message that is kept.
+type Accepted struct {
+	Origin any // as it was given to Publish
+	Packet uint16
 }
 
 // What is ours to tune.
@@ -116,14 +130,16 @@ type Service struct {
 
 	deliverMu  sync.Mutex
 	deliveries []core.Delivery
+	accepted   []Accepted
 
 	callMu   sync.Mutex
 	calls    []func()
 	callWake chan struct{}
 
-	doneMu   sync.Mutex
-	dones    []done
-	doneWake chan struct{}
+	doneMu    sync.Mutex
+	dones     []done
+	safeCalls []func() // for the core: what they waited for is safe
+	doneWake  chan struct{}
 
 	quiet   atomic.Pointer[sync.Map] // prefix → time.Duration until which nobody else wants QoS 0
 	full    atomic.Bool              // there are places that there is no room for
@@ -148,7 +164,7 @@ func New(cfg Config) *Service {
 	s.self = core.MakeNodeID(cfg.Database, string(cfg.Host.ID()))
 	s.core = core.New(core.Config{Self: s.self, Depth: cfg.Depth, Small: cfg.Small,
 		Limits: cfg.Limits, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), //nolint:gosec // identities need not be secret
-		Custody: cfg.Custody, Retained: cfg.Retained, Log: cfg.Log})
+		Custody: cfg.Custody, Retained: cfg.Retained, Journal: cfg.Journal, Received: cfg.Received, Life: cfg.Life, Restoring: cfg.Restoring, Log: cfg.Log})
 	s.quiet.Store(new(sync.Map))
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.coarse.Store(int64(bootTime()))
@@ -238,6 +254,10 @@ func (s *Service) Register(filter string, interest core.Interest, done func(loca
 	s.step(func(n *core.Node) { n.Register(filter, interest, done) })
 }
 
+// Restored says that everything is registered that sessions from before this process was started want. Until then what stands
+// for them is left alone.
+func (s *Service) Restored() { s.step(func(n *core.Node) { n.Restored() }) }
+
 // Retained asks for the retained messages that match a filter; see core.Node.Retained.
 func (s *Service) Retained(filter string, each func([]*proto.Message), done func()) {
 	s.step(func(n *core.Node) { n.Retained(filter, each, done) })
@@ -246,6 +266,7 @@ func (s *Service) Retained(filter string, each func([]*proto.Message), done func
 // done is what the broker has done with a delivery: all that it will, or, with a group, refused it for that.
 type done struct {
 	receipt *core.Receipt
+	earlier core.Identity // where there is no receipt: of a message from before this process was started
 	refused proto.Group
 }
 
@@ -254,7 +275,15 @@ func (s *Service) Done(r *core.Receipt) { s.queueDone(done{receipt: r}) }
 
 // Refuse says that no member of a shared subscription is left that can take a delivered message. Done is
 // still to be called. It takes no lock of the Service's but its own.
-func (s *Service) Refuse(r *core.Receipt, g proto.Group) { s.queueDone(done{r, g}) }
+func (s *Service) Refuse(r *core.Receipt, g proto.Group) { s.queueDone(done{receipt: r, refused: g}) }
+
+// DoneEarlier is Done for one of the deliveries of a message that the broker has from before this process was started.
+func (s *Service) DoneEarlier(id core.Identity) { s.queueDone(done{earlier: id}) }
+
+// RefuseEarlier is Refuse for the same.
+func (s *Service) RefuseEarlier(id core.Identity, g proto.Group) {
+	s.queueDone(done{earlier: id, refused: g})
+}
 
 func (s *Service) queueDone(d done) {
 	s.doneMu.Lock()
@@ -283,12 +312,22 @@ func (s *Service) runDones() {
 		}
 		s.doneMu.Lock()
 		batch, s.dones = s.dones, batch
+		calls := s.safeCalls
+		s.safeCalls = nil
 		s.doneMu.Unlock()
 		s.step(func(n *core.Node) {
+			for _, do := range calls {
+				do()
+			}
 			for _, d := range batch {
-				if d.refused.Filter != "" {
+				if d.receipt == nil {
+					d.receipt = n.Receipt(d.earlier)
+				}
+				switch {
+				case d.receipt == nil: // it is over
+				case d.refused.Filter != "":
 					n.Refuse(d.receipt, d.refused)
-				} else {
+				default:
 					n.Done(d.receipt)
 				}
 			}

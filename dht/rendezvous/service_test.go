@@ -198,7 +198,7 @@ func TestLookupsEndWithClose(t *testing.T) {
 	over, late := false, 0
 	a := startUntold(t, newHost(t), func(c *Config) {
 		c.Small = 0 // a swarm in which locations are looked up
-		c.Accept = func(any, uint16) { accepting <- struct{}{}; <-accept }
+		c.Accept = func([]Accepted) { accepting <- struct{}{}; <-accept }
 		c.Closest = func(ctx context.Context, _ []byte) ([]peer.ID, error) {
 			mu.Lock()
 			if over {

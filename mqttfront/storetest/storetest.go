@@ -3,6 +3,7 @@ package storetest
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ func Run(t *testing.T, open func(t *testing.T) mqttfront.SessionStore, reopen fu
 		{"empty", testEmpty}, {"record", testRecord}, {"subscriptions", testSubscriptions}, {"queue", testQueue},
 		{"removal out of order", testRemoval}, {"fetch in parts", testFetch}, {"sent", testSent}, {"inbound", testInbound},
 		{"delete", testDelete}, {"create anew", testCreateAnew}, {"one message, many sessions", testManySessions},
+		{"retained below $local", testRetained}, {"a will alone", testWillAlone}, {"moved", testMoved},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.run(t, &harness{t: t, s: open(t), reopen: reopen})
@@ -78,9 +80,37 @@ func (h *harness) begin(id string) mqttfront.SessionLog {
 	return log
 }
 
-func entry(pos uint64) mqttfront.Entry {
-	return mqttfront.Entry{Pos: pos, QoS: 1, IDs: []uint32{7}, Msg: &proto.Message{
+func entry(pos uint64) *mqttfront.Entry {
+	return &mqttfront.Entry{Pos: pos, QoS: 1, IDs: []uint32{7}, Msg: &proto.Message{
 		Topic: "a/b", Payload: fmt.Append(nil, pos), Properties: []byte{1, 1}, QoS: 1}}
+}
+
+// queue is the log of a session with the entries that were appended to it.
+type queue struct {
+	mqttfront.SessionLog
+	entries map[uint64]*mqttfront.Entry
+}
+
+func queueOf(log mqttfront.SessionLog) *queue { return &queue{log, map[uint64]*mqttfront.Entry{}} }
+
+func (q *queue) append(positions ...uint64) {
+	for _, pos := range positions {
+		q.entries[pos] = entry(pos)
+		q.Append(q.entries[pos])
+	}
+}
+
+func (q *queue) remove(positions ...uint64) {
+	for _, pos := range positions {
+		q.Remove(q.entries[pos])
+		delete(q.entries, pos)
+	}
+}
+
+func (q *queue) sent(pos uint64, packetID uint16, state mqttfront.EntryState) {
+	e := q.entries[pos]
+	e.PacketID, e.State = packetID, state
+	q.Sent(e)
 }
 
 // positions fetches all entries and returns their positions, having checked their contents.
@@ -153,50 +183,55 @@ func testSubscriptions(t *testing.T, h *harness) {
 }
 
 func testQueue(t *testing.T, h *harness) {
-	log := h.begin("c")
+	log := queueOf(h.begin("c"))
 	wantPositions(t, log)
 	for pos := uint64(1); pos <= 1000; pos++ {
-		log.Append(entry(pos))
+		log.append(pos)
 		if pos > 10 {
-			log.Remove(pos - 10)
+			log.remove(pos - 10)
 		}
 	}
 	want := []uint64{991, 992, 993, 994, 995, 996, 997, 998, 999, 1000}
 	wantPositions(t, log, want...)
-	wantPositions(t, h.load()["c"].log, want...)
+	again := h.load()["c"].log
+	wantPositions(t, again, want...)
+	if q, size := again.Queued(), int64(10*entry(991).Msg.Size()+1); q != (mqttfront.Queued{Entries: 10, Bytes: size, Last: 1000}) {
+		t.Errorf("queued %+v, want 10 entries of %d bytes up to 1000", q, size)
+	}
 }
 
 func testRemoval(t *testing.T, h *harness) {
-	log := h.begin("c")
-	for pos := uint64(10); pos <= 60; pos += 10 {
-		log.Append(entry(pos))
-	}
-	log.Remove(30)
-	log.Remove(35) // was never there
-	log.Remove(30)
+	log := queueOf(h.begin("c"))
+	log.append(10, 20, 30, 40, 50, 60)
+	log.remove(30)
 	wantPositions(t, log, 10, 20, 40, 50, 60)
-	log.Remove(10)
-	log.Remove(60)
+	log.remove(10, 60)
 	wantPositions(t, log, 20, 40, 50)
-	log.Append(entry(70))
-	log.Remove(20)
-	log.Remove(40)
-	wantPositions(t, h.load()["c"].log, 50, 70)
+	log.append(70)
+	log.remove(20, 40)
+	log = queueOf(h.load()["c"].log)
+	wantPositions(t, log, 50, 70)
+	for _, e := range log.Fetch(0, 10) { // what was fetched is removed like what was appended
+		if e.Pos == 50 {
+			log.Remove(&e)
+		}
+	}
+	wantPositions(t, h.load()["c"].log, 70)
 }
 
 func testFetch(t *testing.T, h *harness) {
-	log := h.begin("c")
+	log := queueOf(h.begin("c"))
 	for pos := uint64(1); pos <= 100; pos++ {
-		log.Append(entry(pos))
+		log.append(pos)
 	}
 	for pos := uint64(2); pos <= 100; pos += 2 {
-		log.Remove(pos)
+		log.remove(pos)
 	}
-	log = h.load()["c"].log
+	after := h.load()["c"].log
 	var got []uint64
-	after := uint64(0)
+	last := uint64(0)
 	for {
-		es := log.Fetch(after, 7)
+		es := after.Fetch(last, 7)
 		if len(es) > 7 {
 			t.Fatalf("%d entries, asked for 7", len(es))
 		}
@@ -205,26 +240,23 @@ func testFetch(t *testing.T, h *harness) {
 		}
 		for _, e := range es {
 			got = append(got, e.Pos)
-			after = e.Pos
+			last = e.Pos
 		}
 	}
 	if len(got) != 50 || !slices.IsSorted(got) || got[0] != 1 || got[49] != 99 {
 		t.Errorf("fetched %v", got)
 	}
-	if es := log.Fetch(99, 1); len(es) > 0 {
+	if es := after.Fetch(99, 1); len(es) > 0 {
 		t.Errorf("behind the end: %v", es)
 	}
 }
 
 func testSent(t *testing.T, h *harness) {
-	log := h.begin("c")
-	for pos := uint64(1); pos <= 4; pos++ {
-		log.Append(entry(pos))
-	}
-	log.Sent(1, 65535, mqttfront.EntrySent)
-	log.Sent(2, 1, mqttfront.EntrySent)
-	log.Sent(2, 1, mqttfront.EntryReleased)
-	log.Sent(9, 9, mqttfront.EntrySent) // was never there
+	log := queueOf(h.begin("c"))
+	log.append(1, 2, 3, 4)
+	log.sent(1, 65535, mqttfront.EntrySent)
+	log.sent(2, 1, mqttfront.EntrySent)
+	log.sent(2, 1, mqttfront.EntryReleased)
 	want := []mqttfront.Entry{
 		{Pos: 1, PacketID: 65535, State: mqttfront.EntrySent}, {Pos: 2, PacketID: 1, State: mqttfront.EntryReleased},
 		{Pos: 3}, {Pos: 4},
@@ -282,16 +314,20 @@ func testCreateAnew(t *testing.T, h *harness) {
 }
 
 func testManySessions(t *testing.T, h *harness) {
-	e := entry(1)
+	m := entry(1).Msg
 	var logs []mqttfront.SessionLog
+	var entries []*mqttfront.Entry
 	for i := range 20 {
 		logs = append(logs, h.begin(fmt.Sprint(i)))
+		e := entry(1)
+		e.Msg = m
+		entries = append(entries, e)
 	}
-	for _, log := range logs {
-		log.Append(e)
+	for i, log := range logs {
+		log.Append(entries[i])
 	}
-	for _, log := range logs[:10] {
-		log.Remove(1)
+	for i, log := range logs[:10] {
+		log.Remove(entries[i])
 	}
 	all := h.load()
 	for i := range logs {
@@ -300,5 +336,94 @@ func testManySessions(t *testing.T, h *harness) {
 		} else {
 			wantPositions(t, all[fmt.Sprint(i)].log, 1)
 		}
+	}
+	for i := 10; i < 19; i++ { // the last one finds it still
+		log := all[fmt.Sprint(i)].log
+		for _, e := range log.Fetch(0, 1) {
+			log.Remove(&e)
+		}
+	}
+	wantPositions(t, h.load()["19"].log, 1)
+}
+
+func testRetained(t *testing.T, h *harness) {
+	message := func(topic, payload string) *proto.Message {
+		return &proto.Message{Topic: topic, Payload: []byte(payload), Properties: []byte{1, 1}, QoS: 1, Retain: true, Expires: time.UnixMilli(1 << 41)}
+	}
+	want := map[string]string{}
+	for i := range 20 {
+		topic, payload := fmt.Sprint("$local/", i%7), fmt.Sprint(i)
+		h.s.Retain(message(topic, payload))
+		want[topic] = payload
+	}
+	for _, topic := range []string{"$local/3", "$local/never"} {
+		h.s.Unretain(topic)
+		delete(want, topic)
+	}
+	for range 2 {
+		h.load()
+		have := map[string]string{}
+		if err := h.s.Retained(func(m *proto.Message) {
+			have[m.Topic] = string(m.Payload)
+			if !reflect.DeepEqual(m, message(m.Topic, string(m.Payload))) {
+				t.Errorf("%+v", m)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(have, want) {
+			t.Errorf("%v, want %v", have, want)
+		}
+	}
+}
+
+// testWillAlone: of a session without an expiry there is nothing but its will, until that is deleted or another session is in
+// its place.
+func testWillAlone(t *testing.T, h *harness) {
+	will := func(payload string) mqttfront.SessionRecord {
+		return mqttfront.SessionRecord{Version: 4, Will: &mqttfront.WillRecord{Msg: proto.Message{Topic: "will", Payload: []byte(payload)}}}
+	}
+	for _, id := range []string{"stays", "goes", "changes", "lasts"} {
+		h.s.Create(keyPrefix + id).Save(will(id))
+	}
+	h.s.Create(keyPrefix + "over").Delete() // it was never saved
+	before := h.load()
+	before["goes"].log.Delete()
+	h.s.Create(keyPrefix + "changes").Save(will("changed"))
+	h.begin("lasts")
+	before["changes"].log.Delete() // another is in its place
+	for range 2 {
+		all := h.load()
+		if len(all) != 3 || !reflect.DeepEqual(all["stays"].rec, will("stays")) || !reflect.DeepEqual(all["changes"].rec, will("changed")) ||
+			all["lasts"].rec.Will != nil || all["lasts"].rec.Expiry != time.Hour {
+			t.Errorf("%+v", all)
+		}
+	}
+}
+
+// testMoved: what comes from another node goes before what this node has appended, and a log may get another key.
+func testMoved(t *testing.T, h *harness) {
+	q := queueOf(h.begin("a"))
+	q.append(1, 2, 1000, 1001)
+	wantPositions(t, q, 1, 2, 1000, 1001)
+	all := h.load()
+	q.SessionLog = all["a"].log
+	q.append(3, 1002, 4)
+	wantPositions(t, q, 1, 2, 3, 4, 1000, 1001, 1002)
+	if es := q.Fetch(2, 3); len(es) != 3 || es[0].Pos != 3 || es[1].Pos != 4 || es[2].Pos != 1000 {
+		t.Fatalf("3 entries behind 2: %v", es)
+	}
+	q.remove(1000, 3)
+	rec := all["a"].rec
+	rec.Arriving = &mqttfront.Arriving{From: "f", Number: 7, Frontier: 4, Own: 1000}
+	q.Rename(keyPrefix + "b")
+	q.Save(rec)
+	other := h.begin("a")
+	queueOf(other).append(5)
+	all = h.load()
+	wantPositions(t, all["b"].log, 1, 2, 4, 1001, 1002)
+	wantPositions(t, all["a"].log, 5)
+	if got := all["b"].rec.Arriving; got == nil || *got != *rec.Arriving {
+		t.Fatalf("Arriving is %+v, want %+v", got, rec.Arriving)
 	}
 }

@@ -65,7 +65,7 @@ func isAccounts(path string) bool {
 // needsToken reports whether a request changes something, or reads what not every user of the machine has to know.
 func needsToken(r *http.Request) bool {
 	return r.Method != http.MethodGet && r.Method != http.MethodHead || isAccounts(r.URL.Path) ||
-		r.URL.Path == accessPath || r.URL.Path == checkPath
+		r.URL.Path == accessPath || r.URL.Path == checkPath || r.URL.Path == backupPath
 }
 
 // hasToken reports whether a request shows the token.

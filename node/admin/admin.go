@@ -18,6 +18,7 @@
 //	GET, PUT /api/v1/access   the access rules, as the YAML of their file; replaces them (Changed); both need the token
 //	GET /api/v1/access/check?user=&client=&publish= (or &subscribe=)
 //	                          what a client may do, and why; Verdict; needs the token
+//	GET /api/v1/backup        the node's data directory in one file (package node/backup); needs the token
 //	GET /debug/pprof/         Go's profiles, where the configuration says so
 //
 // The token is in the file admin.token in the data directory, and goes into the header "Authorization: Bearer TOKEN". At a
@@ -58,6 +59,9 @@ type Node interface {
 	Rules() ([]byte, error)
 	// SetRules replaces them, or makes some. ErrBadRules, wrapped, says what is wrong with them, and with which line.
 	SetRules(text []byte) (made bool, err error)
+	// Backup makes a copy of what the node keeps, to be written into a backup. ErrBusy says that there is one already that
+	// is not closed.
+	Backup() (Snapshot, error)
 	// Check says what a client may do. ErrBadQuestion, wrapped, says what is wrong with the question.
 	Check(q Question) (Verdict, error)
 }

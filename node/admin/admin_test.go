@@ -49,6 +49,12 @@ func (n fakeNode) Invite() (string, error) {
 }
 func (n fakeNode) Ready() (bool, []string) { return len(n.reasons) == 0, n.reasons }
 func (n fakeNode) Config() string          { return "data: /x\n" }
+func (n fakeNode) Backup() (Snapshot, error) {
+	if n.reasons != nil {
+		return nil, ErrBusy
+	}
+	return fakeSnapshot{}, nil
+}
 func (n fakeNode) Reload() ([]string, error) {
 	if n.reasons != nil {
 		return nil, errors.New("accounts.yaml:3: unknown key")

@@ -99,6 +99,20 @@ func (c *Client) askWith(ctx context.Context, method, path string, with io.Reade
 }
 
 func (c *Client) do(ctx context.Context, method, path string, with io.Reader) ([]byte, error) {
+	resp, err := c.send(ctx, method, path, with)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	return body, nil
+}
+
+// send sends a request and returns the answer, which is good, with its body still to be read and closed.
+func (c *Client) send(ctx context.Context, method, path string, with io.Reader) (*http.Response, error) {
 	// The host is for the request only: where to connect to is the dialer's.
 	r, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, with)
 	if err != nil {
@@ -115,19 +129,19 @@ func (c *Client) do(ctx context.Context, method, path string, with io.Reader) ([
 	if err != nil {
 		return nil, c.explain(err)
 	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return nil, c.explain(err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		refused := &Error{}
-		if json.Unmarshal(body, refused) != nil || refused.Message == "" {
-			return nil, fmt.Errorf("ask the node at %s: it answers %s", c.address, resp.Status)
-		}
-		return nil, refused
+	refused := &Error{}
+	if json.Unmarshal(body, refused) != nil || refused.Message == "" {
+		return nil, fmt.Errorf("ask the node at %s: it answers %s", c.address, resp.Status)
 	}
-	return body, nil
+	return nil, refused
 }
 
 // ErrUnreachable says that nothing answers at the node's address.

@@ -234,6 +234,7 @@ func routes(node Node, o Options) http.Handler {
 	})
 	accountRoutes(mux, node)
 	accessRoutes(mux, node)
+	backupRoutes(mux, node)
 	mux.HandleFunc("/api/v1/reload", func(w http.ResponseWriter, _ *http.Request) { reload(w, node) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q", r.URL.Path))

@@ -10,7 +10,11 @@
 // the packages below it. It knows none of them.
 package config
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Config is everything that can be set. The comments in this file are printed by "mozzie config show".
 type Config struct {
@@ -23,6 +27,8 @@ type Config struct {
 	Swarm Swarm `yaml:"swarm"`
 	// How topics are spread over the swarm.
 	Locations Locations `yaml:"locations"`
+	// How the node keeps what it has promised not to lose.
+	Storage Storage `yaml:"storage"`
 	// Who may do what. The accounts are in accounts.yaml in the data directory: "mozzie passwd" changes them.
 	Access Access `yaml:"access"`
 	// The administration API, which the mozzie commands use too.
@@ -130,6 +136,41 @@ type Locations struct {
 	// served by the same nodes; more spreads the load of a busy first level. Must be the same at every node
 	// of a swarm.
 	Depth int `yaml:"depth"`
+}
+
+// Storage is the node's database, in its directory.
+type Storage struct {
+	// always: a message of QoS 1 or 2 is acknowledged when it is synced to the disk, and a power cut loses none. Or
+	// "interval DURATION", such as interval 1s, for SD cards that wear: the disk is synced that often and messages are
+	// acknowledged at once, so that a power cut loses those of the last DURATION.
+	Sync string `yaml:"sync"`
+}
+
+// SyncAlways is the value of Storage.Sync that loses nothing; others begin with SyncInterval.
+const (
+	SyncAlways   = "always"
+	SyncInterval = "interval "
+)
+
+// Interval is how long what is acknowledged may be on its way to the disk: 0 for not at all.
+func (s Storage) Interval() time.Duration {
+	d, _ := s.interval() // Validate has looked
+	return d
+}
+
+func (s Storage) interval() (time.Duration, error) {
+	if s.Sync == SyncAlways {
+		return 0, nil
+	}
+	text, ok := strings.CutPrefix(s.Sync, SyncInterval)
+	if !ok {
+		return 0, fmt.Errorf(`want always, or "interval DURATION" such as interval 1s, not %q`, s.Sync)
+	}
+	d, err := parseDuration(strings.TrimSpace(text))
+	if err == nil && (d < 10*time.Millisecond || d > time.Hour) {
+		err = fmt.Errorf("want an interval of 10ms to 1h, not %s", formatDuration(d))
+	}
+	return d, err
 }
 
 // Access says who may do what.
@@ -274,6 +315,7 @@ func Default() Config {
 			Small:        100,
 		},
 		Locations: Locations{Depth: 1},
+		Storage:   Storage{Sync: SyncAlways},
 		Admin:     Admin{Listen: "127.0.0.1:7880"},
 		Log:       Log{Level: "info", Format: "text"},
 		Limits: Limits{

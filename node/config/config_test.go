@@ -50,7 +50,7 @@ func TestMistakesInFile(t *testing.T) {
 		{"list is a scalar", "swarm:\n  bootstrap: /ip4/1.2.3.4/tcp/1\n",
 			`mozzie.yaml:2: swarm.bootstrap: want a list ("- ..." in lines of their own, or [a, b]), not "/ip4/1.2.3.4/tcp/1"`},
 		{"file is a list", "- swarm\n",
-			`mozzie.yaml:1: want settings (data, mqtt, swarm, locations, access, admin, log, limits), not a list`},
+			`mozzie.yaml:1: want settings (data, mqtt, swarm, locations, storage, access, admin, log, limits), not a list`},
 		{"no boolean", "swarm:\n  mdns: yes\n",
 			`mozzie.yaml:2: swarm.mdns: want true or false, not "yes"`},
 		{"no number", "locations:\n  depth: two\n",

@@ -37,6 +37,9 @@ func (c *Config) Validate() error {
 	v.mqtt()
 	v.swarm()
 	v.intRange("locations.depth", c.Locations.Depth, 1, 8)
+	if _, err := c.Storage.interval(); err != nil {
+		v.addf("storage.sync", "%v", err)
+	}
 	if _, _, err := AdminAddress(c.Admin.Listen); err != nil {
 		v.addf("admin.listen", "%v", err)
 	}

@@ -27,6 +27,8 @@ const (
 	versionFile = "version"    // Version in decimal
 	lifeFile    = "life"       // the number of the last start; see NextLife
 	adminFile   = "admin.addr" // where the running node's administration API answers
+	// RestoringFile is there while a backup is put into the directory.
+	RestoringFile = "restoring"
 )
 
 // atHome may be in a directory that no node has used yet: what an administrator or the system puts there.
@@ -65,6 +67,16 @@ func (e *NewerError) Error() string {
 
 // Open makes the directory if it is not there, and takes it. The error says what to do.
 func Open(path string) (*Dir, error) {
+	d, err := OpenToRestore(path)
+	if err == nil && d.Restoring() {
+		_ = d.Close()
+		return nil, fmt.Errorf("putting a backup into the data directory %s was cut off: do it again with \"mozzie restore\"", d.path)
+	}
+	return d, err
+}
+
+// OpenToRestore is Open for who puts a backup into the directory, perhaps once more.
+func OpenToRestore(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("find the data directory %s: %w", path, err)
@@ -158,7 +170,12 @@ func (d *Dir) prepare() error {
 	if version == Version {
 		return nil
 	}
-	return d.WriteFile(versionFile, []byte(strconv.Itoa(Version)+"\n"))
+	return d.SetVersion(Version)
+}
+
+// SetVersion notes which layout the directory has.
+func (d *Dir) SetVersion(v int) error {
+	return d.WriteFile(versionFile, []byte(strconv.Itoa(v)+"\n"))
 }
 
 // version reads the version of the layout; 0 means a new directory.
@@ -216,7 +233,7 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 		os.Remove(f.Name())
 		return explain("write "+name+" in", d.path, err)
 	}
-	return syncDir(d.path)
+	return SyncDir(d.path)
 }
 
 // giveToOwner makes a file that root writes into somebody else's directory theirs: a node that runs as a user of its own
@@ -231,8 +248,18 @@ func giveToOwner(f *os.File, dir string) {
 	}
 }
 
-// syncDir makes a rename last.
-func syncDir(path string) error {
+// GiveToOwner does the same with a file or a folder that is there.
+func GiveToOwner(path, dir string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	giveToOwner(f, dir)
+	return f.Close()
+}
+
+// SyncDir makes a rename last.
+func SyncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
 		return explain("read", path, err)
@@ -263,6 +290,23 @@ func (d *Dir) NextLife(now time.Time) (uint64, error) {
 
 // SetAdmin notes where this node's administration API answers, for the commands; Close takes the note away.
 func (d *Dir) SetAdmin(address string) error { return d.WriteFile(adminFile, []byte(address+"\n")) }
+
+// Restoring reports whether a backup is being put into the directory, or that was cut off.
+func (d *Dir) Restoring() bool {
+	_, err := os.Lstat(d.Path(RestoringFile))
+	return err == nil
+}
+
+// SetRestoring notes, for good, that a backup is being put into the directory, or that it is in it.
+func (d *Dir) SetRestoring(restoring bool) error {
+	if restoring {
+		return d.WriteFile(RestoringFile, nil)
+	}
+	if err := os.Remove(d.Path(RestoringFile)); err != nil {
+		return explain("write to", d.path, err)
+	}
+	return SyncDir(d.path)
+}
 
 // Close gives the directory back. It may be called again.
 func (d *Dir) Close() error {

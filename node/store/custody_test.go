@@ -5,15 +5,16 @@ import (
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core/storetest"
-	"github.com/mozzie-mqtt/mozzie/node/store"
 )
 
 func TestCustody(t *testing.T) {
-	storetest.Custody(t, func(*testing.T) core.Custody { return store.NewCustody() },
-		func(_ *testing.T, c core.Custody) core.Custody { return c })
+	h := newDisk(t)
+	storetest.Custody(t, func(t *testing.T) core.Custody { return h.fresh(t).Custody() },
+		func(t *testing.T, _ core.Custody) core.Custody { return h.again(t).Custody() })
 }
 
 func TestRetained(t *testing.T) {
-	storetest.Retained(t, func(*testing.T) core.Retained { return store.NewRetained() },
-		func(_ *testing.T, r core.Retained) core.Retained { return r })
+	h := newDisk(t)
+	storetest.Retained(t, func(t *testing.T) core.Retained { return h.fresh(t).Retained() },
+		func(t *testing.T, _ core.Retained) core.Retained { return h.again(t).Retained() })
 }

@@ -1,185 +1,392 @@
 package store
 
 import (
-	"maps"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"math"
 	"slices"
-	"strings"
 	"sync"
+	"time"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
-// Sessions is mqttfront.SessionStore in memory.
+// Sessions is mqttfront.SessionStore in the database.
 type Sessions struct {
+	db *DB
+
 	mu   sync.Mutex
+	last uint64 // number given to a session
 	logs map[string]*sessionLog
 }
 
-// NewSessions returns an empty store.
-func NewSessions() *Sessions { return &Sessions{logs: make(map[string]*sessionLog)} }
+// Sessions returns the sessions of the database.
+func (d *DB) Sessions() *Sessions { return &d.sessions }
 
 // Load implements mqttfront.SessionStore.
 func (s *Sessions) Load(each func(string, mqttfront.SessionRecord, mqttfront.SessionLog)) error {
-	s.mu.Lock()
-	logs := slices.Collect(maps.Values(s.logs))
-	s.mu.Unlock()
-	for _, l := range logs {
-		l.mu.Lock()
-		rec := l.rec
-		rec.Subs = slices.Clone(l.rec.Subs)
-		l.mu.Unlock()
+	for _, l := range s.all() {
+		rec, err := l.load()
+		if err != nil {
+			s.db.damaged(err)
+			continue
+		}
 		each(l.key, rec, l)
 	}
 	return nil
 }
 
-// Create implements mqttfront.SessionStore.
-func (s *Sessions) Create(key string) mqttfront.SessionLog {
-	l := &sessionLog{store: s, key: key}
+func (s *Sessions) all() []*sessionLog {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	all := make([]*sessionLog, 0, len(s.logs))
+	for _, l := range s.logs {
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b *sessionLog) int { return int(int64(a.id) - int64(b.id)) }) //nolint:gosec // small numbers
+	return all
+}
+
+// Create implements mqttfront.SessionStore.
+func (s *Sessions) Create(key string) mqttfront.SessionLog {
+	s.mu.Lock()
+	s.last++
+	l := &sessionLog{db: s.db, id: s.last, key: key, replaces: s.logs[key]}
 	s.logs[key] = l
+	s.mu.Unlock()
 	return l
 }
 
-// Sync implements mqttfront.SessionStore: memory is as safe as it gets.
-func (s *Sessions) Sync(done func(error)) { done(nil) }
+// Sync implements mqttfront.SessionStore.
+func (s *Sessions) Sync(done func(error)) { s.db.Sync(done) }
 
-// sessionLog is mqttfront.SessionLog.
+// Retain implements mqttfront.SessionStore.
+func (s *Sessions) Retain(m *proto.Message) { s.db.put(string(kindLocal)+m.Topic, m, false) }
+
+// Unretain implements mqttfront.SessionStore.
+func (s *Sessions) Unretain(topic string) { s.db.remove(string(kindLocal) + topic) }
+
+// Retained implements mqttfront.SessionStore.
+func (s *Sessions) Retained(each func(*proto.Message)) error {
+	return s.db.each([]byte{kindLocal}, func(topic, value []byte) bool {
+		var r pb.StoredMessage
+		err := decode(value, &r)
+		var m *proto.Message
+		if err == nil {
+			m, err = messageOf(&r)
+		}
+		if err != nil || m.Topic != string(topic) {
+			s.db.damaged(fmt.Errorf("what is retained for %q: %w", topic, err))
+			return true
+		}
+		each(m)
+		return true
+	})
+}
+
+// Err implements mqttfront.SessionStore.
+func (s *Sessions) Err() error { return s.db.Err() }
+
+// Together implements mqttfront.SessionStore.
+func (s *Sessions) Together(do func()) { s.db.Together(do) }
+
+// sessionLog is mqttfront.SessionLog. Its queue is in the database, not in memory.
 type sessionLog struct {
-	store *Sessions
-	key   string
+	db  *DB
+	id  uint64
+	key string
 
-	mu      sync.Mutex
-	rec     mqttfront.SessionRecord // its subscriptions by filter
-	inbound map[uint16]struct{}
-	queue   []mqttfront.Entry // by rising position; those without Msg are removed
-	head    int               // of queue
+	replaces *sessionLog      // is dropped together with the first Save
+	saved    bool             // its record may be in the database
+	queued   mqttfront.Queued // when it was opened
+
+	// Guarded by DB.mu:
+	recent []recent // entries that may not be in Pebble yet, by position
+	listed uint64   // the last group that has the log in its list, and one
+	over   bool     // it is no session any more
+	more   bool     // there may be more of it in the database than its record
 }
 
 func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	rec.Subs = l.rec.Subs
-	l.rec = rec
+	s := &pb.StoredSession{Key: []byte(l.key), Version: uint32(rec.Version), ExpiryMs: rec.Expiry.Milliseconds()}
+	if !rec.Disconnected.IsZero() {
+		s.DisconnectedMs = rec.Disconnected.UnixMilli()
+	}
+	if w := rec.Will; w != nil {
+		s.Will = &pb.StoredWill{Message: storedMessage(&w.Msg), ExpiryMs: w.Expiry.Milliseconds(), DelayMs: w.Delay.Milliseconds()}
+	}
+	if a := rec.Arriving; a != nil {
+		s.Arriving = &pb.StoredArrival{From: []byte(a.From), Number: a.Number, Frontier: a.Frontier, Own: a.Own, Drained: a.Drained}
+	}
+	if d := rec.Departing; d != nil {
+		s.Departing = &pb.StoredDeparture{To: []byte(d.To), Number: d.Number}
+	}
+	l.db.update(func() {
+		l.db.putLocked(sessionKey(l.id), s, !l.saved)
+		l.dropReplacedLocked()
+	})
+	l.saved = true
+}
+
+func (l *sessionLog) dropReplacedLocked() {
+	if l.replaces != nil {
+		l.replaces.dropLocked()
+		l.replaces = nil
+	}
+}
+
+func (l *sessionLog) load() (rec mqttfront.SessionRecord, err error) {
+	value, done, err := l.db.pb.Get(number(kindSession, l.id))
+	if err != nil {
+		return rec, fmt.Errorf("session %d: %w", l.id, err)
+	}
+	var s pb.StoredSession
+	err = decode(value, &s)
+	_ = done.Close()
+	if err != nil {
+		return rec, fmt.Errorf("session %d: %w", l.id, err)
+	}
+	rec.Version, rec.Expiry = byte(s.GetVersion()), time.Duration(s.GetExpiryMs())*time.Millisecond //nolint:gosec // 3 to 5
+	if s.GetDisconnectedMs() != 0 {
+		rec.Disconnected = time.UnixMilli(s.GetDisconnectedMs())
+	}
+	if w := s.GetWill(); w != nil {
+		m, err := messageOf(w.GetMessage())
+		if err != nil {
+			return rec, fmt.Errorf("session %d: its will: %w", l.id, err)
+		}
+		rec.Will = &mqttfront.WillRecord{Msg: *m, Expiry: time.Duration(w.GetExpiryMs()) * time.Millisecond,
+			Delay: time.Duration(w.GetDelayMs()) * time.Millisecond}
+	}
+	if a := s.GetArriving(); a != nil {
+		rec.Arriving = &mqttfront.Arriving{From: string(a.GetFrom()), Number: a.GetNumber(), Frontier: a.GetFrontier(), Own: a.GetOwn(), Drained: a.GetDrained()}
+	}
+	if d := s.GetDeparting(); d != nil {
+		rec.Departing = &mqttfront.Departing{To: string(d.GetTo()), Number: d.GetNumber()}
+	}
+	err = l.db.each(number(kindSubscription, l.id), func(filter, value []byte) bool {
+		var u pb.StoredSubscription
+		if e := decode(value, &u); e != nil {
+			l.db.damaged(fmt.Errorf("session %d: subscription to %q: %w", l.id, filter, e))
+			return true
+		}
+		rec.Subs = append(rec.Subs, mqttfront.SubscriptionRecord{Filter: string(filter), ID: u.GetId(), QoS: byte(min(u.GetQos(), 2)), //nolint:gosec // 0 to 2
+			NoLocal: u.GetNoLocal(), RetainAsPublished: u.GetRetainAsPublished()})
+		return true
+	})
+	return rec, err
 }
 
 func (l *sessionLog) Subscribe(sub mqttfront.SubscriptionRecord) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	i, found := l.subLocked(sub.Filter)
-	if found {
-		l.rec.Subs[i] = sub
-		return
-	}
-	l.rec.Subs = slices.Insert(l.rec.Subs, i, sub)
-}
-
-func (l *sessionLog) subLocked(filter string) (int, bool) {
-	return slices.BinarySearchFunc(l.rec.Subs, filter, func(s mqttfront.SubscriptionRecord, f string) int {
-		return strings.Compare(s.Filter, f)
+	l.db.update(func() {
+		l.more = true
+		l.db.putLocked(subscriptionKey(l.id, sub.Filter), &pb.StoredSubscription{Id: sub.ID, Qos: uint32(sub.QoS), NoLocal: sub.NoLocal,
+			RetainAsPublished: sub.RetainAsPublished}, false)
 	})
 }
 
-func (l *sessionLog) Unsubscribe(filter string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if i, found := l.subLocked(filter); found {
-		l.rec.Subs = slices.Delete(l.rec.Subs, i, i+1)
-	}
-}
+func (l *sessionLog) Unsubscribe(filter string) { l.db.remove(subscriptionKey(l.id, filter)) }
 
-func (l *sessionLog) Append(e mqttfront.Entry) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.queue = append(l.queue, e)
-}
-
-// findLocked returns the index of the first entry at or behind pos.
-func (l *sessionLog) findLocked(pos uint64) int {
-	if l.head < len(l.queue) && l.queue[l.head].Pos >= pos {
-		return l.head
-	}
-	i, _ := slices.BinarySearchFunc(l.queue[l.head:], pos, func(e mqttfront.Entry, pos uint64) int {
-		switch {
-		case e.Pos < pos:
-			return -1
-		case e.Pos > pos:
-			return 1
+func (l *sessionLog) Append(e *mqttfront.Entry) {
+	l.db.update(func() {
+		l.more = true
+		e.Stored = l.db.needLocked(e.Msg)
+		l.db.putLocked(entryKey(l.id, e.Pos), storedEntry(e), true)
+		if l.listed != l.db.groups+1 {
+			l.listed = l.db.groups + 1
+			l.db.group.logs = append(l.db.group.logs, l)
 		}
-		return 0
+		i := len(l.recent) // positions rise, but for those of a session that comes from another node
+		if i > 0 && l.recent[i-1].Pos > e.Pos {
+			i, _ = slices.BinarySearchFunc(l.recent, e.Pos, byPosition)
+		}
+		l.recent = slices.Insert(l.recent, i, recent{*e, l.db.groups})
 	})
-	return l.head + i
 }
 
-func (l *sessionLog) Sent(pos uint64, packetID uint16, state mqttfront.EntryState) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if i := l.findLocked(pos); i < len(l.queue) && l.queue[i].Pos == pos {
-		l.queue[i].PacketID, l.queue[i].State = packetID, state
+// recent is an entry in the group of a number.
+type recent struct {
+	mqttfront.Entry
+	group uint64
+}
+
+// appliedLocked forgets the entries of a group that is in Pebble now.
+func (l *sessionLog) appliedLocked(group uint64) {
+	l.recent = slices.DeleteFunc(l.recent, func(r recent) bool { return r.group <= group })
+	if len(l.recent) == 0 {
+		l.recent = nil
 	}
 }
 
-func (l *sessionLog) Remove(pos uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	i := l.findLocked(pos)
-	if i == len(l.queue) || l.queue[i].Pos != pos {
-		return
-	}
-	l.queue[i] = mqttfront.Entry{Pos: pos}
-	for l.head < len(l.queue) && l.queue[l.head].Msg == nil {
-		l.head++
-	}
-	switch {
-	case l.head == len(l.queue):
-		l.queue, l.head = l.queue[:0], 0
-		if cap(l.queue) > 64 {
-			l.queue = nil
+func (l *sessionLog) Sent(e *mqttfront.Entry) {
+	l.db.put(entryKey(l.id, e.Pos), storedEntry(e), false)
+}
+
+func (l *sessionLog) Remove(e *mqttfront.Entry) {
+	l.db.update(func() {
+		if written := l.db.removeLocked(entryKey(l.id, e.Pos)); written && markOf(e) != (mqttfront.Mark{}) && !e.Moved {
+			l.db.received.hadLocked(markOf(e), e.Group)
 		}
-	case l.head > 64 && l.head > len(l.queue)/2:
-		n := copy(l.queue, l.queue[l.head:])
-		clear(l.queue[n:])
-		l.queue, l.head = l.queue[:n], 0
-	}
+		l.db.releaseLocked(e.Stored, e.Msg)
+		if i, found := slices.BinarySearchFunc(l.recent, e.Pos, byPosition); found {
+			l.recent = slices.Delete(l.recent, i, i+1)
+		}
+	})
 }
+
+func (l *sessionLog) Queued() mqttfront.Queued { return l.queued }
+
+// byPosition compares a recent entry with a position.
+func byPosition(r recent, pos uint64) int { return cmp.Compare(r.Pos, pos) }
 
 func (l *sessionLog) Fetch(after uint64, n int) (es []mqttfront.Entry) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := l.findLocked(after + 1); i < len(l.queue) && len(es) < n; i++ {
-		if l.queue[i].Msg != nil {
-			es = append(es, l.queue[i])
+	var rest []recent
+	l.db.update(func() { // first: what is not there any more is in Pebble
+		i, _ := slices.BinarySearchFunc(l.recent, after+1, byPosition)
+		rest = slices.Clone(l.recent[i:min(len(l.recent), i+n)])
+	})
+	upto := func(pos uint64) { // those of rest below a position
+		for len(rest) > 0 && rest[0].Pos < pos && len(es) < n {
+			es = append(es, rest[0].Entry)
+			rest = rest[1:]
 		}
 	}
+	r := under(number(kindEntry, l.id))
+	r.LowerBound = []byte(entryKey(l.id, after+1))
+	err := l.db.iterate(r, func(key, value []byte) bool {
+		e, err := l.entry(key, value)
+		if err != nil {
+			l.db.damaged(err)
+			return true
+		}
+		upto(e.Pos)
+		if len(es) == n {
+			return false
+		}
+		if len(rest) > 0 && rest[0].Pos == e.Pos {
+			rest = rest[1:]
+		}
+		es = append(es, e)
+		return len(es) < n
+	})
+	if err != nil {
+		l.db.damaged(fmt.Errorf("session %d: its queue: %w", l.id, err))
+	}
+	upto(math.MaxUint64)
 	return es
 }
 
-func (l *sessionLog) Received(packetID uint16) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.inbound == nil {
-		l.inbound = make(map[uint16]struct{})
+// entry reads an entry and its message.
+func (l *sessionLog) entry(key, value []byte) (e mqttfront.Entry, err error) {
+	if len(key) != 17 {
+		return e, fmt.Errorf("session %d: an entry's key has %d bytes", l.id, len(key))
 	}
-	l.inbound[packetID] = struct{}{}
+	pos := binary.BigEndian.Uint64(key[9:])
+	if e, err = decodeEntry(value); err == nil {
+		e.Pos = pos
+		e.Msg, err = l.db.message(e.Stored)
+	}
+	if err != nil {
+		return e, fmt.Errorf("session %d: entry %d: %w", l.id, pos, err)
+	}
+	return e, nil
 }
 
-func (l *sessionLog) Released(packetID uint16) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.inbound, packetID)
+func (l *sessionLog) Received(packetID uint16) {
+	l.db.update(func() {
+		if !l.over {
+			l.more = true
+			l.db.putLocked(inboundKey(l.id, packetID), []byte{}, false)
+		}
+	})
 }
 
-func (l *sessionLog) Inbound() []uint16 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Collect(maps.Keys(l.inbound))
+func (l *sessionLog) Released(packetID uint16) { l.db.remove(inboundKey(l.id, packetID)) }
+
+func (l *sessionLog) Inbound() (ids []uint16) {
+	err := l.db.each(number(kindInbound, l.id), func(id, _ []byte) bool {
+		if len(id) == 2 {
+			ids = append(ids, binary.BigEndian.Uint16(id))
+		}
+		return true
+	})
+	if err != nil {
+		l.db.damaged(fmt.Errorf("session %d: its packet IDs: %w", l.id, err))
+	}
+	return ids
+}
+
+func (l *sessionLog) Rename(key string) {
+	s := &l.db.sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.logs[l.key] == l {
+		delete(s.logs, l.key)
+	}
+	l.key = key
+	s.logs[key] = l
 }
 
 func (l *sessionLog) Delete() {
-	l.store.mu.Lock()
-	defer l.store.mu.Unlock()
-	if l.store.logs[l.key] == l {
-		delete(l.store.logs, l.key)
+	s := &l.db.sessions
+	s.mu.Lock()
+	if s.logs[l.key] == l {
+		delete(s.logs, l.key)
 	}
+	s.mu.Unlock()
+	l.db.update(func() {
+		l.dropReplacedLocked()
+		l.dropLocked()
+	})
+}
+
+// dropLocked has a session's records removed. From now on it is no session; what it has in the database goes by and by.
+func (l *sessionLog) dropLocked() {
+	if l.over {
+		return
+	}
+	l.over = true
+	l.db.removeLocked(sessionKey(l.id))
+	if l.more {
+		l.db.sweepLaterLocked(l.id)
+	}
+}
+
+// markOf returns the mark of an entry's delivery, zero where it has none.
+func markOf(e *mqttfront.Entry) mqttfront.Mark {
+	if e.Receipt != nil {
+		return e.Receipt.Mark()
+	}
+	return e.Mark
+}
+
+func storedEntry(e *mqttfront.Entry) *pb.StoredEntry {
+	s := &pb.StoredEntry{Message: e.Stored, Size: uint32(e.Msg.Size()), Qos: uint32(e.QoS), Retain: e.Retain, //nolint:gosec // below 512 MiB
+		PacketId: uint32(e.PacketID), State: uint32(e.State), Ids: e.IDs}
+	m := markOf(e)
+	s.Epoch, s.Seq, s.Moved = m.Epoch, m.Seq, e.Moved
+	if e.Group != nil {
+		s.GroupName, s.GroupFilter = e.Group.Name, e.Group.Filter
+	}
+	return s
+}
+
+func decodeEntry(value []byte) (e mqttfront.Entry, err error) {
+	var s pb.StoredEntry
+	switch err := decode(value, &s); {
+	case err != nil:
+		return e, err
+	case s.GetQos() > 2, s.GetPacketId() > 65535, s.GetState() > uint32(mqttfront.EntryReleased):
+		return e, fmt.Errorf("QoS %d, packet ID %d, state %d", s.GetQos(), s.GetPacketId(), s.GetState())
+	}
+	e = mqttfront.Entry{Stored: s.GetMessage(), QoS: byte(s.GetQos()), Retain: s.GetRetain(), PacketID: uint16(s.GetPacketId()), //nolint:gosec // checked
+		State: mqttfront.EntryState(s.GetState()), IDs: s.GetIds()} //nolint:gosec // checked
+	e.Mark, e.Moved = mqttfront.Mark{Epoch: s.GetEpoch(), Seq: s.GetSeq()}, s.GetMoved()
+	if s.GetGroupName() != "" {
+		e.Group = &proto.Group{Name: s.GetGroupName(), Filter: s.GetGroupFilter()}
+	}
+	return e, nil
 }

@@ -1108,10 +1108,11 @@ func (x *Refusal) GetGroup() *Group {
 	return nil
 }
 
-// 9: everything of these epochs up to a number is over.
+// 9: everything of these epochs up to a number is over, or, by their publisher's node, released.
 type Forget struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epochs        []*Forget_Epoch        `protobuf:"bytes,1,rep,name=epochs,proto3" json:"epochs,omitempty"`
+	Released      bool                   `protobuf:"varint,2,opt,name=released,proto3" json:"released,omitempty"` // the publisher's node says so to the rendezvous: it has let go of them, others may not have
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1151,6 +1152,13 @@ func (x *Forget) GetEpochs() []*Forget_Epoch {
 		return x.Epochs
 	}
 	return nil
+}
+
+func (x *Forget) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
 }
 
 type GroupInterest struct {
@@ -1229,6 +1237,7 @@ type Interest struct {
 	Qos           uint32                 `protobuf:"varint,3,opt,name=qos,proto3" json:"qos,omitempty"`
 	Groups        []*GroupInterest       `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
 	HoldS         uint32                 `protobuf:"varint,5,opt,name=hold_s,json=holdS,proto3" json:"hold_s,omitempty"`
+	Sessions      []*SessionInterest     `protobuf:"bytes,6,rep,name=sessions,proto3" json:"sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1298,6 +1307,67 @@ func (x *Interest) GetHoldS() uint32 {
 	return 0
 }
 
+func (x *Interest) GetSessions() []*SessionInterest {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// SessionInterest is a session behind an interest that was at another node, which can't be reached: what that node has not
+// said to be done with goes to the session too.
+type SessionInterest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // topic of the claims to the session
+	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // peer ID
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionInterest) Reset() {
+	*x = SessionInterest{}
+	mi := &file_route_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionInterest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionInterest) ProtoMessage() {}
+
+func (x *SessionInterest) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionInterest.ProtoReflect.Descriptor instead.
+func (*SessionInterest) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SessionInterest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SessionInterest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
 // Registration is what one node wants at one location, or how that changed. One that is everything comes in
 // parts, in order, where it is too much for a frame.
 type Registration struct {
@@ -1315,7 +1385,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_route_proto_msgTypes[19]
+	mi := &file_route_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1397,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[19]
+	mi := &file_route_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1410,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{19}
+	return file_route_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Registration) GetOwner() []byte {
@@ -1404,7 +1474,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_route_proto_msgTypes[20]
+	mi := &file_route_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1486,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[20]
+	mi := &file_route_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1499,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{20}
+	return file_route_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Register) GetPlace() *Place {
@@ -1469,7 +1539,7 @@ type RegisterAck struct {
 
 func (x *RegisterAck) Reset() {
 	*x = RegisterAck{}
-	mi := &file_route_proto_msgTypes[21]
+	mi := &file_route_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1551,7 @@ func (x *RegisterAck) String() string {
 func (*RegisterAck) ProtoMessage() {}
 
 func (x *RegisterAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[21]
+	mi := &file_route_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1564,7 @@ func (x *RegisterAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAck.ProtoReflect.Descriptor instead.
 func (*RegisterAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{21}
+	return file_route_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RegisterAck) GetPlace() *Place {
@@ -1562,7 +1632,7 @@ type Replicate struct {
 
 func (x *Replicate) Reset() {
 	*x = Replicate{}
-	mi := &file_route_proto_msgTypes[22]
+	mi := &file_route_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1644,7 @@ func (x *Replicate) String() string {
 func (*Replicate) ProtoMessage() {}
 
 func (x *Replicate) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[22]
+	mi := &file_route_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1657,7 @@ func (x *Replicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicate.ProtoReflect.Descriptor instead.
 func (*Replicate) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{22}
+	return file_route_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Replicate) GetOp() uint64 {
@@ -1651,7 +1721,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_route_proto_msgTypes[23]
+	mi := &file_route_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1733,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[23]
+	mi := &file_route_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1746,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{23}
+	return file_route_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Found) GetOp() uint64 {
@@ -1712,7 +1782,7 @@ type FoundAck struct {
 
 func (x *FoundAck) Reset() {
 	*x = FoundAck{}
-	mi := &file_route_proto_msgTypes[24]
+	mi := &file_route_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1794,7 @@ func (x *FoundAck) String() string {
 func (*FoundAck) ProtoMessage() {}
 
 func (x *FoundAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[24]
+	mi := &file_route_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1807,7 @@ func (x *FoundAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FoundAck.ProtoReflect.Descriptor instead.
 func (*FoundAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{24}
+	return file_route_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FoundAck) GetOp() uint64 {
@@ -1772,7 +1842,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_route_proto_msgTypes[25]
+	mi := &file_route_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +1854,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[25]
+	mi := &file_route_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +1867,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{25}
+	return file_route_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Ballot) GetRound() uint64 {
@@ -1826,7 +1896,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_route_proto_msgTypes[26]
+	mi := &file_route_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1908,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[26]
+	mi := &file_route_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1921,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{26}
+	return file_route_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Prepare) GetPlace() *Place {
@@ -1892,7 +1962,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_route_proto_msgTypes[27]
+	mi := &file_route_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +1974,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[27]
+	mi := &file_route_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +1987,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{27}
+	return file_route_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Promise) GetPlace() *Place {
@@ -1989,7 +2059,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_route_proto_msgTypes[28]
+	mi := &file_route_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2071,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[28]
+	mi := &file_route_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2084,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{28}
+	return file_route_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Accept) GetPlace() *Place {
@@ -2058,7 +2128,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_route_proto_msgTypes[29]
+	mi := &file_route_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2140,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[29]
+	mi := &file_route_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2153,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{29}
+	return file_route_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Accepted) GetPlace() *Place {
@@ -2126,7 +2196,7 @@ type SetNews struct {
 
 func (x *SetNews) Reset() {
 	*x = SetNews{}
-	mi := &file_route_proto_msgTypes[30]
+	mi := &file_route_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2208,7 @@ func (x *SetNews) String() string {
 func (*SetNews) ProtoMessage() {}
 
 func (x *SetNews) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[30]
+	mi := &file_route_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2221,7 @@ func (x *SetNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNews.ProtoReflect.Descriptor instead.
 func (*SetNews) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{30}
+	return file_route_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SetNews) GetPlace() *Place {
@@ -2189,7 +2259,7 @@ type RetainedMessage struct {
 
 func (x *RetainedMessage) Reset() {
 	*x = RetainedMessage{}
-	mi := &file_route_proto_msgTypes[31]
+	mi := &file_route_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2271,7 @@ func (x *RetainedMessage) String() string {
 func (*RetainedMessage) ProtoMessage() {}
 
 func (x *RetainedMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[31]
+	mi := &file_route_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2284,7 @@ func (x *RetainedMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedMessage.ProtoReflect.Descriptor instead.
 func (*RetainedMessage) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{31}
+	return file_route_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RetainedMessage) GetMessage() *Message {
@@ -2268,13 +2338,14 @@ type Custody struct {
 	Stamp         uint64                 `protobuf:"fixed64,5,opt,name=stamp,proto3" json:"stamp,omitempty"`
 	Unsettled     bool                   `protobuf:"varint,6,opt,name=unsettled,proto3" json:"unsettled,omitempty"` // registrations may stand that it was not matched against
 	Except        []byte                 `protobuf:"bytes,7,opt,name=except,proto3" json:"except,omitempty"`        // unsettled: whose plain subscribers had it from their own node
+	Holders       [][]byte               `protobuf:"bytes,8,rep,name=holders,proto3" json:"holders,omitempty"`      // nodes that may have it too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Custody) Reset() {
 	*x = Custody{}
-	mi := &file_route_proto_msgTypes[32]
+	mi := &file_route_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2357,7 @@ func (x *Custody) String() string {
 func (*Custody) ProtoMessage() {}
 
 func (x *Custody) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[32]
+	mi := &file_route_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2370,7 @@ func (x *Custody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custody.ProtoReflect.Descriptor instead.
 func (*Custody) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{32}
+	return file_route_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Custody) GetMessage() *Message {
@@ -2351,18 +2422,26 @@ func (x *Custody) GetExcept() []byte {
 	return nil
 }
 
+func (x *Custody) GetHolders() [][]byte {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
 type Seen struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Upto          uint64                 `protobuf:"varint,2,opt,name=upto,proto3" json:"upto,omitempty"` // forgotten up to here
 	Ranges        []*Range               `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	Owed          []*Seen_Owed           `protobuf:"bytes,4,rep,name=owed,proto3" json:"owed,omitempty"` // what is over, and what a node may still have of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_route_proto_msgTypes[33]
+	mi := &file_route_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2453,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[33]
+	mi := &file_route_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2466,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{33}
+	return file_route_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Seen) GetEpoch() uint64 {
@@ -2411,6 +2490,13 @@ func (x *Seen) GetRanges() []*Range {
 	return nil
 }
 
+func (x *Seen) GetOwed() []*Seen_Owed {
+	if x != nil {
+		return x.Owed
+	}
+	return nil
+}
+
 // 20: state of a location for a node that becomes a member, in as many frames as it takes.
 type Transfer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2427,7 +2513,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_route_proto_msgTypes[34]
+	mi := &file_route_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2439,7 +2525,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[34]
+	mi := &file_route_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2452,7 +2538,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{34}
+	return file_route_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Transfer) GetOp() uint64 {
@@ -2517,7 +2603,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_route_proto_msgTypes[35]
+	mi := &file_route_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +2615,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[35]
+	mi := &file_route_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +2628,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{35}
+	return file_route_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *HandOver) GetOp() uint64 {
@@ -2584,7 +2670,7 @@ type Inherit struct {
 
 func (x *Inherit) Reset() {
 	*x = Inherit{}
-	mi := &file_route_proto_msgTypes[36]
+	mi := &file_route_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2596,7 +2682,7 @@ func (x *Inherit) String() string {
 func (*Inherit) ProtoMessage() {}
 
 func (x *Inherit) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[36]
+	mi := &file_route_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2609,7 +2695,7 @@ func (x *Inherit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherit.ProtoReflect.Descriptor instead.
 func (*Inherit) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{36}
+	return file_route_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Inherit) GetPlace() *Place {
@@ -2636,7 +2722,7 @@ type Seq struct {
 
 func (x *Seq) Reset() {
 	*x = Seq{}
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2734,7 @@ func (x *Seq) String() string {
 func (*Seq) ProtoMessage() {}
 
 func (x *Seq) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2747,7 @@ func (x *Seq) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seq.ProtoReflect.Descriptor instead.
 func (*Seq) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{37}
+	return file_route_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Seq) GetOwner() []byte {
@@ -2693,7 +2779,7 @@ type Inherited struct {
 
 func (x *Inherited) Reset() {
 	*x = Inherited{}
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2705,7 +2791,7 @@ func (x *Inherited) String() string {
 func (*Inherited) ProtoMessage() {}
 
 func (x *Inherited) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2718,7 +2804,7 @@ func (x *Inherited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherited.ProtoReflect.Descriptor instead.
 func (*Inherited) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{38}
+	return file_route_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Inherited) GetPlace() *Place {
@@ -2774,7 +2860,7 @@ type NoInterest struct {
 
 func (x *NoInterest) Reset() {
 	*x = NoInterest{}
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +2872,7 @@ func (x *NoInterest) String() string {
 func (*NoInterest) ProtoMessage() {}
 
 func (x *NoInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +2885,7 @@ func (x *NoInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoInterest.ProtoReflect.Descriptor instead.
 func (*NoInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{39}
+	return file_route_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *NoInterest) GetPlace() *Place {
@@ -2820,7 +2906,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2832,7 +2918,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2845,7 +2931,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{40}
+	return file_route_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Wake) GetOp() uint64 {
@@ -2876,7 +2962,7 @@ type Sync struct {
 
 func (x *Sync) Reset() {
 	*x = Sync{}
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2888,7 +2974,7 @@ func (x *Sync) String() string {
 func (*Sync) ProtoMessage() {}
 
 func (x *Sync) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2901,7 +2987,7 @@ func (x *Sync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sync.ProtoReflect.Descriptor instead.
 func (*Sync) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{41}
+	return file_route_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Sync) GetOp() uint64 {
@@ -2952,7 +3038,7 @@ type Retain struct {
 
 func (x *Retain) Reset() {
 	*x = Retain{}
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2964,7 +3050,7 @@ func (x *Retain) String() string {
 func (*Retain) ProtoMessage() {}
 
 func (x *Retain) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2977,7 +3063,7 @@ func (x *Retain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retain.ProtoReflect.Descriptor instead.
 func (*Retain) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{42}
+	return file_route_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Retain) GetOp() uint64 {
@@ -3022,7 +3108,7 @@ type RetainedQuery struct {
 
 func (x *RetainedQuery) Reset() {
 	*x = RetainedQuery{}
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3034,7 +3120,7 @@ func (x *RetainedQuery) String() string {
 func (*RetainedQuery) ProtoMessage() {}
 
 func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3047,7 +3133,7 @@ func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedQuery.ProtoReflect.Descriptor instead.
 func (*RetainedQuery) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{43}
+	return file_route_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RetainedQuery) GetOp() uint64 {
@@ -3101,7 +3187,7 @@ type RetainedReply struct {
 
 func (x *RetainedReply) Reset() {
 	*x = RetainedReply{}
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3199,7 @@ func (x *RetainedReply) String() string {
 func (*RetainedReply) ProtoMessage() {}
 
 func (x *RetainedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3212,7 @@ func (x *RetainedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedReply.ProtoReflect.Descriptor instead.
 func (*RetainedReply) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{44}
+	return file_route_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RetainedReply) GetOp() uint64 {
@@ -3191,7 +3277,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3289,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3302,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{45}
+	return file_route_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Child) GetOp() uint64 {
@@ -3253,14 +3339,15 @@ type Copy struct {
 	Op            uint64                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"`
 	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
 	Custody       []*Custody             `protobuf:"bytes,3,rep,name=custody,proto3" json:"custody,omitempty"`
-	Set           *Set                   `protobuf:"bytes,4,opt,name=set,proto3" json:"set,omitempty"` // by which the receiver is a member
+	Set           *Set                   `protobuf:"bytes,4,opt,name=set,proto3" json:"set,omitempty"`          // by which the receiver is a member
+	Offered       bool                   `protobuf:"varint,5,opt,name=offered,proto3" json:"offered,omitempty"` // for the rendezvous alone; the sender keeps what it has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3359,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3372,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{46}
+	return file_route_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Copy) GetOp() uint64 {
@@ -3316,18 +3403,27 @@ func (x *Copy) GetSet() *Set {
 	return nil
 }
 
-// 32: shares of copied messages that need no keeping any more.
+func (x *Copy) GetOffered() bool {
+	if x != nil {
+		return x.Offered
+	}
+	return false
+}
+
+// 32: copied messages, and shares of them, that need no keeping any more.
 type CopyDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Place         *Place                 `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"`
+	Place         *Place                 `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"` // of the shares
 	Done          []*CopyDone_Share      `protobuf:"bytes,2,rep,name=done,proto3" json:"done,omitempty"`
+	Op            uint64                 `protobuf:"varint,4,opt,name=op,proto3" json:"op,omitempty"`    // 0: no answer is wanted
+	Over          []*Ranges              `protobuf:"bytes,5,rep,name=over,proto3" json:"over,omitempty"` // whole messages
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CopyDone) Reset() {
 	*x = CopyDone{}
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3435,7 @@ func (x *CopyDone) String() string {
 func (*CopyDone) ProtoMessage() {}
 
 func (x *CopyDone) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3448,7 @@ func (x *CopyDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone.ProtoReflect.Descriptor instead.
 func (*CopyDone) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{47}
+	return file_route_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CopyDone) GetPlace() *Place {
@@ -3365,6 +3461,20 @@ func (x *CopyDone) GetPlace() *Place {
 func (x *CopyDone) GetDone() []*CopyDone_Share {
 	if x != nil {
 		return x.Done
+	}
+	return nil
+}
+
+func (x *CopyDone) GetOp() uint64 {
+	if x != nil {
+		return x.Op
+	}
+	return 0
+}
+
+func (x *CopyDone) GetOver() []*Ranges {
+	if x != nil {
+		return x.Over
 	}
 	return nil
 }
@@ -3383,7 +3493,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3395,7 +3505,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3408,7 +3518,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{48}
+	return file_route_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Digest) GetPlace() *Place {
@@ -3456,7 +3566,7 @@ type Leaving struct {
 
 func (x *Leaving) Reset() {
 	*x = Leaving{}
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3468,7 +3578,7 @@ func (x *Leaving) String() string {
 func (*Leaving) ProtoMessage() {}
 
 func (x *Leaving) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3481,7 +3591,7 @@ func (x *Leaving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
 func (*Leaving) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{49}
+	return file_route_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Leaving) GetNode() []byte {
@@ -3502,7 +3612,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3514,7 +3624,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3527,7 +3637,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{50}
+	return file_route_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Recall) GetStored() []*Ranges {
@@ -3548,7 +3658,7 @@ type Forget_Epoch struct {
 
 func (x *Forget_Epoch) Reset() {
 	*x = Forget_Epoch{}
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3560,7 +3670,7 @@ func (x *Forget_Epoch) String() string {
 func (*Forget_Epoch) ProtoMessage() {}
 
 func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3611,7 +3721,7 @@ type Custody_Share struct {
 
 func (x *Custody_Share) Reset() {
 	*x = Custody_Share{}
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3623,7 +3733,7 @@ func (x *Custody_Share) String() string {
 func (*Custody_Share) ProtoMessage() {}
 
 func (x *Custody_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3636,7 +3746,7 @@ func (x *Custody_Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custody_Share.ProtoReflect.Descriptor instead.
 func (*Custody_Share) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{32, 0}
+	return file_route_proto_rawDescGZIP(), []int{33, 0}
 }
 
 func (x *Custody_Share) GetNode() []byte {
@@ -3681,18 +3791,70 @@ func (x *Custody_Share) GetDone() bool {
 	return false
 }
 
+type Seen_Owed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Ranges        []*Range               `protobuf:"bytes,2,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Seen_Owed) Reset() {
+	*x = Seen_Owed{}
+	mi := &file_route_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Seen_Owed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Seen_Owed) ProtoMessage() {}
+
+func (x *Seen_Owed) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Seen_Owed.ProtoReflect.Descriptor instead.
+func (*Seen_Owed) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{34, 0}
+}
+
+func (x *Seen_Owed) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Seen_Owed) GetRanges() []*Range {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
 type CopyDone_Share struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	Node          []byte                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"` // empty: the whole message
+	Node          []byte                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CopyDone_Share) Reset() {
 	*x = CopyDone_Share{}
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +3866,7 @@ func (x *CopyDone_Share) String() string {
 func (*CopyDone_Share) ProtoMessage() {}
 
 func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +3879,7 @@ func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone_Share.ProtoReflect.Descriptor instead.
 func (*CopyDone_Share) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{47, 0}
+	return file_route_proto_rawDescGZIP(), []int{48, 0}
 }
 
 func (x *CopyDone_Share) GetEpoch() uint64 {
@@ -3829,9 +3991,10 @@ const file_route_proto_rawDesc = "" +
 	"\aRefusal\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12,\n" +
-	"\x05group\x18\x03 \x01(\v2\x16.mozzie.route.v1.GroupR\x05group\"\x8a\x01\n" +
+	"\x05group\x18\x03 \x01(\v2\x16.mozzie.route.v1.GroupR\x05group\"\xa6\x01\n" +
 	"\x06Forget\x125\n" +
-	"\x06epochs\x18\x01 \x03(\v2\x1d.mozzie.route.v1.Forget.EpochR\x06epochs\x1aI\n" +
+	"\x06epochs\x18\x01 \x03(\v2\x1d.mozzie.route.v1.Forget.EpochR\x06epochs\x12\x1a\n" +
+	"\breleased\x18\x02 \x01(\bR\breleased\x1aI\n" +
 	"\x05Epoch\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x12\n" +
 	"\x04upto\x18\x02 \x01(\x04R\x04upto\x12\x16\n" +
@@ -3840,13 +4003,17 @@ const file_route_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03qos\x18\x02 \x01(\rR\x03qos\x12\x18\n" +
 	"\amembers\x18\x03 \x01(\rR\amembers\x12\x16\n" +
-	"\x06online\x18\x04 \x01(\bR\x06online\"\x99\x01\n" +
+	"\x06online\x18\x04 \x01(\bR\x06online\"\xd7\x01\n" +
 	"\bInterest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x14\n" +
 	"\x05plain\x18\x02 \x01(\bR\x05plain\x12\x10\n" +
 	"\x03qos\x18\x03 \x01(\rR\x03qos\x126\n" +
 	"\x06groups\x18\x04 \x03(\v2\x1e.mozzie.route.v1.GroupInterestR\x06groups\x12\x15\n" +
-	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\"\xc1\x01\n" +
+	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\x12<\n" +
+	"\bsessions\x18\x06 \x03(\v2 .mozzie.route.v1.SessionInterestR\bsessions\"9\n" +
+	"\x0fSessionInterest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\fR\x04from\"\xc1\x01\n" +
 	"\fRegistration\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\fR\x05owner\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -3921,7 +4088,7 @@ const file_route_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x18\n" +
 	"\acleared\x18\x05 \x01(\bR\acleared\x12\x15\n" +
-	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\x90\x03\n" +
+	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\xaa\x03\n" +
 	"\aCustody\x122\n" +
 	"\amessage\x18\x01 \x01(\v2\x18.mozzie.route.v1.MessageR\amessage\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x10\n" +
@@ -3929,18 +4096,23 @@ const file_route_proto_rawDesc = "" +
 	"\x06shares\x18\x04 \x03(\v2\x1e.mozzie.route.v1.Custody.ShareR\x06shares\x12\x14\n" +
 	"\x05stamp\x18\x05 \x01(\x06R\x05stamp\x12\x1c\n" +
 	"\tunsettled\x18\x06 \x01(\bR\tunsettled\x12\x16\n" +
-	"\x06except\x18\a \x01(\fR\x06except\x1a\xa4\x01\n" +
+	"\x06except\x18\a \x01(\fR\x06except\x12\x18\n" +
+	"\aholders\x18\b \x03(\fR\aholders\x1a\xa4\x01\n" +
 	"\x05Share\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
 	"\x05plain\x18\x02 \x01(\bR\x05plain\x12.\n" +
 	"\x06groups\x18\x03 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groups\x12\x16\n" +
 	"\x06stored\x18\x04 \x01(\bR\x06stored\x12\x15\n" +
 	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\x12\x12\n" +
-	"\x04done\x18\x06 \x01(\bR\x04done\"`\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done\"\xdc\x01\n" +
 	"\x04Seen\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x12\n" +
 	"\x04upto\x18\x02 \x01(\x04R\x04upto\x12.\n" +
-	"\x06ranges\x18\x03 \x03(\v2\x16.mozzie.route.v1.RangeR\x06ranges\"\xde\x02\n" +
+	"\x06ranges\x18\x03 \x03(\v2\x16.mozzie.route.v1.RangeR\x06ranges\x12.\n" +
+	"\x04owed\x18\x04 \x03(\v2\x1a.mozzie.route.v1.Seen.OwedR\x04owed\x1aJ\n" +
+	"\x04Owed\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12.\n" +
+	"\x06ranges\x18\x02 \x03(\v2\x16.mozzie.route.v1.RangeR\x06ranges\"\xde\x02\n" +
 	"\bTransfer\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12C\n" +
@@ -4004,15 +4176,18 @@ const file_route_proto_rawDesc = "" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12.\n" +
 	"\x06parent\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x06parent\x12,\n" +
 	"\x05child\x18\x03 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05child\x12\x12\n" +
-	"\x04hops\x18\x04 \x01(\rR\x04hops\"\xa0\x01\n" +
+	"\x04hops\x18\x04 \x01(\rR\x04hops\"\xba\x01\n" +
 	"\x04Copy\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x122\n" +
 	"\acustody\x18\x03 \x03(\v2\x18.mozzie.route.v1.CustodyR\acustody\x12&\n" +
-	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\"\xb2\x01\n" +
+	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12\x18\n" +
+	"\aoffered\x18\x05 \x01(\bR\aoffered\"\xef\x01\n" +
 	"\bCopyDone\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x123\n" +
-	"\x04done\x18\x02 \x03(\v2\x1f.mozzie.route.v1.CopyDone.ShareR\x04done\x1aC\n" +
+	"\x04done\x18\x02 \x03(\v2\x1f.mozzie.route.v1.CopyDone.ShareR\x04done\x12\x0e\n" +
+	"\x02op\x18\x04 \x01(\x04R\x02op\x12+\n" +
+	"\x04over\x18\x05 \x03(\v2\x17.mozzie.route.v1.RangesR\x04over\x1aC\n" +
 	"\x05Share\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -4040,7 +4215,7 @@ func file_route_proto_rawDescGZIP() []byte {
 	return file_route_proto_rawDescData
 }
 
-var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_route_proto_goTypes = []any{
 	(*Place)(nil),           // 0: mozzie.route.v1.Place
 	(*Set)(nil),             // 1: mozzie.route.v1.Set
@@ -4061,41 +4236,43 @@ var file_route_proto_goTypes = []any{
 	(*Forget)(nil),          // 16: mozzie.route.v1.Forget
 	(*GroupInterest)(nil),   // 17: mozzie.route.v1.GroupInterest
 	(*Interest)(nil),        // 18: mozzie.route.v1.Interest
-	(*Registration)(nil),    // 19: mozzie.route.v1.Registration
-	(*Register)(nil),        // 20: mozzie.route.v1.Register
-	(*RegisterAck)(nil),     // 21: mozzie.route.v1.RegisterAck
-	(*Replicate)(nil),       // 22: mozzie.route.v1.Replicate
-	(*Found)(nil),           // 23: mozzie.route.v1.Found
-	(*FoundAck)(nil),        // 24: mozzie.route.v1.FoundAck
-	(*Ballot)(nil),          // 25: mozzie.route.v1.Ballot
-	(*Prepare)(nil),         // 26: mozzie.route.v1.Prepare
-	(*Promise)(nil),         // 27: mozzie.route.v1.Promise
-	(*Accept)(nil),          // 28: mozzie.route.v1.Accept
-	(*Accepted)(nil),        // 29: mozzie.route.v1.Accepted
-	(*SetNews)(nil),         // 30: mozzie.route.v1.SetNews
-	(*RetainedMessage)(nil), // 31: mozzie.route.v1.RetainedMessage
-	(*Custody)(nil),         // 32: mozzie.route.v1.Custody
-	(*Seen)(nil),            // 33: mozzie.route.v1.Seen
-	(*Transfer)(nil),        // 34: mozzie.route.v1.Transfer
-	(*HandOver)(nil),        // 35: mozzie.route.v1.HandOver
-	(*Inherit)(nil),         // 36: mozzie.route.v1.Inherit
-	(*Seq)(nil),             // 37: mozzie.route.v1.Seq
-	(*Inherited)(nil),       // 38: mozzie.route.v1.Inherited
-	(*NoInterest)(nil),      // 39: mozzie.route.v1.NoInterest
-	(*Wake)(nil),            // 40: mozzie.route.v1.Wake
-	(*Sync)(nil),            // 41: mozzie.route.v1.Sync
-	(*Retain)(nil),          // 42: mozzie.route.v1.Retain
-	(*RetainedQuery)(nil),   // 43: mozzie.route.v1.RetainedQuery
-	(*RetainedReply)(nil),   // 44: mozzie.route.v1.RetainedReply
-	(*Child)(nil),           // 45: mozzie.route.v1.Child
-	(*Copy)(nil),            // 46: mozzie.route.v1.Copy
-	(*CopyDone)(nil),        // 47: mozzie.route.v1.CopyDone
-	(*Digest)(nil),          // 48: mozzie.route.v1.Digest
-	(*Leaving)(nil),         // 49: mozzie.route.v1.Leaving
-	(*Recall)(nil),          // 50: mozzie.route.v1.Recall
-	(*Forget_Epoch)(nil),    // 51: mozzie.route.v1.Forget.Epoch
-	(*Custody_Share)(nil),   // 52: mozzie.route.v1.Custody.Share
-	(*CopyDone_Share)(nil),  // 53: mozzie.route.v1.CopyDone.Share
+	(*SessionInterest)(nil), // 19: mozzie.route.v1.SessionInterest
+	(*Registration)(nil),    // 20: mozzie.route.v1.Registration
+	(*Register)(nil),        // 21: mozzie.route.v1.Register
+	(*RegisterAck)(nil),     // 22: mozzie.route.v1.RegisterAck
+	(*Replicate)(nil),       // 23: mozzie.route.v1.Replicate
+	(*Found)(nil),           // 24: mozzie.route.v1.Found
+	(*FoundAck)(nil),        // 25: mozzie.route.v1.FoundAck
+	(*Ballot)(nil),          // 26: mozzie.route.v1.Ballot
+	(*Prepare)(nil),         // 27: mozzie.route.v1.Prepare
+	(*Promise)(nil),         // 28: mozzie.route.v1.Promise
+	(*Accept)(nil),          // 29: mozzie.route.v1.Accept
+	(*Accepted)(nil),        // 30: mozzie.route.v1.Accepted
+	(*SetNews)(nil),         // 31: mozzie.route.v1.SetNews
+	(*RetainedMessage)(nil), // 32: mozzie.route.v1.RetainedMessage
+	(*Custody)(nil),         // 33: mozzie.route.v1.Custody
+	(*Seen)(nil),            // 34: mozzie.route.v1.Seen
+	(*Transfer)(nil),        // 35: mozzie.route.v1.Transfer
+	(*HandOver)(nil),        // 36: mozzie.route.v1.HandOver
+	(*Inherit)(nil),         // 37: mozzie.route.v1.Inherit
+	(*Seq)(nil),             // 38: mozzie.route.v1.Seq
+	(*Inherited)(nil),       // 39: mozzie.route.v1.Inherited
+	(*NoInterest)(nil),      // 40: mozzie.route.v1.NoInterest
+	(*Wake)(nil),            // 41: mozzie.route.v1.Wake
+	(*Sync)(nil),            // 42: mozzie.route.v1.Sync
+	(*Retain)(nil),          // 43: mozzie.route.v1.Retain
+	(*RetainedQuery)(nil),   // 44: mozzie.route.v1.RetainedQuery
+	(*RetainedReply)(nil),   // 45: mozzie.route.v1.RetainedReply
+	(*Child)(nil),           // 46: mozzie.route.v1.Child
+	(*Copy)(nil),            // 47: mozzie.route.v1.Copy
+	(*CopyDone)(nil),        // 48: mozzie.route.v1.CopyDone
+	(*Digest)(nil),          // 49: mozzie.route.v1.Digest
+	(*Leaving)(nil),         // 50: mozzie.route.v1.Leaving
+	(*Recall)(nil),          // 51: mozzie.route.v1.Recall
+	(*Forget_Epoch)(nil),    // 52: mozzie.route.v1.Forget.Epoch
+	(*Custody_Share)(nil),   // 53: mozzie.route.v1.Custody.Share
+	(*Seen_Owed)(nil),       // 54: mozzie.route.v1.Seen.Owed
+	(*CopyDone_Share)(nil),  // 55: mozzie.route.v1.CopyDone.Share
 }
 var file_route_proto_depIdxs = []int32{
 	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
@@ -4110,79 +4287,83 @@ var file_route_proto_depIdxs = []int32{
 	10, // 9: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
 	15, // 10: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
 	12, // 11: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
-	51, // 12: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	52, // 12: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
 	17, // 13: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
-	18, // 14: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
-	0,  // 15: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
-	19, // 16: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
-	0,  // 17: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 18: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 19: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
-	1,  // 20: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
-	19, // 21: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 22: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
-	0,  // 23: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
-	1,  // 24: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
-	0,  // 25: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 26: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 27: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
-	25, // 28: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 29: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
-	25, // 30: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
-	1,  // 31: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
-	25, // 32: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
-	25, // 33: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
-	0,  // 34: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
-	25, // 35: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 36: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
-	25, // 37: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 38: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
-	1,  // 39: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
-	7,  // 40: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
-	7,  // 41: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	52, // 42: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
-	9,  // 43: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
-	0,  // 44: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
-	19, // 45: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
-	31, // 46: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 47: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
-	32, // 48: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
-	33, // 49: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
-	0,  // 50: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
-	1,  // 51: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
-	0,  // 52: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
-	37, // 53: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
-	0,  // 54: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
-	1,  // 55: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
-	19, // 56: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 57: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
-	0,  // 58: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
-	0,  // 59: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
-	0,  // 60: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
-	31, // 61: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
-	1,  // 62: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
-	0,  // 63: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
-	31, // 64: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 65: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
-	30, // 66: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
-	0,  // 67: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
-	0,  // 68: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
-	0,  // 69: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
-	0,  // 70: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
-	32, // 71: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
-	1,  // 72: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
-	0,  // 73: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	53, // 74: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
-	0,  // 75: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 76: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	37, // 77: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 78: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 79: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	80, // [80:80] is the sub-list for method output_type
-	80, // [80:80] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	19, // 14: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
+	18, // 15: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
+	0,  // 16: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
+	20, // 17: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
+	0,  // 18: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 19: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 20: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
+	1,  // 21: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
+	20, // 22: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 23: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
+	0,  // 24: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
+	1,  // 25: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
+	0,  // 26: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 27: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 28: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
+	26, // 29: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 30: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
+	26, // 31: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
+	1,  // 32: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
+	26, // 33: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
+	26, // 34: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
+	0,  // 35: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
+	26, // 36: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 37: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
+	26, // 38: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 39: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
+	1,  // 40: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
+	7,  // 41: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
+	7,  // 42: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
+	53, // 43: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	9,  // 44: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
+	54, // 45: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
+	0,  // 46: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
+	20, // 47: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
+	32, // 48: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 49: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
+	33, // 50: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
+	34, // 51: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
+	0,  // 52: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
+	1,  // 53: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
+	0,  // 54: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
+	38, // 55: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
+	0,  // 56: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
+	1,  // 57: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
+	20, // 58: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 59: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
+	0,  // 60: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
+	0,  // 61: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
+	0,  // 62: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
+	32, // 63: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
+	1,  // 64: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
+	0,  // 65: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
+	32, // 66: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 67: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
+	31, // 68: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
+	0,  // 69: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
+	0,  // 70: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
+	0,  // 71: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
+	0,  // 72: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
+	33, // 73: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
+	1,  // 74: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
+	0,  // 75: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
+	55, // 76: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	10, // 77: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
+	0,  // 78: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 79: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	38, // 80: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	10, // 81: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 82: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	9,  // 83: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
+	84, // [84:84] is the sub-list for method output_type
+	84, // [84:84] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }
@@ -4196,7 +4377,7 @@ func file_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_route_proto_rawDesc), len(file_route_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   54,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -41,6 +41,10 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 		n.malformed("Publish")
 		return
 	}
+	if f.Epoch != 0 && p.lease.late(n.now) {
+		n.stats.Late++ // nobody knows how long it took, and it comes again
+		return
+	}
 	a := n.newArrival()
 	*a = arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
 		version: f.Version, age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo}

@@ -21,6 +21,7 @@ type published struct {
 	node     *simNode
 	client   *simClient // nil: the one that never waits
 	accepted bool
+	cut      bool        // its node crashed before it was accepted: it may come or not
 	unclear  bool        // another retained message came at nearly the same time
 	due      []*standing // subscriptions that it must reach
 	groups   map[string]bool
@@ -70,6 +71,9 @@ func (v *simNode) register(inner string, done func(bool)) {
 		} else {
 			i.Groups = append(i.Groups, core.GroupInterest{Name: st.group, Members: 1, QoS: st.qos, Online: true})
 		}
+	}
+	if v.s.diskTime > 0 {
+		i.Hold = time.Hour
 	}
 	v.do(func() { v.n.Register(inner, i, done) })
 }
@@ -121,24 +125,37 @@ func (v *simNode) publishFrom(c *simClient, name string, qos byte, retain bool, 
 	if qos > 0 {
 		s.owed = append(s.owed, p)
 	}
+	if c != nil {
+		c.sent = append(c.sent, p)
+	}
+	v.send(p)
+	return p
+}
+
+// send hands a message of a client over to the node.
+func (v *simNode) send(p *published) {
+	qos, retain, c := p.m.QoS, p.m.Retain, p.client
 	detour := v.n.Detour(p.m)
-	if !detour && v.matches(name) {
+	pub := core.Publication{Message: p.m, Origin: p, Served: !detour}
+	switch {
+	case qos == 2 && v.s.diskTime > 0:
+		pub.Note = func() { v.disk.write(func(to *stores) { to.noted[p] = true }) }
+		pub.Here = !detour && v.matches(p.m.Topic)
+		pub.Served = !detour && !pub.Here
+	case !detour && v.matches(p.m.Topic):
 		v.take(p)
 	}
-	pub := core.Publication{Message: p.m, Origin: p, Served: !detour}
 	if qos == 0 && !retain && !detour {
 		pub.Message, pub.Lent = p.m.Clone(), true
 	}
 	if c != nil {
-		pub.Origin, pub.Packet = c, uint16(len(c.sent)) //nolint:gosec // few are sent
-		c.sent = append(c.sent, p)
+		pub.Origin, pub.Packet = c, uint16(slices.Index(c.sent, p)) //nolint:gosec // few are sent
 	}
 	v.do(func() { v.n.Publish(pub) })
 	if pub.Lent { // and has something else in it now
 		clear(pub.Message.Payload)
 		clear(pub.Message.Properties)
 	}
-	return p
 }
 
 // userProperty is the MQTT 5 user property "id" with a value, as it goes over the wire.
@@ -162,20 +179,29 @@ func (v *simNode) take(p *published) {
 }
 
 func (v *simNode) deliver(d core.Delivery) {
-	s := v.s
+	s, life := v.s, v.life
 	i := slices.IndexFunc(s.published, func(q *published) bool { return bytes.Equal(q.m.Properties, d.Message.Properties) })
 	if i < 0 {
 		s.fail("node %d got a message that nobody published: %v", v.i, d.Message)
 		return
 	}
 	p := s.published[i]
+	queued := []proto.Group{}
 	if d.Plain && v.matches(p.m.Topic) {
-		v.take(p)
+		if d.Receipt != nil && s.diskTime > 0 {
+			queued = append(queued, proto.Group{})
+		} else {
+			v.take(p)
+		}
 	}
 	for _, g := range d.Groups {
 		key := g.Name + "/" + g.Filter
 		if v.interests["$share/"+g.Name+"/"+g.Filter] == nil && p.m.QoS == 1 && d.Receipt != nil {
-			s.after(0, func() { v.do(func() { v.n.Refuse(d.Receipt, g) }) })
+			s.after(0, func() { v.doIn(life, func() { v.n.Refuse(d.Receipt, g) }) })
+			continue
+		}
+		if d.Receipt != nil && s.diskTime > 0 {
+			queued = append(queued, g)
 			continue
 		}
 		// Where links break, two nodes may each take themselves for the rendezvous for a moment, and choose differently.
@@ -183,7 +209,15 @@ func (v *simNode) deliver(d core.Delivery) {
 			s.fail("shared subscription %s got %s %d times", key, p.id, p.took[key])
 		}
 	}
+	if len(queued) > 0 {
+		s.byID[d.Receipt.Identity()] = p
+		for _, g := range queued { // it is a new one to the clients, under a packet ID of its own
+			delete(v.began, entryKey{d.Receipt.Identity(), g})
+		}
+		v.queue(p, d.Receipt.Identity(), queued, func() { v.n.Done(d.Receipt) })
+		return
+	}
 	if d.Receipt != nil {
-		s.after(s.delay(), func() { v.do(func() { v.n.Done(d.Receipt) }) })
+		s.after(s.delay(), func() { v.doIn(life, func() { v.n.Done(d.Receipt) }) })
 	}
 }

@@ -88,8 +88,13 @@ func (n *Node) propose(l *location, target []NodeID) {
 		}
 	}
 	l.promised = c.ballot
+	n.saveLocation(l)
 	c.best = l.accepted
-	n.promise(l, n.self)
+	n.safe(func() {
+		if l.change == c {
+			n.promise(l, n.self)
+		}
+	})
 }
 
 // promise counts a member that is bound to this node's ballot.
@@ -140,7 +145,12 @@ func (n *Node) accept(l *location) {
 		return
 	}
 	l.accepted = proposal{c.ballot, c.members}
-	n.acceptedBy(l, n.self)
+	n.saveLocation(l)
+	n.safe(func() {
+		if l.change == c {
+			n.acceptedBy(l, n.self)
+		}
+	})
 }
 
 func (n *Node) acceptedBy(l *location, from NodeID) {
@@ -175,6 +185,9 @@ func (n *Node) receivePrepare(p *peer, f *pb.Prepare) {
 		return
 	}
 	answer := &pb.Promise{Place: f.GetPlace(), Version: f.GetVersion(), Ballot: f.GetBallot()}
+	if set := n.setOf(place); l == nil && set.Version > 0 && set.Version+1 == f.GetVersion() {
+		l = n.memberOf(p, place, set.pb()) // what held nothing was forgotten here; without this member it might never change
+	}
 	switch {
 	case l == nil:
 		if set := n.setOf(place); set.Version > 0 {
@@ -187,12 +200,13 @@ func (n *Node) receivePrepare(p *peer, f *pb.Prepare) {
 		answer.Promised = l.promised.pb()
 	default:
 		l.promised = b
+		n.saveLocation(l)
 		answer.Ok = true
 		if l.accepted.members != nil {
 			answer.Accepted, answer.AcceptedMembers = l.accepted.ballot.pb(), idsToBytes(l.accepted.members)
 		}
 	}
-	n.send(p.id, answer)
+	n.safe(func() { n.send(p.id, answer) }) // what it says is never taken back
 }
 
 func (n *Node) receivePromise(p *peer, f *pb.Promise) {
@@ -237,9 +251,10 @@ func (n *Node) receiveAccept(p *peer, f *pb.Accept) {
 	if l != nil && fits && l.phase != founding && l.phase != filling &&
 		l.set.Version+1 == f.GetVersion() && !b.less(l.promised) {
 		l.promised, l.accepted = b, proposal{b, members}
+		n.saveLocation(l)
 		answer.Ok = true
 	}
-	n.send(p.id, answer)
+	n.safe(func() { n.send(p.id, answer) }) // what it says is never taken back
 }
 
 func (n *Node) receiveAccepted(p *peer, f *pb.Accepted) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // look checks what must hold at every moment: each message that was acknowledged and has not come to everybody whom it
@@ -22,11 +23,17 @@ func (s *sim) look() {
 			if v.alive {
 				v.n.Keeps(func(m *proto.Message) { kept[string(m.Properties)] = true })
 			}
+			v.disk.live.custody.Load(func(_ core.Identity, m *proto.Message, _ *pb.StoredCustody) { kept[string(m.Properties)] = true })
+			for k, open := range v.disk.live.entries {
+				if p := s.byID[k.id]; open && p != nil {
+					kept[string(p.m.Properties)] = true
+				}
+			}
 		}
 		s.owed = slices.DeleteFunc(s.owed, func(p *published) bool {
 			lost := p.accepted && p.node.alive && !kept[string(p.m.Properties)] && !s.forgets
 			if lost {
-				s.fail("nobody has custody of %s (%s QoS %d) of node %d", p.id, p.m.Topic, p.m.QoS, p.node.i)
+				s.fail("nobody has custody of %s (%s QoS %d) of node %d, which %s has not got", p.id, p.m.Topic, p.m.QoS, p.node.i, p.missing())
 			}
 			return lost
 		})
@@ -58,21 +65,31 @@ func (s *sim) look() {
 }
 
 // everywhere reports whether a message has come to everybody whom it is due to, or nobody waits for it.
-func (p *published) everywhere() bool {
+func (p *published) everywhere() bool { return p.missing() == nil }
+
+// missing returns a subscription that a message is due to and has not come to.
+func (p *published) missing() *standing {
 	for _, st := range p.due {
 		if st.over || !st.node.alive || st.node.leaving {
 			continue
 		}
 		if st.group == "" && st.node.from[p] == 0 || st.group != "" && p.took[st.group+"/"+st.filter] == 0 {
-			return false
+			return st
 		}
 	}
-	return true
+	return nil
+}
+
+func (st *standing) String() string {
+	return fmt.Sprintf("node %d, subscribed to %s %s,", st.node.i, st.group, st.filter)
 }
 
 // check compares what came with what must have.
 func (s *sim) check() {
 	for _, p := range s.published {
+		if p.cut {
+			continue
+		}
 		if p.m.QoS > 0 && !p.accepted && p.node.alive {
 			s.fail("%s (%s QoS %d retain %v) of node %d is not acknowledged", p.id, p.m.Topic, p.m.QoS, p.m.Retain, p.node.i)
 		}
@@ -116,6 +133,11 @@ func (s *sim) checkSets() {
 				s.fail("node %d still has %d messages of %q in custody (%s)", v.i, w.InCustody, w.Place.Prefix, w.Phase)
 			}
 		}
+		v.n.Owed(func(by core.NodeID, id core.Identity) {
+			if slices.ContainsFunc(s.nodes, func(w *simNode) bool { return w.alive && w.id == by }) {
+				s.fail("node %d still waits for %s to let go of %v", v.i, by.Peer(), id)
+			}
+		})
 		if g := v.n.Gauges(); g.Outbox > 0 || g.Custody > 0 || g.Unsettled > 0 {
 			s.fail("node %d still has %d messages in its outbox, %d in its store, %d unsettled", v.i, g.Outbox, g.Custody, g.Unsettled)
 		}
@@ -182,7 +204,7 @@ func (s *sim) lastRetained() map[string]*published {
 		if !p.m.Retain {
 			continue
 		}
-		if q := last[p.m.Topic]; q != nil && p.at-q.at < time.Second {
+		if q := last[p.m.Topic]; p.cut || q != nil && (p.at-q.at < time.Second || q.cut) {
 			p.unclear = true
 		}
 		last[p.m.Topic] = p

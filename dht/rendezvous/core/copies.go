@@ -9,6 +9,17 @@ import (
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
+// succeed makes what is to be done at a location this node's own duty: it is the rendezvous now.
+func (n *Node) succeed(l *location) {
+	l.phase, l.await = serving, ""
+	for _, s := range n.streamsOf(l) {
+		if len(s.owed) > 0 { // to this node from now on
+			n.enliven(s)
+		}
+	}
+	n.promote(l)
+}
+
 // promote makes this node's second copies its own duty: it is the rendezvous now.
 func (n *Node) promote(l *location) {
 	var mine []*entry
@@ -17,10 +28,13 @@ func (n *Node) promote(l *location) {
 			continue
 		}
 		e.copy, e.at = false, n.now
+		e.acked = false // who still has it lets go when it is on another disk beside this one's
+		n.tellToo(e)
 		mine = append(mine, e)
 	}
 	n.redeliver(mine, "")
 	n.rematch(l)
+	n.resumeAll(l, mine)
 	for _, e := range mine {
 		n.finish(e)
 	}
@@ -53,8 +67,10 @@ func (n *Node) copyEntries(l *location, pick func(*entry) bool, done func()) {
 	g := &gather{n: n}
 	for _, e := range batch {
 		e.copying = true
+		n.mayHave(e, to)
+		n.store(e) // the second copy is one only beside a first
 	}
-	n.sendCopies(l, to, batch, g, func(sent []*entry, ok bool) { n.copied(sent, to, ok) })
+	n.sendCopies(l, to, batch, g, false, func(sent []*entry, ok bool) { n.copied(sent, to, ok) })
 	g.wait(func() {
 		if done != nil {
 			done()
@@ -63,7 +79,7 @@ func (n *Node) copyEntries(l *location, pick func(*entry) bool, done func()) {
 }
 
 // sendCopies sends messages in custody to another member, in as many frames as it takes.
-func (n *Node) sendCopies(l *location, to NodeID, batch []*entry, g *gather, each func(sent []*entry, ok bool)) {
+func (n *Node) sendCopies(l *location, to NodeID, batch []*entry, g *gather, offered bool, each func(sent []*entry, ok bool)) {
 	g.left++
 	p := &pump{n: n, to: to, done: func(bool) {
 		if len(batch) > 0 {
@@ -72,7 +88,7 @@ func (n *Node) sendCopies(l *location, to NodeID, batch []*entry, g *gather, eac
 		g.one()
 	}}
 	p.next = func() (func(op uint64) any, func(bool)) {
-		f := &pb.Copy{Place: l.place.pb(), Set: l.set.pb()}
+		f := &pb.Copy{Place: l.place.pb(), Set: l.set.pb(), Offered: offered}
 		var sent []*entry
 		for size := 0; len(batch) > 0 && size < proto.SoftFrame; batch = batch[1:] {
 			if e := batch[0]; !e.gone {
@@ -93,22 +109,32 @@ func (n *Node) sendCopies(l *location, to NodeID, batch []*entry, g *gather, eac
 // that is done with them says so.
 func (n *Node) offerCopies(l *location) {
 	to := n.rendezvous(l.set)
+	if to == "" || to == n.self {
+		return
+	}
 	var batch []*entry
 	for _, e := range l.order.live() {
 		if !e.gone && e.copy {
 			batch = append(batch, e)
+			n.mayKeep(e, to)
 		}
 	}
-	if to != "" && to != n.self {
-		n.sendCopies(l, to, batch, &gather{n: n}, func([]*entry, bool) {})
-	}
+	n.sendCopies(l, to, batch, &gather{n: n}, true, func([]*entry, bool) {})
 }
 
 // takeOffered takes what another member has a copy of, unless it is over.
 func (n *Node) takeOffered(l *location, c *pb.Custody, from NodeID) {
 	s := n.stream(l, c.GetEpoch())
-	if s.entries.get(c.GetSeq()) == nil && (c.GetSeq() <= s.low || s.seen.has(c.GetSeq())) {
-		n.send(from, &pb.CopyDone{Place: l.place.pb(), Done: []*pb.CopyDone_Share{{Epoch: c.GetEpoch(), Seq: c.GetSeq()}}})
+	switch seq := c.GetSeq(); {
+	case s.entries.get(seq) != nil:
+	case seq <= s.low:
+		over := &pb.Ranges{Epoch: s.epoch, Ranges: []*pb.Range{{From: seq, To: seq}}}
+		n.send(from, &pb.CopyDone{Over: []*pb.Ranges{over}})
+		return
+	case s.seen.has(seq):
+		for _, h := range n.holders(c, from) {
+			n.owedBy(s, seq, h)
+		}
 		return
 	}
 	n.takeCustody(l, c, from)
@@ -122,14 +148,55 @@ func (n *Node) copied(entries []*entry, to NodeID, ok bool) {
 		}
 		n.stats.Copies++
 		e.copied = true
-		e.copies = append(e.copies, to)
-		put(&e.s.told, to, 0) // it is told what is over, like those that the messages went to
-		if e.gone {
-			n.tellCopies(e, "")
-			continue
+		if !e.gone {
+			n.safe(func() { n.ackKept(e) })
 		}
-		n.ackKept(e)
 	}
+}
+
+// mayHave notes that another node has a message, or may have it.
+func (n *Node) mayHave(e *entry, node NodeID) (news bool) {
+	if node == n.self || slices.Contains(e.copies, node) || len(e.copies) >= maxHolders {
+		return false
+	}
+	e.copies = append(e.copies, node)
+	if e.l.phase == serving {
+		n.tellToo(e)
+	}
+	return true
+}
+
+// mayKeep is mayHave, over a restart too where the message is kept over one.
+func (n *Node) mayKeep(e *entry, nodes ...NodeID) {
+	news := false
+	for _, node := range nodes {
+		news = n.mayHave(e, node) || news
+	}
+	if news && e.stored {
+		n.store(e)
+	}
+}
+
+// tellToo has those who may have a copy told what is over, like those that the messages went to.
+func (n *Node) tellToo(e *entry) {
+	for _, c := range e.copies {
+		if _, told := e.s.told[c]; !told {
+			put(&e.s.told, c, 0)
+		}
+	}
+}
+
+// maxHolders bounds how many nodes may be known to have a message: a few sets.
+const maxHolders = 4 * SetSize
+
+// holders are the other nodes that have or may have a message which a node has given or shown to this one.
+func (n *Node) holders(c *pb.Custody, from NodeID) (ids []NodeID) {
+	for _, h := range append(c.GetHolders(), []byte(from)) {
+		if id := NodeID(h); id.valid() && id != n.self && len(ids) < maxHolders {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // copyHolder is the member that keeps second copies.
@@ -143,7 +210,14 @@ func (n *Node) copyHolder(l *location) NodeID {
 }
 
 func (n *Node) custodyToPB(e *entry) *pb.Custody {
-	c := &pb.Custody{Message: n.messageToPB(e.m), Epoch: e.id.Epoch, Seq: e.id.Seq, Stamp: e.stamp}
+	c := n.sharesToPB(e)
+	c.Message = n.messageToPB(e.m)
+	return c
+}
+
+// sharesToPB is what is to be known of a message in custody but for the message.
+func (n *Node) sharesToPB(e *entry) *pb.Custody {
+	c := &pb.Custody{Epoch: e.id.Epoch, Seq: e.id.Seq, Stamp: e.stamp, Holders: idsToBytes(e.copies)}
 	if e.unset != nil {
 		c.Unsettled, c.Except = true, []byte(e.unset.except)
 	}
@@ -182,17 +256,20 @@ func (n *Node) messageOf(p *pb.Message) *proto.Message {
 
 // takeCustody takes over a message that another node has, as a second copy.
 func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
-	m := n.messageOf(c.GetMessage())
-	if m == nil || c.GetEpoch() == 0 || c.GetSeq() == 0 {
+	if m := n.messageOf(c.GetMessage()); m != nil {
+		n.takeCopy(l, c, m, from)
+	}
+}
+
+// takeCopy takes custody of a message as others have said; from is "" where this node has from an earlier life.
+func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeID) {
+	if c.GetEpoch() == 0 || c.GetSeq() == 0 {
 		return
 	}
 	s := n.stream(l, c.GetEpoch())
 	if have := s.entries.get(c.GetSeq()); have != nil {
 		have.copied = true
-		put(&have.s.told, from, 0)
-		if !slices.Contains(have.copies, from) {
-			have.copies = append(have.copies, from)
-		}
+		n.mayKeep(have, n.holders(c, from)...)
 		if c.GetUnsettled() && have.unset == nil {
 			n.unsettle(l, have, NodeID(c.GetExcept()))
 		}
@@ -205,10 +282,10 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 		s.hop = from
 	}
 	e := &entry{l: l, s: s, id: Identity{c.GetEpoch(), c.GetSeq()}, m: m, size: m.Size(), at: n.now, stamp: c.GetStamp(),
-		copy: true, acked: true}
+		copy: true, acked: true, stored: from == ""}
 	for _, p := range c.GetShares() {
 		sh := share{node: NodeID(p.GetNode()), plain: p.GetPlain(), stored: p.GetStored(), done: p.GetDone(),
-			hold: max(MinHold, min(time.Duration(p.GetHoldS())*time.Second, MaxHold))}
+			hold: min(time.Duration(p.GetHoldS())*time.Second, MaxHold)}
 		if !sh.node.valid() {
 			continue
 		}
@@ -226,7 +303,14 @@ func (n *Node) takeCustody(l *location, c *pb.Custody, from NodeID) {
 		return
 	}
 	s.seen.add(e.id.Seq)
-	n.take(e)
+	for _, h := range n.holders(c, from) {
+		n.mayHave(e, h)
+	}
+	e.copied = l.phase == serving // offered: it stays there until it is over
+	if from != "" {
+		n.store(e)
+	}
+	n.enter(e)
 	if c.GetUnsettled() {
 		n.unsettle(l, e, NodeID(c.GetExcept()))
 	}
@@ -240,20 +324,20 @@ func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
 		return
 	}
 	for _, c := range f.GetCustody() {
-		if l.phase == serving {
+		switch {
+		case l.phase == serving:
 			n.takeOffered(l, c, p.id)
-		} else {
+		case l.phase == awaiting || !f.GetOffered(): // else it is offered to the rendezvous that is
 			n.takeCustody(l, c, p.id)
 		}
 	}
 	if l.phase == serving {
 		n.promote(l)
 	}
-	n.ack(p.id, f.GetOp())
+	n.ackSafe(p.id, f.GetOp())
 }
 
-// tellCopies tells the holders of second copies what need not be kept: one node's share, or, with node "",
-// all of it.
+// tellCopies tells the holders of second copies that one node's share need not be kept.
 func (n *Node) tellCopies(e *entry, node NodeID) {
 	for _, c := range e.copies {
 		if n.inReach(c) {
@@ -263,19 +347,27 @@ func (n *Node) tellCopies(e *entry, node NodeID) {
 	}
 }
 
-func (n *Node) receiveCopyDone(_ *peer, f *pb.CopyDone) {
-	for _, d := range f.GetDone() {
-		s := n.streams[d.GetEpoch()]
-		if s == nil {
-			continue
-		}
-		e := s.entries.get(d.GetSeq())
-		switch {
-		case e == nil || !e.copy:
-		case len(d.GetNode()) == 0:
-			n.release(e)
-		default:
-			n.shareDone(e, NodeID(d.GetNode()))
+func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
+	open := false
+	for _, rs := range f.GetOver() {
+		if s := n.streams[rs.GetEpoch()]; s != nil {
+			s.eachEntry(rs.GetRanges(), func(e *entry) {
+				if open = open || !e.copy; e.copy {
+					n.letGoOf(e)
+				}
+			})
 		}
 	}
+	for _, d := range f.GetDone() {
+		if s := n.streams[d.GetEpoch()]; s != nil {
+			if e := s.entries.get(d.GetSeq()); e != nil && e.copy {
+				n.shareDone(e, NodeID(d.GetNode()))
+			}
+		}
+	}
+	if open { // this node serves it, for its own part
+		n.refuse(p.id, f.GetOp())
+		return
+	}
+	n.ackSafe(p.id, f.GetOp())
 }

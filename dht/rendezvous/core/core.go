@@ -8,7 +8,7 @@
 // thousand seeds. The same events at the same times give the same effects.
 //
 // The way of a message through the files: publish.go and route.go (the publisher's node), arrive.go, match.go, serve.go,
-// quiet.go, custody.go, streams.go and copies.go (the rendezvous and its replicas), receive.go (the subscriber's node). The way of a
+// quiet.go, custody.go, streams.go, debts.go and copies.go (the rendezvous and its replicas), receive.go (the subscriber's node). The way of a
 // subscription: registrant.go (its node), register.go and replicate.go (the rendezvous and the other members),
 // inherit.go (locations below), unsettled.go (what is owed to those that were missed). Retained messages:
 // retained.go, query.go. Who is responsible: peers.go, lease.go, set.go, location.go, founding.go, lookup.go, change.go,
@@ -136,7 +136,14 @@ type Config struct {
 	Rand     *rand.Rand
 	Custody  Custody
 	Retained Retained
-	Log      *slog.Logger
+	Journal  Journal
+	Received Received
+	// Life rises with every start of the node.
+	Life uint64
+	// Restoring says that sessions from an earlier life are about to be registered: what stands for them is not touched before
+	// Node.Restored is called.
+	Restoring bool
+	Log       *slog.Logger
 }
 
 // EffectKind tells what the driver is to do.
@@ -166,6 +173,8 @@ const (
 	Awake
 	// Left: this node has left politely; nobody needs it any more.
 	Left
+	// Safe: call Call, as an event, once what was said so far to Custody, Retained, Journal and Received will survive.
+	Safe
 )
 
 // Effect is something that the driver is to do.
@@ -258,6 +267,7 @@ type Node struct {
 	timers    timers
 
 	op    uint64 // the last number given to an operation
+	seqs  uint64 // the highest number of a registration that was forgotten
 	clock uint64 // hybrid logical clock: the last stamp given or seen
 
 	timeless  bool  // the time was not known at the last tick
@@ -273,6 +283,8 @@ type Node struct {
 	outCount   int // messages in the outbox
 	outBytes   int
 	unaccepted fifo[*pending] // messages that are not acknowledged because it is full
+	deleted    []deleted      // since the effects were last taken
+	freed      []freed        // since the effects were last taken
 	trails     map[any]*trail // by client
 	trailing   fifo[*trail]   // with a message that waits
 
@@ -291,6 +303,8 @@ type Node struct {
 	born    time.Duration // when At was called first
 	merging time.Duration // until then sets may stand that this node's are about to be joined with
 
+	restoring bool // see Config
+
 	leaving bool
 	parting bool // nothing is left to be handed over
 	parted  bool // and everybody has heard of it
@@ -305,6 +319,7 @@ type Node struct {
 	// Memory for what nobody keeps.
 	frames, takenFrames proto.Frames // takenFrames: of the effects that Take has returned
 	sparePending        *pending
+	spareFreed          []freed
 	spareArrival        *arrival
 }
 
@@ -317,7 +332,7 @@ type Stats struct {
 	PromisesLocal, NoMember                              uint64
 	RegistrationsFull, LocationsFull, PeersFull          uint64
 	DroppedCustody, Refused, Unanswered, ForgottenEpochs uint64
-	Held, GivenUp                                        uint64
+	Held, GivenUp, Unreadable, Late                      uint64
 
 	// Kept is how long this node's messages of QoS 1 and 2 waited until others kept them or they were delivered,
 	// Promised how long its subscriptions waited for their promise.
@@ -327,7 +342,7 @@ type Stats struct {
 // New makes the state machine of a node that knows nobody.
 func New(cfg Config) *Node {
 	n := &Node{
-		cfg: cfg, self: cfg.Self, point: dht.PeerPoint(cfg.Self.Peer()),
+		cfg: cfg, self: cfg.Self, restoring: cfg.Restoring, point: dht.PeerPoint(cfg.Self.Peer()),
 		peers: map[NodeID]*peer{}, locations: map[dht.Location]*location{}, routes: map[Place]*route{},
 		inherited: map[dht.Location]*inherited{}, epochs: map[uint64]*received{}, relayed: map[uint64]NodeID{},
 		mine: map[uint64]*sending{}, trails: map[any]*trail{}, streams: map[uint64]*stream{},
@@ -339,16 +354,19 @@ func New(cfg Config) *Node {
 
 // At tells the time before an event: mono on a clock that never jumps, wall for messages' lives and stamps.
 func (n *Node) At(mono time.Duration, wall time.Time) {
+	n.now, n.wall = mono, wall
 	if n.born == 0 {
 		n.born = mono
+		n.restore()
 	}
-	n.now, n.wall = mono, wall
 }
 
 // Take returns the effects of the events since the last Take. The slice is reused by the events after the
 // next Take, so that at most two are in use. A Publish or a Deliver in them is good until the next Take.
 func (n *Node) Take(reuse []Effect) []Effect {
 	n.flushAcks()
+	n.flushFreed()
+	n.flushDeleted()
 	n.frames, n.takenFrames = n.takenFrames, n.frames
 	n.frames.Reset() // whose effects have been carried out
 	out := n.out
@@ -367,6 +385,11 @@ func (n *Node) call(f func()) {
 	if f != nil {
 		n.out = append(n.out, Effect{Kind: Call, Call: f})
 	}
+}
+
+// safe has do run as an event of its own, once what was said to the stores so far will survive.
+func (n *Node) safe(do func()) {
+	n.out = append(n.out, Effect{Kind: Safe, Call: do})
 }
 
 // request sends a frame made for a new operation number, and has done called with whether it was

@@ -38,8 +38,9 @@ type entry struct {
 	copy    bool // this is the second copy; another node serves it
 	copied  bool // another node has a copy
 	copying bool
-	copies  []NodeID
-	acked   bool // who sent it was told that it may let go
+	copies  []NodeID // who may have one
+	stored  bool     // it is on this node's disk, beside others'
+	acked   bool     // who sent it was told that it may let go
 	gone    bool
 }
 
@@ -53,13 +54,46 @@ func (n *Node) take(e *entry) {
 	if e.left == 0 && e.stamp == 0 && e.pinned == 0 {
 		return
 	}
+	n.store(e)
+	n.enter(e)
+}
+
+// enter has a message that is stored in custody.
+func (n *Node) enter(e *entry) {
 	e.s.entries.put(e.id.Seq, e)
 	e.l.order.compact((*entry).isGone)
 	e.l.order.push(e)
-	n.cfg.Custody.Put(e.id, e.m)
 	for i := range e.shares {
 		n.owe(e, e.shares[i].node)
 	}
+}
+
+// store keeps a message in custody, over a restart where another relies on that.
+func (n *Node) store(e *entry) {
+	var r *pb.StoredCustody
+	if e.own != nil && !e.own.kept {
+		r = n.ownRecord(e.own)
+	}
+	if e.copy || e.copying || e.copied {
+		if r == nil {
+			r = &pb.StoredCustody{Place: e.l.place.pb()}
+		}
+		r.Copy = n.sharesToPB(e)
+		n.stands(e.l)
+		e.stored = true
+	}
+	n.cfg.Custody.Put(e.id, e.m, r)
+}
+
+// unstore lets go of a message of this node's clients that others keep, unless it is in custody here beside that.
+func (n *Node) unstore(id Identity) {
+	if s := n.streams[id.Epoch]; s != nil {
+		if e := s.entries.get(id.Seq); e != nil && !e.over() {
+			n.store(e)
+			return
+		}
+	}
+	n.cfg.Custody.Delete(id)
 }
 
 // owe counts a share in custody for a node. What is kept for a node is limited: beyond that the oldest goes
@@ -104,11 +138,15 @@ func (n *Node) custodyFull(times int) bool {
 // again answers a message that came before.
 func (n *Node) again(s *stream, a *arrival) {
 	n.stats.Duplicates++
-	if a.own != nil {
+	e := s.entries.get(a.id.Seq)
+	switch {
+	case a.own != nil && e != nil && !e.acked: // let go when it is over
+		e.own, a.own.via = a.own, n.self
+		return
+	case a.own != nil:
 		n.let(a.own)
 		return
 	}
-	e := s.entries.get(a.id.Seq)
 	p := n.dirtyPeer(a.from)
 	if p == nil {
 		return
@@ -207,25 +245,7 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 			if s == nil {
 				continue
 			}
-			for _, g := range rs.GetRanges() {
-				to := min(g.GetTo(), g.GetFrom()+epochSize)
-				if s.entries.len() == 0 {
-					break
-				}
-				if to-g.GetFrom() > 4*uint64(s.entries.len()) { //nolint:gosec // a count; it claims more than there is: look at what there is
-					for _, seq := range s.entries.sorted() {
-						if seq >= g.GetFrom() && seq <= to {
-							do(s.entries.get(seq))
-						}
-					}
-					continue
-				}
-				for seq := max(g.GetFrom(), s.low+1); seq <= to; seq++ {
-					if e := s.entries.get(seq); e != nil {
-						do(e)
-					}
-				}
-			}
+			s.eachEntry(rs.GetRanges(), do)
 		}
 	}
 	each(f.GetStored(), func(e *entry) {
@@ -269,7 +289,7 @@ func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 		return
 	}
 	c := n.pick(g, others, id)
-	n.addShare(e, share{node: c.node, groups: []proto.Group{g}, hold: max(c.hold, MinHold)})
+	n.addShare(e, share{node: c.node, groups: []proto.Group{g}, hold: c.hold})
 }
 
 // shareDone notes that a node needs a message no more.
@@ -293,7 +313,7 @@ func (n *Node) endShares(e *entry, node NodeID, sent bool) {
 				p.shares.pop()
 			}
 		}
-		if e.copied && e.left > 0 {
+		if e.copied && !e.copy && e.left > 0 {
 			n.tellCopies(e, node)
 		}
 	}
@@ -319,8 +339,13 @@ func (n *Node) finish(e *entry) {
 		return
 	}
 	n.ackKept(e)
-	if e.copied {
-		n.tellCopies(e, "")
+	n.letGoOf(e)
+}
+
+// letGoOf lets go of a message that is over. Others may still have it.
+func (n *Node) letGoOf(e *entry) {
+	for _, c := range e.copies {
+		n.owedBy(e.s, e.id.Seq, c)
 	}
 	n.release(e)
 }
@@ -345,8 +370,13 @@ func (n *Node) release(e *entry) {
 	}
 	if e.s.entries.get(e.id.Seq) == e {
 		e.s.entries.remove(e.id.Seq)
-		if n.mine[e.id.Epoch] == nil || n.mine[e.id.Epoch].open.get(e.id.Seq) == nil {
+		if own := n.pending(e.id); own == nil {
 			n.cfg.Custody.Delete(e.id)
+		} else if e.stored {
+			n.cfg.Custody.Put(e.id, e.m, n.ownRecord(own))
+		}
+		if e.stored {
+			n.letGoHere(e)
 		}
 	}
 	e.s.advance()
@@ -359,6 +389,14 @@ func (n *Node) release(e *entry) {
 	}
 }
 
+// pending returns a message of this node's clients that nobody else keeps; nil where there is none.
+func (n *Node) pending(id Identity) *pending {
+	if s := n.mine[id.Epoch]; s != nil {
+		return s.open.get(id.Seq)
+	}
+	return nil
+}
+
 // ackKept tells who sent a message that it may let go.
 func (n *Node) ackKept(e *entry) {
 	if e.acked {
@@ -369,8 +407,20 @@ func (n *Node) ackKept(e *entry) {
 		n.let(e.own)
 		return
 	}
-	if p := n.dirtyPeer(e.s.hop); p != nil && !e.copy {
-		p.kept.add(e.id)
+	if e.copy {
+		return
+	}
+	if e.stamp != 0 { // it lets go of what is retained here
+		hop, id := e.s.hop, e.id
+		n.safe(func() { n.keptFor(hop, id) })
+		return
+	}
+	n.keptFor(e.s.hop, e.id)
+}
+
+func (n *Node) keptFor(hop NodeID, id Identity) {
+	if p := n.dirtyPeer(hop); p != nil {
+		p.kept.add(id)
 	}
 }
 
@@ -396,12 +446,12 @@ func (n *Node) cancelShares(l *location, node NodeID) {
 
 // lapse drops what was kept for nodes that have been out of reach for too long, or have left.
 func (n *Node) lapse(l *location) {
-	left := slices.ContainsFunc(n.ordered, func(p *peer) bool { return n.departed(p.id) })
+	left := slices.ContainsFunc(n.ordered, func(p *peer) bool { return n.departed(p.id, 0) })
 	for _, e := range slices.Clone(l.order.live()) {
 		for i := 0; i < len(e.shares) && !e.gone && (left || n.now-e.at > MinHold); i++ {
 			switch s := &e.shares[i]; {
 			case s.done || n.inReach(s.node):
-			case n.departed(s.node):
+			case n.departed(s.node, s.hold):
 				n.shareDone(e, s.node)
 			case n.now-e.at > max(s.hold, MinHold):
 				n.stats.DroppedAway++

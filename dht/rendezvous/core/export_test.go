@@ -84,3 +84,23 @@ func (n *Node) Serves(visit func(Place, Set)) {
 		}
 	}
 }
+
+// Unkept calls visit with the messages of this node's clients that nobody else is known to keep.
+func (n *Node) Unkept(visit func(*proto.Message)) {
+	for _, s := range n.mine {
+		for _, e := range s.open.values {
+			visit(e.m)
+		}
+	}
+}
+
+// Owed calls visit with what is owed to this node, as a rendezvous, for what is over.
+func (n *Node) Owed(visit func(by NodeID, id Identity)) {
+	for _, s := range n.streams {
+		for node, owed := range s.owed {
+			if s.l.phase == serving && n.locations[s.l.at] == s.l {
+				visit(node, Identity{s.epoch, (*owed)[0].from})
+			}
+		}
+	}
+}

@@ -19,9 +19,16 @@ func (n *Node) foundLooked(l *location) {
 	n.foundSet(l, members)
 }
 
+// mayReturn reports whether nodes that had left may be about to come back: all were stopped, and are started again now. What
+// they have of a location must not be missed.
+func (n *Node) mayReturn() bool {
+	return n.now < n.born+promiseTime && slices.ContainsFunc(n.ordered, func(p *peer) bool { return p.left && p.restored })
+}
+
 // foundSet asks the others of a first set whether another stands.
 func (n *Node) foundSet(l *location, members []NodeID) {
 	l.set = Set{1, members}
+	n.saveLocation(l)
 	l.asking = map[NodeID]bool{}
 	for _, m := range members {
 		if p := n.peers[m]; m != n.self && (p.reach || n.now-p.since < promiseTime) {
@@ -109,6 +116,7 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 			return
 		}
 		l.phase, l.set = standby, offered
+		n.saveLocation(l)
 		l.founder, l.offered = p.id, n.now+2*promiseTime
 		n.learnRoute(place, offered)
 		n.review(l)
@@ -119,6 +127,7 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 		n.adopt(l, offered)
 	case l.phase == filling:
 		l.set = offered
+		n.saveLocation(l)
 		l.phase = standby
 		n.adopt(l, offered)
 	}

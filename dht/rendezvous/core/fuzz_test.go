@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
-	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core/storetest"
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
@@ -35,7 +35,7 @@ func newTrio(t testing.TB) *trio {
 	s := &trio{t: t, now: time.Hour}
 	for i, id := range fuzzedNodes {
 		s.nodes[i] = core.New(core.Config{Self: id, Depth: 1 + i%2, Small: 10, Limits: core.DefaultLimits(),
-			Rand: rand.New(rand.NewPCG(uint64(i), 1)), Custody: store.NewCustody(), Retained: store.NewRetained(), Log: simLog()})
+			Rand: rand.New(rand.NewPCG(uint64(i), 1)), Custody: storetest.NewCustody(), Retained: storetest.NewRetained(), Journal: storetest.NewJournal(), Received: storetest.NoneReceived{}, Log: simLog()})
 		s.nodes[i].At(s.now, epochStart.Add(s.now))
 	}
 	for i, a := range s.nodes {

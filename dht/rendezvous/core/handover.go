@@ -11,7 +11,7 @@ import (
 // it arrived; each is called whenever some has. With custody go the messages that are still owed and the identities
 // of those that are over.
 func (n *Node) transfer(l *location, to NodeID, custody bool, each func(), done func(ok bool)) {
-	t := &transferring{n: n, l: l, children: l.sortedChildren()}
+	t := &transferring{n: n, l: l, to: to, children: l.sortedChildren()}
 	for _, o := range sortedKeys(l.owners) {
 		t.registrations = append(t.registrations, l.owners[o].pb()...)
 	}
@@ -35,6 +35,7 @@ func (n *Node) transfer(l *location, to NodeID, custody bool, each func(), done 
 type transferring struct {
 	n             *Node
 	l             *location
+	to            NodeID
 	registrations []*pb.Registration
 	retained      []string // topics
 	children      []Place
@@ -83,14 +84,15 @@ func (t *transferring) put(f *pb.Transfer) int {
 	case len(t.entries) > 0:
 		e := t.entries[0]
 		if t.entries = t.entries[1:]; !e.over() {
+			t.n.mayKeep(e, t.to)
 			f.Custody = append(f.Custody, t.n.custodyToPB(e))
 			return 128 + e.size
 		}
 	case len(t.streams) > 0:
 		s := t.streams[0]
 		t.streams = t.streams[1:]
-		f.Seen = append(f.Seen, &pb.Seen{Epoch: s.epoch, Upto: s.low, Ranges: s.seen.pb()})
-		return 32 + 16*len(s.seen)
+		f.Seen = append(f.Seen, &pb.Seen{Epoch: s.epoch, Upto: s.low, Ranges: s.seen.pb(), Owed: s.owedToPB()})
+		return 32 + 16*len(s.seen) + s.owedSize()
 	default:
 		return 0
 	}
@@ -138,7 +140,7 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	for _, c := range f.GetCustody() {
 		n.takeCustody(l, c, p.id)
 	}
-	n.ack(p.id, f.GetOp())
+	n.ackSafe(p.id, f.GetOp())
 }
 
 // relinquish gives a location up to another rendezvous. From now on publishes are passed on to it, where
@@ -210,6 +212,7 @@ func (n *Node) handedOver(l *location) {
 		if !e.over() {
 			n.ackKept(e)
 			e.copy = true
+			n.store(e)
 		}
 	}
 	for _, s := range n.streamsOf(l) {
@@ -242,10 +245,8 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 		}
 	}
 	if l.phase == awaiting && l.await == p.id {
-		l.await = ""
-		l.phase = serving
 		l.since = n.now - LeaseTime // the one before has stopped
-		n.promote(l)
+		n.succeed(l)
 	} else if l.phase == serving {
 		n.promote(l)
 	}
@@ -259,6 +260,6 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 		n.offerCopies(l)
 	}
 	// The other lets go when this is acknowledged: a second copy comes first.
-	n.copyEntries(l, func(e *entry) bool { return !e.copied }, func() { n.ack(p.id, f.GetOp()) })
+	n.copyEntries(l, func(e *entry) bool { return !e.copied }, func() { n.ackSafe(p.id, f.GetOp()) })
 	n.settle(l)
 }

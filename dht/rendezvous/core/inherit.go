@@ -232,6 +232,7 @@ func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather, misse
 		if missed {
 			n.matchMissed(i.place, NodeID(r.GetOwner()), added)
 		}
+		n.resume(i.place, NodeID(r.GetOwner()), added)
 	}
 	return v
 }
@@ -270,7 +271,7 @@ func (n *Node) tickInherited() {
 			n.inheritFrom(i)
 		}
 		for _, o := range sortedKeys(i.owners) {
-			if r := i.owners[o]; n.now-r.refreshed > r.hold() || n.departed(o) {
+			if r := i.owners[o]; n.now-r.refreshed > max(r.hold(), MinHold) || n.departed(o, r.hold()) {
 				i.table.drop(o)
 			}
 		}

@@ -14,7 +14,14 @@ type lease struct {
 	asked   time.Duration
 	held    time.Duration // until when this node holds the other's lease
 	granted time.Duration // until when the other may hold this node's
+	// What the other asks with tells how long it was on its way, beside the quickest: ahead is by how much this node's clock is
+	// ahead of the other's, at most. The other counts on this node until counts, at most; 0: it is not known.
+	ahead  time.Duration
+	counts time.Duration
 }
+
+// creep is how much ahead may be off by after another leaseEvery, as clocks are: a thousandth.
+const creep = leaseEvery / 1000
 
 // need says that this node depends on another for a while. The lease is asked for at once, ahead of
 // whatever is sent next.
@@ -58,11 +65,29 @@ func (n *Node) receiveLease(p *peer, f *pb.Lease) {
 			n.peerInReach(p)
 		}
 	}
+	if f.GetAsk() != 0 {
+		p.lease.hearAsk(n.now, time.Duration(f.GetAsk())) //nolint:gosec // whatever it is, it is compared alone
+	}
 	if f.GetAsk() != 0 && !n.left {
 		p.lease.granted = n.now + LeaseTime
 		n.send(p.id, &pb.Lease{Granted: f.GetAsk(), ForMs: uint32(LeaseTime / time.Millisecond)})
 	}
 }
+
+// hearAsk notes when the other asked for a lease, by its clock.
+func (l *lease) hearAsk(now, asked time.Duration) {
+	ahead := now - asked
+	if l.counts == 0 || ahead < l.ahead+creep {
+		l.ahead = ahead
+	} else {
+		l.ahead += creep
+	}
+	l.counts = now + LeaseTime - (ahead - l.ahead)
+}
+
+// late reports whether what comes from the other now was sent to a node that it has taken for out of reach since: this
+// node was stopped for a while, or the link was, and the other goes, or went, another way with what it must not lose.
+func (l *lease) late(now time.Duration) bool { return l.counts != 0 && l.counts <= now }
 
 // tickLeases asks for leases again, and counts as out of reach who has stopped granting them.
 func (n *Node) tickLeases() {

@@ -26,6 +26,7 @@ func (n *Node) receiveLeaving(p *peer, f *pb.Leaving) {
 		return
 	}
 	p.left = true
+	n.savePeer(p)
 	n.spread(p.id, []*pb.Known{p.known()})
 	n.out = append(n.out, Effect{Kind: Forget, To: p.id})
 	for _, l := range n.sortedLocations() {

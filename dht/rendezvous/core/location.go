@@ -87,6 +87,7 @@ type location struct {
 	made       time.Duration
 	touched    time.Duration
 	busy       bool // it is looked after at every tick
+	stands     bool // it is in the journal
 }
 
 // ancestor is a place above a location.
@@ -130,6 +131,11 @@ func (n *Node) locate(place Place, at dht.Location) *location {
 	if n.large() {
 		l.set = Set{1, members}
 		n.lookUp(place, func() { n.foundLooked(l) })
+		return l
+	}
+	if n.mayReturn() {
+		l.set = Set{1, members}
+		n.timers.set(n.born+promiseTime, func() { n.foundLooked(l) })
 		return l
 	}
 	n.foundSet(l, members)
@@ -197,6 +203,10 @@ func (n *Node) adopt(l *location, set Set) {
 	}
 	l.change = nil
 	l.promised, l.accepted = ballot{}, proposal{}
+	if l.stands || len(l.owners) > 0 || len(l.children) > 0 || n.cfg.Retained.Len(l.at) > 0 {
+		l.stands = true
+		n.saveLocation(l)
+	}
 	n.stats.SetChanges++
 	for _, m := range set.Members {
 		n.need(m)
@@ -235,8 +245,8 @@ func (n *Node) review(l *location) {
 	case l.phase == relinquishing && head == n.self && n.awaits(l):
 		l.phase = awaiting // who took over hands back already
 	case l.phase == relinquishing && head == n.self:
-		l.phase = serving // who was to take over is out of reach
 		l.since = n.now
+		n.succeed(l) // who was to take over is out of reach; it may have given copies already
 	case l.phase == relinquishing:
 	case !l.set.has(n.self):
 		n.drop(l)
@@ -267,8 +277,7 @@ func (n *Node) takeOver(l *location) {
 	} else {
 		l.since = n.now - LeaseTime
 	}
-	l.phase, l.await = serving, ""
-	n.promote(l)
+	n.succeed(l)
 }
 
 // settle carries on what waited for the phase to be decided.
@@ -318,11 +327,15 @@ func (n *Node) takeWaiting(l *location) []*arrival {
 func (n *Node) drop(l *location) {
 	n.wake(l, &gather{n: n})
 	n.disinherit(l)
+	n.forgetLocation(l)
 	delete(n.locations, l.at)
 	if l.pulling {
 		n.pulls--
 	}
 	for _, e := range l.order.takeAll() {
+		if !e.over() {
+			e.s.seen.remove(e.id.Seq) // others have it still to deliver: nobody may hear from here that it is over
+		}
 		n.release(e)
 	}
 	n.cfg.Retained.Drop(l.at)
@@ -398,13 +411,14 @@ func (n *Node) tickLocation(l *location, full bool) {
 		n.need(m)
 	}
 	for _, o := range sortedKeys(l.owners) {
-		if r := l.owners[o]; n.now-r.refreshed > r.hold() || n.departed(o) {
-			n.dropOwner(l, o)
+		if r := l.owners[o]; n.now-r.refreshed > max(r.hold(), MinHold) || n.departed(o, r.hold()) {
+			n.dropRegistrations(l, o) // what is kept for it may be for one above, which stands longer: see lapse
 		}
 	}
 	if idle := n.now - l.touched; (idle > idleTime || idle > n.patience() && l.streams == 0 && len(l.set.Members) == 1) && n.bare(l) {
 		n.wake(l, &gather{n: n}) // they ask again, and are told again
 		n.disinherit(l)
+		n.forgetLocation(l)
 		delete(n.locations, l.at)
 		if n.now-l.route.used > n.patience() {
 			n.forgetRoute(l.route)
@@ -438,9 +452,15 @@ func (n *Node) catchUp(l *location) {
 	}
 }
 
+// dropOwner forgets what a node has registered at a location, and what is kept there for it.
 func (n *Node) dropOwner(l *location, owner NodeID) {
-	l.table.drop(owner)
+	n.dropRegistrations(l, owner)
 	n.cancelShares(l, owner)
+}
+
+func (n *Node) dropRegistrations(l *location, owner NodeID) {
+	n.forgetOwner(l, owner)
+	l.table.drop(owner)
 }
 
 // attended returns the locations to be gone through at a full tick. Of those that hold nothing, which may be many, it is

@@ -25,6 +25,7 @@ type peer struct {
 	up        bool // there is a stream in each direction
 	reach     bool // up, and its lease has not run out
 	left      bool // politely
+	restored  bool // it was met in an earlier life of this node
 	gone      bool // replaced by the same peer with another database
 	seen      bool // it has been up
 	ups       int  // how often: a frame sent since the last time is not lost while it is up
@@ -40,7 +41,9 @@ type peer struct {
 	refused []*pb.Refusal
 	dirty   bool
 
-	lease   lease
+	lease      lease
+	collecting bool // it has been asked to let go of what is over, and has not answered
+
 	used    time.Duration // when it was last published through
 	dialled time.Duration // when a connection was last asked for, beside what the host does by itself
 	toldSet time.Duration // when it was last told that it asked the wrong node
@@ -55,10 +58,11 @@ func (n *Node) dead(p *peer) bool {
 	return p.gone || p.left || !p.reach && n.now-p.since >= deadAfter
 }
 
-// departed reports whether a node will never want anything again: it has left politely, or lost its database.
-func (n *Node) departed(id NodeID) bool {
+// departed reports whether a node will never want anything again: it has lost its database, or has left politely, and hold is
+// 0: nothing waits for its return.
+func (n *Node) departed(id NodeID, hold time.Duration) bool {
 	p := n.peers[id]
-	return p != nil && (p.left || p.gone) && !p.reach
+	return p != nil && (p.gone || p.left && hold == 0) && !p.reach
 }
 
 // inReach reports whether a node can be talked to; this node can.
@@ -153,6 +157,7 @@ func (n *Node) Up(h *pb.Hello) {
 		n.merging = n.now + mergeTime
 	}
 	p.up, p.reach, p.seen, p.since = true, true, true, n.now
+	n.savePeer(p)
 	p.ups++
 	p.lease = lease{granted: p.lease.granted} // it may still count on that one
 	if news {
@@ -168,12 +173,14 @@ func (n *Node) Up(h *pb.Hello) {
 func (n *Node) lose(p *peer) {
 	n.Down(p.id)
 	p.gone = true
+	n.cfg.Journal.Delete(peerKey(p.id))
 	for _, l := range n.sortedLocations() {
 		n.dropOwner(l, p.id)
 	}
 	for _, i := range n.inherited {
 		i.drop(p.id)
 	}
+	n.forgive(p.id)
 	n.membersChanged()
 }
 
@@ -207,7 +214,7 @@ func (n *Node) peerInReach(p *peer) {
 	n.metLookup(p.id)
 	n.askFoundings(p.id)
 	for _, s := range n.streams { // it may not have heard what is over
-		if _, told := s.told[p.id]; told {
+		if _, told := s.told[p.id]; told || s.owed[p.id] != nil {
 			n.enliven(s)
 		}
 	}
@@ -256,6 +263,7 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 		default:
 			continue
 		}
+		n.savePeer(p)
 		news = append(news, p.known())
 	}
 	if len(news) > 0 {
@@ -282,6 +290,8 @@ func (n *Node) forgetPeers() {
 			return false
 		}
 		delete(n.peers, p.id)
+		n.forgive(p.id)
+		n.cfg.Journal.Delete(peerKey(p.id))
 		if !p.gone { // else the peer is here under another name
 			n.out = append(n.out, Effect{Kind: Forget, To: p.id})
 		}
@@ -365,6 +375,13 @@ func (n *Node) closest(at dht.Location, fits func(*peer) bool) []NodeID {
 func (n *Node) ack(to NodeID, op uint64) {
 	if p := n.dirtyPeer(to); p != nil && op != 0 {
 		p.acks = append(p.acks, op)
+	}
+}
+
+// ackSafe is ack for what has to be on the disk before.
+func (n *Node) ackSafe(to NodeID, op uint64) {
+	if op != 0 {
+		n.safe(func() { n.ack(to, op) })
 	}
 }
 

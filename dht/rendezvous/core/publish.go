@@ -32,6 +32,8 @@ type pending struct {
 	via      NodeID // who it was sent to; "" when it must be sent (again)
 	at       time.Duration
 	sent     time.Duration
+	note     func() // what has to be safe with it, before it goes out
+	here     bool   // with note: this node's own plain subscribers want it then
 	served   bool
 	detour   bool // this node's own subscribers get it from the rendezvous
 	waits    bool // here, until it is known where to
@@ -60,6 +62,11 @@ type Publication struct {
 	Origin  any    // given back in Accept and Delivery
 	Packet  uint16 // given back in Accept
 	Served  bool   // this node's own plain subscribers have it
+	// Note, which may be nil, notes in the node's stores what tells the message, of QoS 1 or 2, from one that comes again after
+	// a crash. It is kept with the message, as a whole; the message goes to nobody before both are safe. It must not block. With
+	// Here this node's own plain subscribers get it then, by a Delivery, and not by way of its rendezvous.
+	Note func()
+	Here bool
 	// Lent says that Message, but for its Topic, is good only until the effects of this event are carried out. It is for
 	// messages of QoS 0 that are not retained and Served, of which nearly all go into a frame at once.
 	Lent bool
@@ -97,7 +104,8 @@ func (n *Node) Publish(p Publication) {
 	if n.sparePending = nil; e == nil {
 		e = new(pending)
 	}
-	*e = pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now, detour: !p.Served, lent: p.Lent}
+	*e = pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now,
+		detour: !p.Served && !p.Here, lent: p.Lent, note: p.Note, here: p.Here}
 	if e.detour {
 		r.detours++
 		n.detours++
@@ -137,7 +145,27 @@ func (n *Node) publish(e *pending, t *trail) {
 	if !e.m.Retain {
 		n.acceptWhenRoom(e)
 	}
+	if e.note != nil {
+		n.stage(e)
+		return
+	}
 	n.dispatch(e)
+}
+
+// stage keeps a message here until it is safe together with what was to be noted of it.
+func (n *Node) stage(e *pending) {
+	n.cfg.Custody.Together(func() {
+		n.linger(e)
+		e.note()
+	})
+	e.note = nil
+	n.safe(func() {
+		e.waits = false
+		if e.here {
+			n.deliverOwn(e)
+		}
+		n.dispatch(e)
+	})
 }
 
 // identify gives a message its identity.
@@ -252,10 +280,59 @@ func (n *Node) keep(e *pending) {
 	e.epoch.open.put(e.seq, e)
 	n.outCount++
 	n.outBytes += e.m.Size()
-	n.cfg.Custody.Put(e.id(), e.m)
+	n.cfg.Custody.Put(e.id(), e.m, n.ownRecord(e))
 	e.r.out.compact(func(e *pending) bool { return e.kept })
 	e.r.out.push(e)
 	n.use(e.r)
+}
+
+// ownRecord is what has to be known of a message of this node after a restart; nil where nothing has.
+func (n *Node) ownRecord(e *pending) *pb.StoredCustody {
+	if e.m.QoS == 0 {
+		return nil
+	}
+	return &pb.StoredCustody{Place: e.r.pb, Own: true, Served: e.served, AtMs: n.wall.Add(e.at - n.now).UnixMilli()}
+}
+
+// freed is a message that others keep, and that is gone here.
+type freed struct {
+	s   *sending
+	seq uint64
+}
+
+// letGo notes that a message is others', once that is safe: from then on it is not sent again, whatever happens, and what tells
+// it from another may be forgotten everywhere.
+func (n *Node) letGo(s *sending, seq uint64) {
+	n.freed = append(n.freed, freed{s, seq})
+}
+
+// flushFreed has what others keep released when that is safe.
+func (n *Node) flushFreed() {
+	if len(n.freed) == 0 {
+		return
+	}
+	batch := n.freed
+	n.freed, n.spareFreed = n.spareFreed[:0], nil
+	n.safe(func() {
+		for _, f := range batch {
+			f.s.kept.add(f.seq)
+			f.s.releaseKept()
+			if t := n.streams[f.s.id]; t != nil { // its rendezvous may be here
+				t.release(f.s.release)
+				n.enliven(t)
+			}
+		}
+		clear(batch)
+		n.spareFreed = batch[:0]
+	})
+}
+
+// releaseKept notes that everything before the first number that others do not keep is theirs.
+func (s *sending) releaseKept() {
+	if len(s.kept) > 0 && s.kept[0].from == s.release+1 {
+		s.release = s.kept[0].to
+		s.kept = slices.Delete(s.kept, 0, 1)
+	}
 }
 
 // linger keeps a message that cannot go yet.
@@ -270,7 +347,7 @@ func (n *Node) arriveOwn(e *pending) {
 	*a = arrival{m: e.m, from: n.self, publisher: n.self, served: e.served, echo: e.detour, own: e, age: n.now - e.at}
 	if e.epoch != nil {
 		a.id = e.id()
-		a.released = e.seq // what is served here is not sent again
+		a.released = e.epoch.release
 	}
 	n.arriveAnywhere(e.r.place, e.r.at, a)
 	n.arrived(a)
@@ -299,13 +376,9 @@ func (n *Node) let(e *pending) {
 		s.open.remove(e.seq)
 		n.outCount--
 		n.outBytes -= e.m.Size()
-		n.cfg.Custody.Delete(e.id())
+		n.unstore(e.id())
 	}
-	s.kept.add(e.seq)
-	if s.kept[0].from == s.release+1 {
-		s.release = s.kept[0].to
-		s.kept = slices.Delete(s.kept, 0, 1)
-	}
+	n.letGo(s, e.seq)
 	for e.r.out.len() > 0 && e.r.out.front().kept {
 		e.r.out.pop()
 	}

@@ -19,7 +19,8 @@ type query struct {
 	tries  map[Place]uint32
 	ops    map[uint64][]Place // asked of other nodes, and not answered in full
 	local  int                // places of this node's own that are not decided yet
-	until  time.Duration
+	until  time.Duration      // the next answer comes by then
+	again  time.Duration      // what nobody could be asked about is tried again until then
 	over   bool
 }
 
@@ -31,6 +32,12 @@ const (
 	// one question: so much may come at once.
 	maxQueries = 8
 	queryPage  = 4 << 20
+	// queryTries is how often a place is asked for in a row, where others are responsible than was thought, and queryPause how
+	// long until it is tried again, as where nobody responsible can be reached: at a start, or while a set changes.
+	queryTries = 4
+	queryPause = 200 * time.Millisecond
+	// blankPauses is how many pauses a node that was away waits at most for what it missed, before it answers.
+	blankPauses = 10
 )
 
 // Retained asks for the retained messages that match a filter: each is called with some at a time, then done.
@@ -42,7 +49,7 @@ func (n *Node) Retained(filter string, each func([]*proto.Message), done func())
 func (n *Node) startQueries() {
 	for n.toAsk.len() > 0 && len(n.asked) < maxQueries {
 		q := n.toAsk.pop()
-		q.until = n.now + queryTime
+		q.until, q.again = n.now+queryTime, n.now+queryTime
 		n.asked = append(n.asked, q)
 		prefix, depth := topic.FirstLevel(q.filter)
 		n.askRetained(q, []Place{{prefix, depth}})
@@ -56,10 +63,11 @@ func (n *Node) askRetained(q *query, places []Place) {
 	defer func() { q.local-- }()
 	byNode := map[NodeID][]Place{}
 	for _, p := range places {
-		if q.tries[p]++; q.tries[p] > 4 {
+		r := n.route(p)
+		if q.tries[p]++; q.tries[p] > queryTries {
+			n.askLater(q, p)
 			continue
 		}
-		r := n.route(p)
 		if r.set.Version == 0 && q.tries[p] == 1 && n.large() {
 			q.local++
 			n.lookUp(p, func() {
@@ -69,19 +77,38 @@ func (n *Node) askRetained(q *query, places []Place) {
 			})
 			continue
 		}
-		if r.hop != "" {
-			byNode[r.hop] = append(byNode[r.hop], p)
+		if r.hop == "" {
+			n.askLater(q, p)
+			continue
 		}
+		byNode[r.hop] = append(byNode[r.hop], p)
 	}
 	for _, to := range sortedKeys(byNode) {
 		if to == n.self {
 			q.local++
-			n.answerRetained(question{q.filter, byNode[to], "", q.tried(byNode[to]), math.MaxInt},
+			n.answerRetained(question{q.filter, byNode[to], "", q.tried(byNode[to]), math.MaxInt, 0},
 				func(r *pb.RetainedReply) { n.retainedReply(q, r, n.self) })
 			continue
 		}
 		n.askNode(q, to, byNode[to], "")
 	}
+}
+
+// askLater asks for a place again in a while.
+func (n *Node) askLater(q *query, p Place) {
+	if q.over || n.now >= q.again {
+		return
+	}
+	q.local++
+	n.timers.set(n.now+queryPause, func() {
+		if q.over {
+			return
+		}
+		q.local--
+		q.tries[p] = 1 // those that were responsible before answer too
+		n.askRetained(q, []Place{p})
+		n.endQuery(q)
+	})
 }
 
 // tried is how often places were asked for before.
@@ -121,6 +148,7 @@ type question struct {
 	after  string // at the first place, topics behind this one
 	tries  uint32
 	page   int // how many bytes may be answered
+	waited int // times queryPause, for this node to have what it missed
 }
 
 // answerRetained answers for the places that this node serves, in as many replies as it takes, when it is
@@ -143,8 +171,16 @@ func (n *Node) answerRetained(q question, reply func(*pb.RetainedReply)) {
 			r.Elsewhere = append(r.Elsewhere, &pb.SetNews{Place: place.pb(), Set: set.pb()})
 			continue
 		case l.undecided():
-			rest := question{q.filter, q.places[i:], after, q.tries, q.page}
+			rest := question{q.filter, q.places[i:], after, q.tries, q.page, q.waited}
 			l.calls = append(l.calls, func() { n.answerRetained(rest, reply) })
+			if i > 0 {
+				reply(r)
+			}
+			return
+		}
+		if l.blank != nil && q.waited < blankPauses { // it was away, and what it has may not be true any more
+			rest := question{q.filter, q.places[i:], after, q.tries, q.page, q.waited + 1}
+			n.timers.set(n.now+queryPause, func() { n.answerRetained(rest, reply) })
 			if i > 0 {
 				reply(r)
 			}
@@ -203,7 +239,7 @@ func (n *Node) receiveRetainedQuery(p *peer, f *pb.RetainedQuery) {
 		}
 	}
 	op := f.GetOp()
-	n.answerRetained(question{f.GetFilter(), places, f.GetAfter(), f.GetTries(), queryPage}, func(r *pb.RetainedReply) {
+	n.answerRetained(question{f.GetFilter(), places, f.GetAfter(), f.GetTries(), queryPage, 0}, func(r *pb.RetainedReply) {
 		r.Op = op
 		n.send(p.id, r)
 	})

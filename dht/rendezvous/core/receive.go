@@ -2,6 +2,7 @@ package core
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -130,6 +131,37 @@ type Receipt struct {
 	stored bool // they were told that it need not be sent again
 }
 
+// Identity returns the message's.
+func (c *Receipt) Identity() Identity { return c.id }
+
+// Receipt returns the one of a message that the broker has; nil where it has none.
+func (n *Node) Receipt(id Identity) *Receipt {
+	if r := n.epochs[id.Epoch]; r != nil {
+		return r.open.get(id.Seq)
+	}
+	return nil
+}
+
+// group returns the numbers that came for a shared subscription.
+func (r *received) group(g proto.Group) *spans {
+	s := r.groups[g]
+	if s == nil {
+		s = new(spans)
+		put(&r.groups, g, s)
+	}
+	return s
+}
+
+// nothing reports whether no number is remembered: what was said to close the epoch knows all of it.
+func (r *received) nothing() bool {
+	for _, s := range r.groups {
+		if len(*s) > 0 {
+			return false
+		}
+	}
+	return len(r.plain) == 0
+}
+
 func (n *Node) received(epoch uint64) *received {
 	r := n.epochs[epoch]
 	if r == nil {
@@ -140,11 +172,12 @@ func (n *Node) received(epoch uint64) *received {
 	return r
 }
 
-func (r *received) forget(upto uint64) {
+func (n *Node) forgetUpto(epoch uint64, r *received, upto uint64) {
 	if upto <= r.low {
 		return
 	}
 	r.low = upto
+	n.cfg.Received.Forget(epoch, upto)
 	r.plain.trim(upto)
 	for g, s := range r.groups {
 		if s.trim(upto); len(*s) == 0 {
@@ -169,7 +202,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 	}
 	id := Identity{f.Epoch, f.Seq}
 	r := n.received(f.Epoch)
-	r.forget(f.Forget)
+	n.forgetUpto(f.Epoch, r, f.Forget)
 	if f.Seq <= r.low {
 		n.stats.Duplicates++
 		n.doneWith(from, id)
@@ -181,12 +214,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 	}
 	groups := f.Groups[:0:0]
 	for _, g := range f.Groups {
-		s := r.groups[g]
-		if s == nil {
-			s = new(spans)
-			put(&r.groups, g, s)
-		}
-		if s.add(f.Seq) {
+		if r.group(g).add(f.Seq) {
 			groups = append(groups, g)
 		}
 	}
@@ -223,6 +251,20 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 		}
 	}
 	n.out = append(n.out, Effect{Kind: Deliver, Delivery: d})
+}
+
+// deliverOwn gives a message of this node's clients to its own plain subscribers before it goes to its rendezvous, which
+// sends it here again: for the case that this node crashes before what they have is safe.
+func (n *Node) deliverOwn(e *pending) {
+	r := n.received(e.epoch.id)
+	if !r.plain.add(e.seq) {
+		return
+	}
+	c := &Receipt{id: e.id(), left: 1}
+	c.from = c.first[:0]
+	r.open.put(e.seq, c)
+	n.stats.Delivered++
+	n.out = append(n.out, Effect{Kind: Deliver, Delivery: Delivery{Message: e.m, Plain: true, Origin: e.origin, Receipt: c}})
 }
 
 // receiveRecall tells another rendezvous, or the same one after its link broke, what became of messages that
@@ -266,7 +308,7 @@ func (n *Node) Done(c *Receipt) {
 	if r := n.epochs[c.id.Epoch]; r != nil {
 		r.open.remove(c.id.Seq)
 		if r.closed && r.open.len() == 0 {
-			delete(n.epochs, c.id.Epoch)
+			n.forgetEpoch(c.id.Epoch)
 		}
 	}
 	for _, from := range c.from {
@@ -310,25 +352,24 @@ func (n *Node) forgetReceived(epoch, upto uint64, closed bool) {
 	if r == nil {
 		return
 	}
-	r.forget(upto)
-	if r.closed = r.closed || closed; r.closed && r.open.len() == 0 {
-		delete(n.epochs, epoch)
+	n.forgetUpto(epoch, r, upto)
+	if r.closed = r.closed || closed && r.nothing(); r.closed && r.open.len() == 0 {
+		n.forgetEpoch(epoch)
 	}
+}
+
+// forgetEpoch forgets that there was an epoch.
+func (n *Node) forgetEpoch(epoch uint64) {
+	delete(n.epochs, epoch)
+	n.cfg.Received.Forget(epoch, math.MaxUint64)
 }
 
 // tickReceived tells who sent messages that they are stored, where they are not done yet, and forgets epochs
 // that nobody has said are over.
 func (n *Node) tickReceived() {
-	for _, c := range n.unstored.takeAll() {
-		if c.left == 0 || c.stored {
-			continue
-		}
-		c.stored = true
-		for _, from := range c.from {
-			if p := n.dirtyPeer(from); p != nil && from != n.self {
-				p.store.add(c.id)
-			}
-		}
+	if n.unstored.len() > 0 {
+		waiting := slices.Clone(n.unstored.takeAll())
+		n.safe(func() { n.tellStored(waiting) })
 	}
 	if n.now < n.nextForget {
 		return
@@ -338,6 +379,20 @@ func (n *Node) tickReceived() {
 	if limit := n.cfg.Limits.UnknownEpochs; n.now >= n.nextSweep || len(n.epochs) > 2*limit || len(n.streams) > 2*limit {
 		n.nextSweep = n.now + time.Minute
 		n.sweepEpochs()
+	}
+}
+
+func (n *Node) tellStored(waiting []*Receipt) {
+	for _, c := range waiting {
+		if c.left == 0 || c.stored {
+			continue
+		}
+		c.stored = true
+		for _, from := range c.from {
+			if p := n.dirtyPeer(from); p != nil && from != n.self {
+				p.store.add(c.id)
+			}
+		}
 	}
 }
 
@@ -351,7 +406,7 @@ func (n *Node) sweepEpochs() {
 		}
 	}
 	for _, epoch := range n.forgettable(idle, len(n.epochs)) {
-		delete(n.epochs, epoch)
+		n.forgetEpoch(epoch)
 	}
 	clear(idle)
 	for epoch, s := range n.streams {

@@ -73,7 +73,7 @@ func (n *Node) passRegister(place Place, to NodeID, r *pb.Registration, from Nod
 // registerHere applies a registration at its rendezvous, and answers when it is a promise.
 func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 	owner := NodeID(r.GetOwner())
-	v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+	v, added := n.apply(l, r)
 	if v == applied && owner != n.self {
 		n.meet(owner)
 	}
@@ -90,6 +90,7 @@ func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 		if missed(r) {
 			n.matchMissed(l.place, owner, added)
 		}
+		n.resume(l.place, owner, added)
 		n.pass(l, r) // the last part is coordinated
 		return
 	case known:
@@ -108,7 +109,13 @@ func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 	if missed(r) {
 		n.matchMissed(l.place, owner, added)
 	}
+	n.resume(l.place, owner, added)
 	n.coordinate(l, r, from, len(added) > 0 || r.GetPart() > 0)
+}
+
+// lasts reports whether a registration has to stand after a restart: there are sessions behind it that do.
+func lasts(r *pb.Registration) bool {
+	return slices.ContainsFunc(r.GetInterests(), func(i *pb.Interest) bool { return i.GetHoldS() > 0 })
 }
 
 // missed reports whether a registration stood already, elsewhere: what is not settled is matched against it.
@@ -182,6 +189,10 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 		})
 	}
 	n.inform(l, r, asked, wakes, missed(r), &g.concerns)
+	if lasts(r) {
+		g.concerns.left++
+		n.safe(g.concerns.one)
+	}
 	g.concerns.wait(func() { n.tryPromise(l, g) })
 	n.tryPromise(l, g)
 }

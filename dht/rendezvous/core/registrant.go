@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
@@ -44,8 +45,8 @@ func (n *Node) Register(filter string, interest Interest, done func(local bool))
 			return
 		}
 		o = &own{interests: map[string]*Interest{}, changed: map[string]bool{}, whole: true, seq: 1}
-		// So that numbers rise even where this place was registered at before, forgotten, and is again.
-		o.seq = max(1, uint64(n.wall.UnixMilli())) //nolint:gosec // after 1970
+		// So that numbers rise even where this place was registered at before, in this life or an earlier one.
+		o.seq = max(n.cfg.Life<<20, n.seqs) + 1
 		o.sent = o.seq
 		r.own = o
 	}
@@ -75,7 +76,7 @@ func (n *Node) Register(filter string, interest Interest, done func(local bool))
 }
 
 func equalInterest(a, b *Interest) bool {
-	if a.Plain != b.Plain || a.QoS != b.QoS || a.Hold != b.Hold || len(a.Groups) != len(b.Groups) {
+	if a.Plain != b.Plain || a.QoS != b.QoS || a.Hold != b.Hold || len(a.Groups) != len(b.Groups) || !slices.Equal(a.Sessions, b.Sessions) {
 		return false
 	}
 	for i := range a.Groups {
@@ -86,14 +87,25 @@ func equalInterest(a, b *Interest) bool {
 	return true
 }
 
-// WithdrawAll takes back everything that this node registered: its subscribers will not come back.
+// Restored says that everything is registered that sessions from an earlier life want.
+func (n *Node) Restored() {
+	n.restoring = false
+	for _, r := range n.sortedRoutes() {
+		n.sendRegister(r)
+	}
+}
+
+// WithdrawAll takes back what this node registered for subscribers that will not come back. What stands for sessions with an
+// expiry stands on.
 func (n *Node) WithdrawAll() {
 	for _, r := range n.sortedRoutes() {
 		if r.own == nil {
 			continue
 		}
 		for _, f := range sortedKeys(r.own.interests) {
-			n.Register(f, Interest{}, nil)
+			if r.own.interests[f].Hold == 0 {
+				n.Register(f, Interest{}, nil)
+			}
 		}
 	}
 }
@@ -101,7 +113,7 @@ func (n *Node) WithdrawAll() {
 // sendRegister sends what has changed, one frame at a time: what changes meanwhile goes with the next.
 func (n *Node) sendRegister(r *route) {
 	o := r.own
-	if o == nil || o.flying || o.seq == o.sent && !o.whole || r.hop == "" {
+	if o == nil || o.flying || o.seq == o.sent && !o.whole || r.hop == "" || n.restoring {
 		return
 	}
 	change := &pb.Registration{Owner: []byte(n.self), Seq: o.seq, Base: o.base}
@@ -139,7 +151,7 @@ func (n *Node) sendRegistration(r *route, reg *pb.Registration) {
 // refreshRegister asks the rendezvous whether what stood still stands, and whether it is a promise.
 func (n *Node) refreshRegister(r *route) {
 	o := r.own
-	if o == nil || r.hop == "" {
+	if o == nil || r.hop == "" || n.restoring {
 		return
 	}
 	if o.seq != o.sent || o.sent != o.base || o.whole {
@@ -217,6 +229,7 @@ func (n *Node) tickRegistrant(r *route) {
 		o.flying, o.whole = false, true
 		n.sendRegister(r)
 	case !o.flying && o.seq == o.sent && len(o.interests) == 0 && n.now-o.refreshed > n.patience():
+		n.seqs = max(n.seqs, o.seq)
 		r.own = nil
 	case !o.flying && o.seq == o.sent && len(o.interests) > 0 && n.now-o.refreshed > refreshEvery:
 		n.refreshRegister(r)

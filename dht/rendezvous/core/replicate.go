@@ -45,7 +45,7 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 			n.applySync(l, r)
 			continue
 		}
-		v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+		v, added := n.apply(l, r)
 		if v == unknown {
 			// This member missed something: what the other has brings it level.
 			if l.phase >= standby {
@@ -55,11 +55,20 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 			return
 		}
 		n.inform(l, r, asked, len(added) > 0 || r.GetPart() > 0, false, concerned)
+		n.resume(l.place, NodeID(r.GetOwner()), added) // at locations below
 	}
 	for _, c := range f.GetChildren() {
 		if child, ok := placeOf(c); ok {
 			n.addChild(l, child)
 		}
+	}
+	lasting := len(f.GetChildren()) > 0
+	for _, r := range f.GetRegistrations() {
+		lasting = lasting || lasts(r)
+	}
+	if lasting { // it stands when it is on the disk
+		concerned.left++
+		n.safe(concerned.one)
 	}
 	concerned.wait(func() { n.ack(p.id, f.GetOp()) })
 }
@@ -96,7 +105,7 @@ func (n *Node) ackLacking(place Place, t *table) {
 		if k.place != place || r == nil || r.seq < k.seq {
 			return false
 		}
-		n.ack(k.to, k.op)
+		n.ackSafe(k.to, k.op)
 		return true
 	})
 }
@@ -132,7 +141,7 @@ func (n *Node) memberOf(p *peer, place Place, s *pb.Set) *location {
 // applySync takes over a registration that this node had missed: it was made at other members. What is not
 // settled is matched against it.
 func (n *Node) applySync(l *location, r *pb.Registration) {
-	v, added := l.apply(r, n.cfg.Limits.Registrations, n.now)
+	v, added := n.apply(l, r)
 	n.ackLacking(l.place, &l.table)
 	if v != applied && v != partly {
 		return
@@ -144,6 +153,7 @@ func (n *Node) applySync(l *location, r *pb.Registration) {
 	n.inform(l, r, asked, len(added) > 0, true, &gather{n: n})
 	if len(added) > 0 {
 		n.matchMissed(l.place, NodeID(r.GetOwner()), added)
+		n.resume(l.place, NodeID(r.GetOwner()), added)
 	}
 }
 
@@ -171,6 +181,9 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 	}
 	n.learnSet(place, set)
 	l := n.locations[at]
+	if l == nil && (len(f.GetHave()) > 0 || f.GetRetained() != 0) {
+		l = n.memberOf(p, place, f.GetSet()) // it was away when something came there for the first time
+	}
 	switch {
 	case l != nil && l.phase < standby:
 		return

@@ -43,6 +43,7 @@ func (n *Node) keepRetained(l *location, k *Kept) {
 		return
 	}
 	n.clock = max(n.clock, min(k.Stamp, n.furthest()))
+	n.stands(l)
 	n.cfg.Retained.Set(l.at, k)
 }
 
@@ -104,7 +105,7 @@ func (n *Node) receiveRetain(p *peer, f *pb.Retain) {
 	for _, k := range f.GetRetained() {
 		n.keepRetained(l, n.keptOf(k))
 	}
-	n.ack(p.id, f.GetOp())
+	n.ackSafe(p.id, f.GetOp())
 }
 
 func (n *Node) keptToPB(k *Kept) *pb.RetainedMessage {
@@ -128,7 +129,13 @@ func (n *Node) sweep(l *location) {
 		return
 	}
 	l.swept = n.now
-	maps.DeleteFunc(l.children, func(_ Place, at time.Duration) bool { return n.now-at > MaxHold })
+	maps.DeleteFunc(l.children, func(child Place, at time.Duration) bool {
+		old := n.now-at > MaxHold
+		if old {
+			n.cfg.Journal.Delete(childKey(l.at, child))
+		}
+		return old
+	})
 	if l.phase == serving && l.place.Depth > 0 && n.cfg.Retained.Len(l.at) > 0 && (!l.listed || n.now-l.listedAt > relistEvery) {
 		l.listed = false
 		n.list(l)
@@ -200,6 +207,10 @@ func (n *Node) addChild(l *location, child Place) bool {
 	if _, there := l.children[child]; !there && len(l.children) >= n.cfg.Limits.Locations {
 		n.stats.DroppedRetained++
 		return false
+	}
+	if _, there := l.children[child]; !there {
+		n.stands(l)
+		n.cfg.Journal.Put(childKey(l.at, child), &pb.StoredLocation{})
 	}
 	put(&l.children, child, n.now)
 	return true
@@ -319,7 +330,7 @@ func (n *Node) receiveChild(p *peer, f *pb.Child) {
 	}
 	n.listAt(parent, child, f.GetHops()+1, func(ok bool) {
 		if ok {
-			n.ack(p.id, f.GetOp())
+			n.ackSafe(p.id, f.GetOp())
 		} else {
 			n.refuse(p.id, f.GetOp())
 		}

@@ -12,6 +12,7 @@ import (
 // route is how this node reaches a location: as a publisher, as one who registers, or to pass things on.
 type route struct {
 	place Place
+	pb    *pb.Place // the same, for records
 	at    dht.Location
 	set   Set           // agreed on by its members, or version 0: the closest nodes known
 	stood time.Duration // until then set is believed to stand, since another has said so, though all of it is dead to this node
@@ -75,7 +76,7 @@ func (n *Node) route(place Place) *route {
 	r := n.routes[place]
 	if r == nil {
 		at := place.Location()
-		r = &route{place: place, at: at}
+		r = &route{place: place, pb: place.pb(), at: at}
 		n.routes[place] = r
 		if l := n.locations[at]; l != nil && l.phase >= standby {
 			r.set = l.set
@@ -249,7 +250,11 @@ func (n *Node) resend(r *route) {
 func (n *Node) retry(r *route) {
 	late := false
 	for _, e := range r.out.live() {
-		if !e.kept && e.via != "" && n.now-e.sent > retryAfter {
+		switch {
+		case e.kept || e.waits || e.via == n.self:
+		case e.via == "":
+			late = true // from before this node was started
+		case n.now-e.sent > retryAfter:
 			e.via, late = "", true
 		}
 	}
@@ -352,8 +357,9 @@ func (n *Node) tickEpochs(r *route, patience time.Duration) {
 		}
 		delete(n.mine, s.id)
 		if r.hop != "" && r.hop != n.self {
-			n.send(r.hop, &pb.Forget{Epochs: []*pb.Forget_Epoch{{Epoch: s.id, Upto: s.seq, Closed: true}}})
+			n.send(r.hop, &pb.Forget{Epochs: []*pb.Forget_Epoch{{Epoch: s.id, Upto: s.seq, Closed: true}}, Released: true})
 		} else if t := n.streams[s.id]; t != nil {
+			t.release(s.seq)
 			t.closed = true
 			n.enliven(t)
 		}

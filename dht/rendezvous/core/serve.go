@@ -22,6 +22,9 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 			return
 		}
 		a.keep()
+		if a.own != nil {
+			a.own.via = n.self
+		}
 	}
 	var stamp uint64
 	if a.m.Retain {
@@ -43,7 +46,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		e.shares = make([]share, 0, len(dests))
 	}
 	for _, d := range dests {
-		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: max(d.hold, MinHold)})
+		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: d.hold})
 	}
 	e.left = len(e.shares)
 	n.take(e)

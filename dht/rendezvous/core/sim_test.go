@@ -15,7 +15,6 @@ import (
 	gproto "google.golang.org/protobuf/proto"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
-	"github.com/mozzie-mqtt/mozzie/node/store"
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
@@ -45,6 +44,7 @@ type sim struct {
 	depth    int
 	small    int
 	slow     time.Duration // the longest delay
+	diskTime time.Duration // until what is written is safe, at most; 0: it is at once, and nobody waits for it
 	loss     bool          // QoS 0 may be lost: nodes come and go
 	merged   bool          // there is one swarm
 	forgets  bool          // nodes are killed, with what only they had
@@ -52,7 +52,8 @@ type sim struct {
 	uneven   bool          // some links are much slower than others
 
 	published []*published
-	owed      []*published // of these, accepted and not with everybody that they are due to
+	byID      map[core.Identity]*published // those that came to somebody
+	owed      []*published                 // of these, accepted and not with everybody that they are due to
 	nextLook  time.Duration
 	stands    []*standing
 	errors    []string
@@ -107,6 +108,8 @@ type simNode struct {
 	i         int
 	id        core.NodeID
 	n         *core.Node
+	disk      *disk
+	life      uint64
 	up        map[int]bool
 	wants     map[int]bool // nodes that it tries to connect to
 	alive     bool
@@ -116,13 +119,14 @@ type simNode struct {
 	interests map[string]*standing
 	got       []*published // in the order of their delivery
 	from      map[*published]int
+	began     map[entryKey]bool     // deliveries that its clients know of
 	versions  map[core.Place]uint64 // by which it served places
 	effects   []core.Effect
 }
 
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
 	return &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{}, longest: map[string]int{},
-		depth: 1, small: 100, merged: true, slow: slow, now: time.Hour}
+		depth: 1, small: 100, merged: true, byID: map[core.Identity]*published{}, slow: slow, now: time.Hour}
 }
 
 func (s *sim) add() *simNode {
@@ -151,13 +155,64 @@ func (s *sim) grow(n int) {
 func (s *sim) addPeer(peer string) *simNode {
 	i := len(s.nodes)
 	v := &simNode{s: s, i: i, id: core.MakeNodeID(s.rng.Uint64(), peer), up: map[int]bool{}, wants: map[int]bool{},
-		alive: true, interests: map[string]*standing{}, from: map[*published]int{}, versions: map[core.Place]uint64{}}
-	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small,
-		Limits: s.limits(), Rand: rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
-		Custody: store.NewCustody(), Retained: store.NewRetained(), Log: simLog()})
+		alive: true, interests: map[string]*standing{}, from: map[*published]int{}, began: map[entryKey]bool{}, versions: map[core.Place]uint64{}}
+	v.disk = newDisk(s)
+	v.boot(s.limits())
 	s.nodes = append(s.nodes, v)
-	s.after(time.Duration(s.rng.Int64N(int64(tickEvery))), v.tick)
 	return v
+}
+
+// boot starts a node with what is on its disk.
+func (v *simNode) boot(limits core.Limits) {
+	s := v.s
+	v.life++
+	v.alive = true
+	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small, Limits: limits, Life: v.life, Restoring: v.life > 1,
+		Rand:    rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
+		Custody: diskCustody{v.disk}, Retained: diskRetained{v.disk}, Journal: diskJournal{v.disk}, Received: diskReceived{v.disk}, Log: simLog()})
+	s.after(time.Duration(s.rng.Int64N(int64(tickEvery))), func() { v.tick(v.life) })
+}
+
+// crash ends a node's process: what is in its memory alone is gone.
+func (v *simNode) crash() {
+	v.s.note("node %d crashes", v.i)
+	v.alive = false
+	for _, w := range v.s.nodes {
+		v.s.disconnect(v, w)
+	}
+	v.disk.crash()
+	for _, p := range v.s.published { // its client has to publish it again
+		if p.node == v && !p.accepted {
+			p.cut = true
+		}
+	}
+}
+
+// reboot starts a node again that has crashed. Its clients' sessions are there again.
+func (v *simNode) reboot() {
+	s := v.s
+	s.note("node %d is back", v.i)
+	v.boot(s.limits())
+	filters := map[string]bool{}
+	for _, f := range sortedFilters(v.interests) {
+		if st := v.interests[f]; !filters[st.filter] {
+			filters[st.filter] = true
+			v.register(st.filter, nil)
+		}
+	}
+	v.do(v.n.Restored)
+	v.resume()
+	s.join(v)
+	for _, p := range s.published {
+		switch {
+		case p.node != v || p.m.QoS < 2 || !p.cut || p.accepted || s.diskTime == 0:
+		case v.disk.live.noted[p]:
+			p.accepted = true // its client is told so when it publishes it again
+		default:
+			p.cut, p.at = false, s.now
+			v.send(p)
+		}
+	}
 }
 
 // limits are those of the nodes that are added.
@@ -176,10 +231,10 @@ func simLog() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func (v *simNode) tick() {
-	if v.alive {
+func (v *simNode) tick(life uint64) {
+	if v.alive && v.life == life {
 		v.do(func() { v.n.Tick() })
-		v.s.after(tickEvery, v.tick)
+		v.s.after(tickEvery, func() { v.tick(life) })
 	}
 }
 
@@ -199,22 +254,33 @@ func (v *simNode) do(event func()) {
 	}
 }
 
+// doIn is do, unless the node has crashed since it was in a life.
+func (v *simNode) doIn(life uint64, event func()) {
+	if v.life == life {
+		v.do(event)
+	}
+}
+
 func (v *simNode) effect(e core.Effect) {
-	s := v.s
+	s, life := v.s, v.life
 	switch e.Kind {
 	case core.Send:
 		s.send(v, e.To, e.Frame)
 	case core.Deliver:
 		v.deliver(e.Delivery)
 	case core.Accept:
-		switch from := e.Delivery.Origin.(type) {
-		case *published:
-			from.accepted = true
-		case *simClient:
-			from.accept(e.Packet)
-		}
+		v.disk.sync(func() {
+			switch from := e.Delivery.Origin.(type) {
+			case *published:
+				from.accepted = true
+			case *simClient:
+				from.accept(e.Packet)
+			}
+		})
+	case core.Safe:
+		v.disk.sync(func() { s.after(0, func() { v.doIn(life, e.Call) }) })
 	case core.Call:
-		s.after(0, func() { v.do(e.Call) })
+		s.after(0, func() { v.doIn(life, e.Call) })
 	case core.Dial:
 		for _, w := range s.nodes {
 			if w.id.Peer() == e.To.Peer() {
@@ -233,7 +299,7 @@ func (v *simNode) effect(e core.Effect) {
 			for _, id := range closest(e.Place, alive) {
 				peers = append(peers, id.Peer())
 			}
-			v.do(func() { v.n.LookedUp(e.Place, peers) })
+			v.doIn(life, func() { v.n.LookedUp(e.Place, peers) })
 		})
 	case core.Left:
 		v.alive = false
@@ -268,7 +334,7 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 	}
 	b := proto.AppendFrame(nil, frame, epochStart.Add(s.now))
 	s.longest[fmt.Sprintf("%T", frame)] = max(s.longest[fmt.Sprintf("%T", frame)], len(b))
-	link := [2]int{v.i, i}
+	link, life, lives := [2]int{v.i, i}, v.life, w.life
 	delay := s.delay()
 	if s.uneven {
 		delay *= time.Duration(1 + 7*v.i*i%31)
@@ -276,7 +342,7 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 	at := max(s.links[link]+1, s.now+delay)
 	s.links[link] = at
 	s.after(at-s.now, func() {
-		if !w.up[v.i] || !w.alive {
+		if !w.up[v.i] || !w.alive || v.life != life || w.life != lives {
 			return
 		}
 		kind, body, rest, _, err := proto.Next(b)
@@ -333,7 +399,7 @@ func (s *sim) connect(v, w *simNode) {
 		v.up[w.i], w.up[v.i] = true, true
 		v.at()
 		w.at()
-		hv, hw := v.n.Hello(1, nil), w.n.Hello(1, nil)
+		hv, hw := v.n.Hello(v.life, nil), w.n.Hello(w.life, nil)
 		v.do(func() { v.n.Up(hw) })
 		w.do(func() { w.n.Up(hv) })
 	})

@@ -75,6 +75,29 @@ func (s *spans) remove(seq uint64) {
 	}
 }
 
+// cut takes a run of numbers out.
+func (s *spans) cut(from, to uint64) {
+	var rest spans
+	for _, e := range *s {
+		if e.from < from {
+			rest = append(rest, span{e.from, min(e.to, from-1)})
+		}
+		if e.to > to {
+			rest = append(rest, span{max(e.from, to+1), e.to})
+		}
+	}
+	*s = rest
+}
+
+// cover puts a run of numbers in that is before all others, or begins before them.
+func (s *spans) cover(from, to uint64) {
+	if s.trim(to); len(*s) > 0 && (*s)[0].from == to+1 {
+		(*s)[0].from = from
+		return
+	}
+	*s = slices.Insert(*s, 0, span{from, to})
+}
+
 // trim takes everything up to a number out.
 func (s *spans) trim(upto uint64) {
 	t := *s

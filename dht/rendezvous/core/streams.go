@@ -14,10 +14,11 @@ type stream struct {
 	epoch   uint64
 	l       *location
 	hop     NodeID // who sent the last one, and gets the acknowledgements
-	low     uint64 // everything up to here is over, for everybody
+	low     uint64 // everything up to here is over, for everybody, for good
 	freed   uint64 // the publisher has let go of everything up to here
 	seen    spans  // numbers that came, above low
 	entries numbered[*entry]
+	owed    map[NodeID]*spans // numbers above low that are over, and that a node has not let go of for good; see debts.go
 	told    map[NodeID]uint64 // what the subscribers' nodes were told they may forget
 	closed  bool              // nothing will follow
 	lively  bool              // it is in Node.lively
@@ -27,12 +28,27 @@ type stream struct {
 // release notes what the publisher has let go of.
 func (s *stream) release(upto uint64) { s.freed = max(s.freed, upto) }
 
-// advance forgets the numbers that the publisher has let go of and that are over here. One that never came here
+// advance forgets the numbers that the publisher has let go of and that are over here and for good. One that never came here
 // stops it: another rendezvous may still have that message to deliver.
 func (s *stream) advance() {
-	low := s.low
-	for s.low < s.freed && s.entries.get(s.low+1) == nil && s.seen.has(s.low+1) {
-		s.low++
+	if len(s.seen) == 0 || s.seen[0].from > s.low+1 {
+		return
+	}
+	low, upto := s.low, min(s.freed, s.seen[0].to, s.firstOwed()-1)
+	switch {
+	case upto <= low:
+		return
+	case upto-low > uint64(s.entries.len()): //nolint:gosec // a count
+		for seq := range s.entries.values {
+			if seq > low {
+				upto = min(upto, seq-1)
+			}
+		}
+		s.low = max(low, upto)
+	default:
+		for s.low < upto && s.entries.get(s.low+1) == nil {
+			s.low++
+		}
 	}
 	if s.low > low {
 		s.seen.trim(s.low)
@@ -86,13 +102,15 @@ func (n *Node) takeSeen(l *location, f *pb.Seen) {
 		return
 	}
 	s := n.stream(l, f.GetEpoch())
-	if f.GetUpto() > s.low {
-		s.low = f.GetUpto()
+	if upto := f.GetUpto(); upto > s.low {
+		s.seen.cover(s.low+1, upto)
+		s.release(upto)
 		for _, seq := range s.entries.sorted() {
-			if seq <= s.low {
-				n.release(s.entries.get(seq))
+			if seq <= upto {
+				n.letGoOf(s.entries.get(seq))
 			}
 		}
+		s.advance() // as far as nothing is owed that only this node knows of
 	}
 	budget := epochSize
 	for _, g := range f.GetRanges() {
@@ -102,42 +120,80 @@ func (n *Node) takeSeen(l *location, f *pb.Seen) {
 		}
 	}
 	s.seen.trim(s.low)
+	n.takeOwed(s, f.GetOwed())
 }
 
-// receiveForget closes an epoch, or forgets what is over in it.
+// receiveForget forgets what is over in epochs, and epochs that are.
 func (n *Node) receiveForget(p *peer, f *pb.Forget) {
 	for _, e := range f.GetEpochs() {
-		if s := n.streams[e.GetEpoch()]; s != nil {
-			holder := s.l.phase != serving && n.rendezvous(s.l.set) == p.id // of copies, and may have subscribers too
-			if holder || s.hop == p.id || s.hop == n.self {
-				s.release(e.GetUpto())
-				s.closed = s.closed || e.GetClosed()
-				n.enliven(s)
-				n.releaseCopies(s, e.GetUpto())
-				if !holder {
-					continue // what its own subscribers have had is over when everybody is through
-				}
-			}
-		}
-		if to, ok := n.relayed[e.GetEpoch()]; ok && to == p.id && e.GetClosed() {
-			delete(n.relayed, e.GetEpoch())
+		s := n.streams[e.GetEpoch()]
+		switch {
+		case f.GetReleased():
+			n.receiveReleased(p, e)
+			continue
+		case s != nil && s.l.phase != serving && n.rendezvous(s.l.set) == p.id: // copies, beside what its subscribers had
+			s.release(e.GetUpto())
+			s.closed = s.closed || e.GetClosed()
+			n.forgetCopies(s, e.GetUpto())
+			n.enliven(s)
 		}
 		n.forgetReceived(e.GetEpoch(), e.GetUpto(), e.GetClosed())
 	}
 }
 
-// releaseCopies lets go of second copies that their rendezvous says are over.
-func (n *Node) releaseCopies(s *stream, upto uint64) {
+// receiveReleased notes that a publisher's node has let go of an epoch, or of the beginning of one. What others have had of it is
+// over when the rendezvous says so.
+func (n *Node) receiveReleased(p *peer, e *pb.Forget_Epoch) {
+	if s := n.streams[e.GetEpoch()]; s != nil && s.hop == p.id {
+		s.release(e.GetUpto())
+		s.closed = s.closed || e.GetClosed()
+		n.enliven(s)
+	}
+	if to, ok := n.relayed[e.GetEpoch()]; ok && to == p.id && e.GetClosed() {
+		delete(n.relayed, e.GetEpoch())
+	}
+}
+
+// forgetCopies forgets second copies that their rendezvous says are over for good.
+func (n *Node) forgetCopies(s *stream, upto uint64) {
 	for _, seq := range s.entries.sorted() {
 		if e := s.entries.get(seq); seq <= upto && e.copy {
 			n.release(e)
+		}
+	}
+	if upto > s.low {
+		s.seen.cover(s.low+1, upto)
+		s.trimOwed(upto)
+		s.advance()
+	}
+}
+
+// eachEntry calls do with the messages in custody that some ranges name.
+func (s *stream) eachEntry(ranges []*pb.Range, do func(e *entry)) {
+	for _, g := range ranges {
+		to := min(g.GetTo(), g.GetFrom()+epochSize)
+		if s.entries.len() == 0 {
+			return
+		}
+		if to-g.GetFrom() > 4*uint64(s.entries.len()) { //nolint:gosec // a count; it claims more than there is: look at what there is
+			for _, seq := range s.entries.sorted() {
+				if seq >= g.GetFrom() && seq <= to {
+					do(s.entries.get(seq))
+				}
+			}
+			continue
+		}
+		for seq := max(g.GetFrom(), s.low+1); seq <= to; seq++ {
+			if e := s.entries.get(seq); e != nil {
+				do(e)
+			}
 		}
 	}
 }
 
 // tickStreams tells the subscribers' nodes what is over, and forgets epochs that are.
 func (n *Node) tickStreams() {
-	news := map[NodeID][]*pb.Forget_Epoch{}
+	news, due := map[NodeID][]*pb.Forget_Epoch{}, debtors{}
 	all := n.lively
 	n.lively = nil
 	slices.SortFunc(all, func(a, b *stream) int { return cmp.Compare(a.epoch, b.epoch) })
@@ -147,8 +203,9 @@ func (n *Node) tickStreams() {
 			continue
 		}
 		s.advance()
-		over := s.closed && s.entries.len() == 0
-		whole := over && s.low >= s.freed // else another may have had some of it, and tells
+		due.add(n, s)
+		over := s.closed && s.entries.len()+len(s.owed) == 0
+		whole := over && s.low >= s.freed && len(s.seen) == 0 // else another may have had some of it, and tells
 		for _, t := range sortedKeys(s.told) {
 			if (s.told[t] < s.low || whole) && n.inReach(t) {
 				s.told[t] = s.low
@@ -165,4 +222,5 @@ func (n *Node) tickStreams() {
 	for _, t := range sortedKeys(news) {
 		n.send(t, &pb.Forget{Epochs: news[t]})
 	}
+	n.collect(due)
 }

@@ -14,7 +14,21 @@ type Interest struct {
 	Hold   time.Duration // the longest session expiry behind it
 	Plain  bool          // there are subscribers outside of shared groups
 	QoS    byte          // the highest that any of them asked for
+	// Sessions are among them that were at nodes which cannot be reached.
+	Sessions []SessionInterest
 }
+
+// SessionInterest is a session that was at another node: what that has not done with it wants to have.
+type SessionInterest struct {
+	Name string // of the session; a topic
+	From string // peer ID
+}
+
+// group is what the messages for the session alone are addressed to.
+func (s SessionInterest) group() proto.Group { return proto.Group{Name: sessionGroup, Filter: s.Name} }
+
+// sessionGroup is the name of the group that a session is by itself. Its filter is a topic that nobody can subscribe to.
+const sessionGroup = "session"
 
 // GroupInterest is a node's share in a shared subscription.
 type GroupInterest struct {
@@ -31,6 +45,9 @@ func (i *Interest) pb(filter string) *pb.Interest {
 	for _, g := range i.Groups {
 		p.Groups = append(p.Groups, &pb.GroupInterest{Name: g.Name, Qos: uint32(g.QoS), Members: uint32(g.Members), Online: g.Online}) //nolint:gosec // a count
 	}
+	for _, s := range i.Sessions {
+		p.Sessions = append(p.Sessions, &pb.SessionInterest{Name: s.Name, From: []byte(s.From)})
+	}
 	return p
 }
 
@@ -42,6 +59,11 @@ func interestOf(p *pb.Interest) *Interest {
 		}
 		i.Groups = append(i.Groups, GroupInterest{Name: g.GetName(), QoS: byte(min(g.GetQos(), 2)),
 			Members: int(min(g.GetMembers(), 1<<20)), Online: g.GetOnline()})
+	}
+	for _, s := range p.GetSessions() {
+		if topic.ValidName(s.GetName(), topic.Limits{}) == nil && len(s.GetFrom()) > 0 && len(s.GetFrom()) <= proto.MaxNodeSize {
+			i.Sessions = append(i.Sessions, SessionInterest{s.GetName(), string(s.GetFrom())})
+		}
 	}
 	return i
 }
@@ -76,9 +98,9 @@ func (r *registration) groups() bool {
 	return false
 }
 
-// hold is how long the registration stands without being refreshed.
+// hold is how long the registration stands without being refreshed, beyond MinHold; 0: no longer.
 func (r *registration) hold() time.Duration {
-	h := MinHold
+	h := time.Duration(0)
 	for _, i := range r.interests {
 		h = max(h, i.Hold)
 	}
@@ -112,6 +134,9 @@ func interestSize(i *pb.Interest) int {
 	size := 16 + len(i.GetFilter())
 	for _, g := range i.GetGroups() {
 		size += 16 + len(g.GetName())
+	}
+	for _, s := range i.GetSessions() {
+		size += 16 + len(s.GetName()) + len(s.GetFrom())
 	}
 	return size
 }
@@ -149,8 +174,9 @@ func put[K comparable, V any](m *map[K]V, k K, v V) {
 
 // table is the registrations that stand at a place, of one's own or inherited.
 type table struct {
-	owners map[NodeID]*registration
-	tree   topic.Tree[NodeID, *Interest]
+	owners  map[NodeID]*registration
+	changed []string // filters that the last registration that was applied has changed
+	tree    topic.Tree[NodeID, *Interest]
 }
 
 // verdict is what came of applying a registration.
@@ -191,6 +217,7 @@ func (t *table) apply(r *pb.Registration, limit int, now time.Duration) (verdict
 		put(&t.owners, owner, have)
 	}
 	have.refreshed = now
+	t.changed = t.changed[:0]
 	mentioned := map[string]bool{}
 	if r.GetPart() > 0 {
 		mentioned = have.coming.mentioned
@@ -201,6 +228,7 @@ func (t *table) apply(r *pb.Registration, limit int, now time.Duration) (verdict
 	for _, i := range r.GetInterests() {
 		filter, interest := i.GetFilter(), interestOf(i)
 		mentioned[filter] = true
+		t.changed = append(t.changed, filter)
 		switch {
 		case interest.zero():
 			delete(have.interests, filter)
@@ -221,6 +249,7 @@ func (t *table) apply(r *pb.Registration, limit int, now time.Duration) (verdict
 	if r.GetBase() == 0 {
 		for _, f := range sortedKeys(have.interests) {
 			if !mentioned[f] {
+				t.changed = append(t.changed, f)
 				delete(have.interests, f)
 				t.tree.Delete(f, owner)
 			}

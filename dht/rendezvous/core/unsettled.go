@@ -49,7 +49,7 @@ func (n *Node) settleOne(u *unsettled) {
 func (n *Node) rematch(l *location) {
 	for _, u := range slices.Clone(l.unsettled.live()) {
 		for _, d := range n.match(l, n.ancestors(l), u.e.m, u.e.id, u.except) {
-			s := share{node: d.node, plain: d.plain && !u.e.servedPlain(d.node), hold: max(d.hold, MinHold)}
+			s := share{node: d.node, plain: d.plain && !u.e.servedPlain(d.node), hold: d.hold}
 			for _, g := range d.groups {
 				if !u.e.servedGroup(g) {
 					s.groups = append(s.groups, g)
@@ -86,7 +86,7 @@ func (n *Node) matchUnsettled(l *location, owner NodeID, filters []string) {
 		return
 	}
 	for _, u := range slices.Clone(l.unsettled.live()) {
-		s := share{node: owner, hold: MinHold}
+		s := share{node: owner}
 		for _, f := range filters {
 			i := n.interestAt(l, owner, f)
 			if i == nil || !topic.Match(f, u.e.m.Topic) {

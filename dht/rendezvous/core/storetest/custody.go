@@ -11,6 +11,7 @@ import (
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // Custody tests a kind of core.Custody. open returns an empty one, and reopen what a later start of the
@@ -21,7 +22,7 @@ func Custody(t *testing.T, open func(t *testing.T) core.Custody, reopen func(t *
 		run  func(h *custody)
 	}{
 		{"empty", custodyEmpty}, {"every field", custodyFields}, {"identities", custodyIdentities}, {"put twice", custodyTwice},
-		{"delete", custodyDelete}, {"sizes", custodySizes}, {"against a map", custodyRandom}, {"readers beside", custodyReaders},
+		{"records", custodyRecords}, {"delete", custodyDelete}, {"sizes", custodySizes}, {"against a map", custodyRandom}, {"readers beside", custodyReaders},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.run(&custody{T: t, c: open(t), reopen: reopen})
@@ -106,7 +107,7 @@ func custodyFields(h *custody) {
 		{Epoch: 1, Seq: 5}: {Topic: "large", Payload: bytes.Repeat([]byte("0123456789abcdef"), 1<<16)},
 	}
 	for id, m := range want {
-		h.c.Put(id, m)
+		h.c.Put(id, m, record())
 	}
 	h.wants(want)
 	h.again()
@@ -120,7 +121,7 @@ func custodyIdentities(h *custody) {
 		for _, seq := range []uint64{1, 2, 255, 256, 1 << 32, 1 << 63, 1<<64 - 1} {
 			id := core.Identity{Epoch: epoch, Seq: seq}
 			want[id] = text(fmt.Sprint(id))
-			h.c.Put(id, want[id])
+			h.c.Put(id, want[id], record())
 		}
 	}
 	h.again()
@@ -134,11 +135,11 @@ func custodyIdentities(h *custody) {
 // custodyTwice: what is there stays, whatever is put in its place.
 func custodyTwice(h *custody) {
 	id := core.Identity{Epoch: 7, Seq: 7}
-	h.c.Put(id, text("first"))
-	h.c.Put(id, text("the second is longer"))
+	h.c.Put(id, text("first"), record())
+	h.c.Put(id, text("the second is longer"), record())
 	h.wants(map[core.Identity]*proto.Message{id: text("first")})
 	h.c.Delete(id)
-	h.c.Put(id, text("anew"))
+	h.c.Put(id, text("anew"), record())
 	h.again()
 	h.wants(map[core.Identity]*proto.Message{id: text("anew")})
 }
@@ -148,7 +149,7 @@ func custodyDelete(h *custody) {
 	for seq := uint64(1); seq <= 100; seq++ {
 		id := core.Identity{Epoch: 1, Seq: seq}
 		want[id] = text(fmt.Sprint(seq))
-		h.c.Put(id, want[id])
+		h.c.Put(id, want[id], record())
 	}
 	for seq := uint64(100); seq > 0; seq -= 3 {
 		id := core.Identity{Epoch: 1, Seq: seq}
@@ -175,7 +176,7 @@ func custodySizes(h *custody) {
 	for n := range 20 {
 		id := core.Identity{Epoch: 3, Seq: uint64(n + 1)} //nolint:gosec // small
 		want[id] = &proto.Message{Topic: "t", Payload: make([]byte, 1<<n>>4), Properties: bytes.Repeat([]byte{1}, n)}
-		h.c.Put(id, want[id])
+		h.c.Put(id, want[id], record())
 		h.wants(want)
 	}
 	for id := range maps.Clone(want) {
@@ -194,7 +195,7 @@ func custodyRandom(h *custody) {
 		switch r.IntN(3) {
 		case 0, 1:
 			m := text(fmt.Sprint(i))
-			h.c.Put(id, m)
+			h.c.Put(id, m, record())
 			if want[id] == nil {
 				want[id] = m
 			}
@@ -216,7 +217,7 @@ func custodyRandom(h *custody) {
 func custodyReaders(h *custody) {
 	beside(func() {
 		for seq := uint64(1); seq <= 500; seq++ {
-			h.c.Put(core.Identity{Epoch: 1, Seq: seq}, text("x"))
+			h.c.Put(core.Identity{Epoch: 1, Seq: seq}, text("x"), record())
 			h.c.Delete(core.Identity{Epoch: 1, Seq: seq})
 		}
 	}, func() {
@@ -244,4 +245,41 @@ func beside(work, read func()) {
 	work()
 	close(done)
 	wg.Wait()
+}
+
+// record returns a record of a message that is to be kept over a restart.
+func record() *pb.StoredCustody {
+	return &pb.StoredCustody{Own: true, Served: true, AtMs: 5, Place: &pb.Place{Prefix: "a", Depth: 1}}
+}
+
+// custodyRecords: records come back, the last for each message; a message without one is kept until the end of the process.
+func custodyRecords(h *custody) {
+	ids := []core.Identity{{Epoch: 1, Seq: 1}, {Epoch: 1, Seq: 2}, {Epoch: 1, Seq: 3}}
+	h.c.Put(ids[0], text("with a record"), record())
+	h.c.Put(ids[1], text("without"), nil)
+	h.c.Put(ids[2], text("first without, then with one"), nil)
+	later := record()
+	later.AtMs = 7
+	h.c.Put(ids[2], h.c.Get(ids[2]), later)
+	h.c.Put(ids[2], h.c.Get(ids[2]), nil) // changes nothing
+	if h.c.Get(ids[1]) == nil || h.c.Len() != 3 {
+		h.Errorf("%d messages are kept, want 3", h.c.Len())
+	}
+	h.again()
+	found := map[core.Identity]int64{}
+	h.c.Load(func(id core.Identity, m *proto.Message, r *pb.StoredCustody) {
+		if m == nil || h.c.Get(id) == nil || !r.GetOwn() || !r.GetServed() || r.GetPlace().GetPrefix() != "a" {
+			h.Errorf("%v came back as %v with %v", id, m, r)
+		}
+		found[id] = r.GetAtMs()
+	})
+	if want := map[core.Identity]int64{ids[0]: 5, ids[2]: 7}; !maps.Equal(found, want) {
+		h.Errorf("records %v came back, want %v", found, want)
+	}
+	h.c.Delete(ids[0])
+	h.c.Delete(ids[2])
+	h.again()
+	h.c.Load(func(id core.Identity, _ *proto.Message, _ *pb.StoredCustody) {
+		h.Errorf("%v was deleted, and is there", id)
+	})
 }

@@ -1,0 +1,226 @@
+package core_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// TestDestroyed destroys one node of five with its disk, while one or two others crash, about then, and come back with theirs:
+// what the rendezvous had custody of comes to everybody, and at QoS 2 once. Sessions at the node itself are lost here: the
+// core has none.
+func TestDestroyed(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		s.diskTime = 100 * time.Millisecond
+		s.grow(5)
+		s.mixDisks()
+		s.run(3 * time.Second)
+		focus := core.Place{Prefix: []string{"a", "b", "c"}[s.rng.IntN(3)], Depth: 1} // where the destroyed node has a part
+		if s.depth == 2 {
+			focus = core.Place{Prefix: focus.Prefix + "/" + []string{"a", "b", "c"}[s.rng.IntN(3)], Depth: 2}
+		}
+		victim := s.membersOf(focus)[s.rng.IntN(2)]
+		for _, v := range s.nodes {
+			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
+				if s.rng.IntN(2) == 0 && (v != victim || f[0] != '$') { // a shared subscription's message is with its choice
+					v.subscribe(f, 2)
+				}
+			}
+		}
+		s.run(8 * time.Second)
+		last := s.rng.IntN(3)
+		for round := range 5 {
+			destroyed := round == last
+			s.crashSome(focus, victim, destroyed)
+			if destroyed {
+				s.run(time.Duration(s.rng.Int64N(int64(20 * time.Second))))
+				s.join(s.addPeer(victim.id.Peer()))
+			}
+			s.run(10 * time.Second)
+		}
+		s.run(90 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.report(seed)
+	})
+}
+
+// mixDisks gives the nodes disks of different speed.
+func (s *sim) mixDisks() {
+	for _, v := range s.nodes {
+		v.disk.most = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second, 3 * time.Second}[s.rng.IntN(4)]
+	}
+}
+
+// TestComesBack has copies come back, from disks of nodes that crash before they have let go of them for good, when a
+// subscriber's node has been told that it may forget, and has crashed too: at QoS 2 what came does not come again. The rendezvous,
+// which would know, or who holds the copies, may be destroyed, or another may have become it meanwhile.
+func TestComesBack(t *testing.T) {
+	eachSeed(t, 3**seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder = true, true
+		s.diskTime = 100 * time.Millisecond
+		s.grow(5)
+		s.mixDisks()
+		s.run(8 * time.Second)
+		pause := func(most time.Duration) { s.run(time.Duration(s.rng.Int64N(int64(most)))) }
+		members := s.membersOf(core.Place{Prefix: "a", Depth: 1})
+		var others []*simNode
+		for _, v := range s.nodes {
+			if !slices.Contains(members, v) {
+				others = append(others, v)
+			}
+		}
+		publisher, slow := others[0], others[1]
+		if s.rng.IntN(4) == 0 {
+			publisher = members[s.rng.IntN(3)]
+		}
+		slow.subscribe("a/#", 2)
+		s.run(8 * time.Second)
+		slow.crash()
+		for range 1 + s.rng.IntN(4) {
+			publisher.publish("a/b", 2, false, "v")
+		}
+		pause(3 * time.Second)  // what is for it is copied
+		if s.rng.IntN(2) == 0 { // another serves them
+			members[0].crash()
+			pause(500 * time.Millisecond)
+			if s.rng.IntN(2) == 0 {
+				members[0].reboot()
+				pause(2 * time.Second)
+			}
+		}
+		slow.reboot()
+		pause(4 * time.Second)
+		if publisher.alive && s.rng.IntN(2) == 0 {
+			publisher.publish("a/b", 2, false, "v") // which says what may be forgotten, too
+			pause(2 * time.Second)
+		}
+		down := []*simNode{slow, members[0], members[1], members[2]}[:3+s.rng.IntN(2)]
+		s.rng.Shuffle(len(down), func(i, j int) { down[i], down[j] = down[j], down[i] })
+		lost := members[s.rng.IntN(2)]
+		for _, v := range down {
+			switch {
+			case v == lost:
+				s.destroy(v)
+			case v.alive:
+				v.crash()
+			}
+			pause([]time.Duration{10 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second}[s.rng.IntN(3)])
+		}
+		s.rng.Shuffle(len(down), func(i, j int) { down[i], down[j] = down[j], down[i] })
+		for _, v := range down {
+			if v != lost {
+				v.reboot()
+				pause(2 * time.Second)
+			}
+		}
+		s.join(s.addPeer(lost.id.Peer()))
+		s.run(90 * time.Second)
+		s.check()
+		s.report(seed)
+	})
+}
+
+// membersOf returns the nodes that a set is made of, the rendezvous first.
+func (s *sim) membersOf(place core.Place) (all []*simNode) {
+	var ids []core.NodeID
+	for _, v := range s.nodes {
+		ids = append(ids, v.id)
+	}
+	for _, id := range closest(place, ids) {
+		all = append(all, s.nodes[slices.Index(ids, id)])
+	}
+	return all
+}
+
+// crashSome has clients publish, and one or two nodes crash that are not to be destroyed, while what they have had is being
+// copied, or is over and being forgotten; another is destroyed before, between or after, and they come back. It is mostly about
+// one place: its members, and a node that what is published there is for.
+func (s *sim) crashSome(focus core.Place, victim *simNode, destroy bool) {
+	var down []*simNode
+	pause := func(most time.Duration) { s.run(time.Duration(s.rng.Int64N(int64(most)))) }
+	soon := []time.Duration{50 * time.Millisecond, 300 * time.Millisecond, time.Second}[s.rng.IntN(3)]
+	crash := func(v *simNode) {
+		if v != victim && v.alive {
+			v.crash()
+			down = append(down, v)
+		}
+	}
+	back := func() {
+		for _, v := range down {
+			v.reboot()
+			pause(time.Second)
+		}
+		down = nil
+	}
+	some := func(n int) {
+		for range n {
+			if v := s.pick(); s.rng.IntN(2) == 0 {
+				v.publish(focus.Prefix+"/b"[:2*(2-focus.Depth)], byte(1+s.rng.IntN(2)), false, "v")
+			} else {
+				s.publishOne(v)
+			}
+		}
+	}
+	slow, members := s.pick(), s.membersOf(focus) // what is for a slow one is copied
+	crash(slow)
+	pause(time.Second)
+	some(20)
+	pause(2500 * time.Millisecond)
+	if s.rng.IntN(2) == 0 {
+		back()
+		pause(2500 * time.Millisecond) // it is over
+	}
+	some(s.rng.IntN(10))
+	at := s.rng.IntN(3)
+	for i := range 3 {
+		switch {
+		case i == at && destroy:
+			s.destroy(victim)
+		case i == at:
+		case s.rng.IntN(3) == 0:
+			crash(slow)
+		case s.rng.IntN(3) > 0:
+			crash(members[s.rng.IntN(len(members))])
+		default:
+			crash(s.pick())
+		}
+		pause(soon)
+	}
+	some(s.rng.IntN(20))
+	pause(20 * time.Second)
+	back()
+}
+
+// destroy ends a node with all that it had. What its clients have published and nobody else is known to keep may come or not,
+// and what they subscribed to is over.
+func (s *sim) destroy(v *simNode) {
+	unkept := map[string]bool{}
+	v.n.Unkept(func(m *proto.Message) { unkept[string(m.Properties)] = true })
+	v.disk.live.custody.Load(func(_ core.Identity, m *proto.Message, r *pb.StoredCustody) {
+		if r.GetOwn() {
+			unkept[string(m.Properties)] = true
+		}
+	})
+	v.crash()
+	s.note("node %d is destroyed", v.i)
+	for _, p := range s.published {
+		if p.node == v && unkept[string(p.m.Properties)] {
+			p.cut = true
+		}
+	}
+	for _, st := range v.interests {
+		st.over = true
+	}
+	v.disk.safe = newStores()
+	v.disk.revert()
+}

@@ -1,0 +1,109 @@
+package core_test
+
+import (
+	"testing"
+	"time"
+)
+
+// TestPublishersCrash crashes nodes of publishers and rendezvous, one at a time, and starts them again with their disks: what
+// was acknowledged comes to everybody, once.
+func TestPublishersCrash(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		s.diskTime = time.Duration(seed%3) * 20 * time.Millisecond
+		s.grow(3 + s.rng.IntN(3))
+		s.run(3 * time.Second)
+		for _, v := range s.nodes[:2] {
+			for _, f := range []string{"#", "a/#", "+/b"} {
+				v.subscribe(f, 2)
+			}
+		}
+		s.run(8 * time.Second)
+		for range 5 {
+			v := s.nodes[2+s.rng.IntN(len(s.nodes)-2)]
+			for range 20 {
+				s.publishOne(v)
+			}
+			v.crash()
+			for range s.rng.IntN(20) {
+				s.publishOne(s.pick())
+			}
+			s.run(time.Duration(s.rng.Int64N(int64(20 * time.Second))))
+			v.reboot()
+			for range 20 {
+				s.publishOne(v)
+			}
+			s.run(10 * time.Second)
+		}
+		s.run(90 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.report(seed)
+	})
+}
+
+// TestCrashes crashes one or two nodes of five at a time, whatever they are, publishers' and subscribers' nodes, rendezvous and
+// replicas, and starts them again with their disks: what was acknowledged comes to everybody, and at QoS 2 once.
+func TestCrashes(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second}[seed%3]
+		s.grow(5)
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
+				if s.rng.IntN(2) == 0 {
+					v.subscribe(f, 2)
+				}
+			}
+		}
+		s.run(8 * time.Second)
+		for range 6 {
+			for range 20 {
+				s.publishOne(s.pick())
+			}
+			if s.rng.IntN(2) == 0 { // when second copies are made
+				s.run(time.Duration(s.rng.Int64N(int64(2500 * time.Millisecond))))
+			}
+			down := []*simNode{s.pick()}
+			if s.rng.IntN(2) == 0 {
+				if other := s.pick(); other != down[0] {
+					down = append(down, other)
+				}
+			}
+			for _, v := range down {
+				v.crash()
+			}
+			for range s.rng.IntN(20) {
+				s.publishOne(s.pick())
+			}
+			s.run(time.Duration(s.rng.Int64N(int64(20 * time.Second))))
+			for _, v := range down {
+				v.reboot()
+				for s.rng.IntN(2) == 0 { // and again, while it takes up what it had
+					s.run(time.Duration(s.rng.Int64N(int64(500 * time.Millisecond))))
+					v.crash()
+					v.reboot()
+				}
+				s.run(time.Duration(s.rng.Int64N(int64(3 * time.Second))))
+			}
+			s.run(10 * time.Second)
+		}
+		s.run(90 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.report(seed)
+	})
+}
+
+func (s *sim) publishOne(v *simNode) {
+	levels := []string{"a", "b", "c"}
+	v.publish(levels[s.rng.IntN(3)]+"/"+levels[s.rng.IntN(3)], byte(1+s.rng.IntN(2)), s.rng.IntN(8) == 0, "v")
+	s.run(time.Duration(s.rng.Int64N(int64(5 * time.Millisecond))))
+}

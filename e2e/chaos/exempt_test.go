@@ -1,0 +1,176 @@
+package chaos
+
+import "time"
+
+// Excuse is why something that looks like a violation is none. All that are used are counted in the report.
+type Excuse string
+
+// What no design can avoid, or what was never promised.
+const (
+	// A SUBACK that says "local" holds at once for the nodes in reach only, and for the others from when they are.
+	Local Excuse = "the SUBACK said local"
+	// What a node had acknowledged and not handed over is lost with its disk: within a second in a connected swarm, and for as
+	// long as it takes where the node, the network or those that it hands it to are not well.
+	PublisherWiped Excuse = "the disk of the publisher's node was wiped before it could hand over"
+	// A node that has lost its disk, or has never had one, is a swarm of its own until it meets another node, and what is published
+	// in a swarm before it meets another stays there. So does what its SUBACKs say.
+	SwarmOfItsOwn Excuse = "published at a new node that had not met the swarm yet"
+	// A session that is over is owed nothing: MQTT says so.
+	SessionOver  Excuse = "the session had ended"
+	Unsubscribed Excuse = "the client had unsubscribed"
+	// A member of a shared group had been given the message when its session ended; at QoS 2 nobody else may get it
+	//.
+	MemberOver Excuse = "the session of a member of the shared group had ended"
+	// Order is promised while no node fails and no link breaks.
+	OrderFault Excuse = "out of order, with a fault in the time between"
+	// Whether a node has read the DISCONNECT of a client, or its CONNECT, before it crashed or hung, nobody can know.
+	WillUnknown Excuse = "nobody knows whether the node had read CONNECT or DISCONNECT"
+	// Where nodes do not reach each other two connections of a client may stand until they do.
+	TwoHolders Excuse = "two connections of a client, with a fault in the time between"
+	// What waited for up to a second, because a rendezvous was out of reach, is stamped as if it had not.
+	WithinASecond Excuse = "an older retained message by up to a second, with a fault in the time between"
+	// A session whose holder is out of reach is answered for by what the node itself has.
+	SessionFault Excuse = "no session present at another node, with a fault in the time between"
+)
+
+// What is not done yet. Each has a knob in Known, and goes with it.
+const (
+	KnownForgetting   Excuse = "KNOWN: came twice after a crash (Known.Forgetting)"
+	KnownWillsAtCrash Excuse = "KNOWN: no will of a client that was connected at the crash (Known.WillsAtCrash)"
+	KnownNodeWills    Excuse = "KNOWN: no will of a client of a node that lost its disk (Known.NodeWills)"
+	KnownSharedTwice  Excuse = "KNOWN: two members of a shared group have it at QoS 2, with a fault in the time between (Known.SharedTwice)"
+	KnownSessionsStay Excuse = "KNOWN: the disk of the subscriber's node was wiped (Known.SessionsStay)"
+)
+
+// Known says what is known to be missing, and so is no violation. It is to be empty one day.
+type Known struct {
+	// Forgetting: what is over, or forgotten, is not durable everywhere, so that a message may come twice when the rendezvous
+	// or the holder of a second copy crashes at a bad moment, or stops at one when it can't hand over.
+	Forgetting bool
+	// SharedTwice: where links break or a node hangs, two nodes may each take themselves for the rendezvous for a while, and choose
+	// different members of a shared group.
+	SharedTwice bool
+	// WillsAtCrash: a node that crashed does not send the wills of the clients that were connected.
+	WillsAtCrash bool
+	// NodeWills: nobody sends the wills of the clients of a node that does not come back with its disk.
+	NodeWills bool
+	// SessionsStay: sessions are at their node alone, and are lost with its disk.
+	SessionsStay bool
+}
+
+// KnownNow is what is missing now.
+var KnownNow = Known{Forgetting: true, SharedTwice: true, WillsAtCrash: true, NodeWills: true, SessionsStay: true}
+
+const (
+	// handOver is how long a publisher's node has to be well, with all others, until others have what it acknowledged: a
+	// second, and what the machine takes.
+	handOver = 3 * time.Second
+	// ordinary is how long a message may take where nothing is broken.
+	ordinary = 10 * time.Second
+	// takeover is how long an old connection may be open after a new one of the same client.
+	takeover = 10 * time.Second
+	// settling is how long after all nodes have met a registration that was local may take to stand everywhere: it is made
+	// again at the latest when a request has gone unanswered for 30 s.
+	settling = 35 * time.Second
+	// stamping is how much later than it was published a retained message may be stamped.
+	stamping = time.Second
+	// handingBack is how long after all nodes have met a rendezvous that took over meanwhile may take to hand back: a lease.
+	handingBack = 5 * time.Second
+	// notice is how long a node may take to see that a connection is closed, or to fall after it is killed.
+	notice = time.Second
+)
+
+// crash reports whether a fault of this kind has a node forget what it has not on disk.
+func (k FaultKind) crash() bool { return k == Kill || k == Power || k == Wipe }
+
+// calm reports whether no fault was going on at any time from one to another.
+func (c *checker) calm(from, to time.Duration) bool {
+	for _, s := range c.storms {
+		if s.from <= to && s.to >= from {
+			return false
+		}
+	}
+	return true
+}
+
+// calmFor reports whether no fault was going on for a stretch of time of this length between two times.
+func (c *checker) calmFor(length, from, to time.Duration) bool {
+	for _, s := range c.storms {
+		if s.to < from {
+			continue
+		}
+		if s.from > to {
+			break
+		}
+		if s.from-from >= length {
+			return true
+		}
+		from = max(from, s.to)
+	}
+	return to-from >= length
+}
+
+// crashed reports whether a node, or any if it is 0, crashed between two times.
+func (c *checker) crashed(node int, from, to time.Duration) bool {
+	for _, f := range c.faults {
+		if f.kind.crash() && (node == 0 || f.has(node)) && f.from >= from && f.from <= to {
+			return true
+		}
+	}
+	return false
+}
+
+// restarted reports whether any node crashed between two times, or was stopped while something else was wrong: then it can't
+// hand over, and it is as when it crashes.
+func (c *checker) restarted(from, to time.Duration) bool {
+	if c.crashed(0, from, to) {
+		return true
+	}
+	for i, f := range c.faults {
+		if f.kind != Restart || f.from < from || f.from > to {
+			continue
+		}
+		for j, g := range c.faults {
+			if i != j && g.kind != Join && g.from <= f.from+stopLimit && g.to >= f.from-handingBack {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wiped returns when the disk of a node was wiped first after a time, if it was.
+func (c *checker) wiped(node int, after time.Duration) (time.Duration, bool) {
+	for _, f := range c.faults {
+		if f.kind == Wipe && f.has(node) && f.gone >= after {
+			return f.from, true
+		}
+	}
+	return 0, false
+}
+
+// thawed returns when a node that hangs at a time goes on; the time itself, where it does not hang.
+func (c *checker) thawed(node int, at time.Duration) time.Duration {
+	for _, f := range c.faults {
+		if f.kind == Freeze && f.has(node) && f.from <= at+notice && f.to > at {
+			at = f.to
+		}
+	}
+	return at
+}
+
+// alone returns when a node that is new at a time has met the swarm; 0 where it is not new.
+func (c *checker) alone(node int, at time.Duration) time.Duration {
+	for _, f := range c.faults {
+		if (f.kind == Wipe || f.kind == Join) && f.has(node) && f.gone <= at && at <= f.to {
+			return f.to
+		}
+	}
+	return 0
+}
+
+// lostWithDisk reports whether what a node acknowledged at a time may have been lost with its disk.
+func (c *checker) lostWithDisk(node int, acked time.Duration) bool {
+	at, ok := c.wiped(node, acked)
+	return ok && !c.calmFor(handOver, acked, at)
+}

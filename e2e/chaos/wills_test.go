@@ -1,0 +1,106 @@
+package chaos
+
+import (
+	"strings"
+	"time"
+)
+
+// readWills makes of each will what it has to be: a message that is owed to whoever was subscribed when the connection
+// ended, one that must not be sent, or one that nobody can know of.
+func (c *checker) readWills() {
+	for _, all := range c.conns {
+		for _, k := range all {
+			if k.will == nil {
+				continue
+			}
+			c.report.Wills++
+			switch owed, excuse := c.fate(k); {
+			case excuse != "":
+				c.report.excuse(excuse)
+			case owed:
+				m := k.will
+				m.promised, m.firstSend, m.ackedAt, m.ackedBy = true, k.closed, c.thawed(k.node, k.closed), k.node
+				c.byTopic[m.topic] = append(c.byTopic[m.topic], m)
+				c.report.WillsOwed++
+			default:
+				k.will.wasUnfired = true
+			}
+		}
+	}
+}
+
+// fate says whether the will of a connection has to be sent.
+func (c *checker) fate(k *connection) (owed bool, excuse Excuse) {
+	if k.closed == forever {
+		return false, WillUnknown
+	}
+	gone := c.thawed(k.node, k.closed)
+	crash := c.crashed(k.node, k.closed-notice, gone+notice)
+	_, wiped := c.wiped(k.node, k.closed-notice)
+	wiped = wiped && crash
+	known := KnownWillsAtCrash
+	if wiped {
+		known = KnownNodeWills
+	}
+	tolerated := c.known.WillsAtCrash && !wiped || c.known.NodeWills && wiped
+	switch {
+	case k.how == howSaid && !crash && !c.befallen(k.node, k.closed-answerLimit, k.closed):
+		return false, ""
+	case k.how == howSaid, k.how == howUnread, k.how == howRefuse, !k.accepted:
+		return false, WillUnknown
+	case crash && tolerated:
+		return false, known
+	case k.how == howLost || k.how == howLeft || strings.HasPrefix(k.how, howSent):
+		return true, ""
+	}
+	return false, WillUnknown
+}
+
+// befallen reports whether a node was down or hung at any time between two.
+func (c *checker) befallen(node int, from, to time.Duration) bool {
+	for _, f := range c.faults {
+		if f.has(node) && f.from <= to && f.to >= from {
+			return true
+		}
+	}
+	return false
+}
+
+// checkWills: no will is sent of a client that said goodbye. That others are sent, once, is checked as of any message.
+func (c *checker) checkWills() {
+	for _, all := range c.conns {
+		for _, k := range all {
+			if k.will != nil && k.will.wasUnfired && k.will.got > 0 {
+				c.violation(Event{At: k.closed, Client: k.client, Conn: k.number, Node: k.node, Msg: k.will.id}, "will", nil, "the client had said goodbye")
+			}
+		}
+	}
+}
+
+// checkConnections: a client has one connection. When it connects again the old one is closed, and nothing more comes on it.
+func (c *checker) checkConnections() {
+	for _, all := range c.conns {
+		for i, old := range all {
+			for _, newer := range all[i+1:] {
+				if !old.accepted || !newer.accepted || newer.acceptedAt >= old.closed {
+					continue
+				}
+				c.report.Takeovers++
+				at := newer.acceptedAt
+				late := old.closed > at+takeover && c.end > at+takeover
+				for _, e := range old.stale {
+					late = late || e.At > at+takeover
+				}
+				if !late {
+					break
+				}
+				if !c.calm(at, at+takeover) {
+					c.report.excuse(TwoHolders)
+					break
+				}
+				c.violation(Event{At: at, Client: old.client, Conn: old.number, Node: old.node}, "connections", nil, "it was open long after the client had connected again")
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// TestMoves has clients with lasting sessions go from node to node while they publish and receive, as sensors on wheels do:
+// what was acknowledged comes, at QoS 2 once, and in order.
+func TestMoves(t *testing.T) {
+	long(t)
+	nodes := startSwarm(t, 3, setup{private: true})
+	sub := newDurable(t, nodes[0].mqtt, "sub", "move/#", "move1/+", "move2/+")
+	pub := newDurable(t, nodes[1].mqtt, "pub")
+	fixed := newDurable(t, nodes[2].mqtt, "fixed")
+	eventually(t, patience, sub.idle)
+	topics := []string{"move/x", "move1/x", "move2/x"}
+	const moves, each = 40, 50
+	sent := 0
+	for i := range moves {
+		for range each {
+			qos := byte(1 + sent%2)
+			from := pub
+			if sent/2%2 == 0 {
+				from = fixed
+			}
+			from.publish(topics[rand.IntN(len(topics))], fmt.Sprintf("%d %s %d", qos, from.id, sent), qos) //nolint:gosec // whichever
+			sent++
+		}
+		eventually(t, patience, sub.connected)
+		sub.moveTo(nodes[(i+1)%3].mqtt)
+		if i%4 == 3 {
+			eventually(t, patience, pub.connected)
+			pub.moveTo(nodes[rand.IntN(3)].mqtt) //nolint:gosec // whichever
+		}
+		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond) //nolint:gosec // a pace, nothing is waited for
+	}
+	eventually(t, patience, pub.idle)
+	eventually(t, patience, fixed.idle)
+	eventually(t, patience, func() error {
+		sub.mu.Lock()
+		defer sub.mu.Unlock()
+		if len(sub.got) < sent {
+			return fmt.Errorf("%d of %d messages came", len(sub.got), sent)
+		}
+		return nil
+	})
+	for _, d := range []*durable{sub, pub} {
+		eventually(t, patience, func() error {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if d.left > 0 {
+				return fmt.Errorf("%d old connections of %s live on", d.left, d.id)
+			}
+			return nil
+		})
+	}
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	twice := 0
+	for p, n := range sub.got {
+		switch {
+		case n > 1 && p[0] == '2':
+			t.Errorf("%q came %d times", p, n)
+		case n > 1:
+			twice += n - 1
+		}
+	}
+	t.Logf("%d messages, %d of QoS 1 more than once, %d connections", sent, twice, sub.connects)
+	for _, moved := range nodes {
+		for _, line := range []string{"sessions_arrived_total", "sessions_duplicates_total"} {
+			t.Logf("%s: %s %v", moved.name, line, moved.metric("mozzie_"+line))
+		}
+	}
+}
+
+// TestMovesFromTheDead has a client go on elsewhere when its node has died: with its session, but what waited at that node comes
+// when that is back.
+func TestMovesFromTheDead(t *testing.T) {
+	long(t)
+	nodes := startSwarm(t, 3, setup{private: true})
+	sub := newDurable(t, nodes[2].mqtt, "sub", "dead/#", "dead1/+")
+	pub := newDurable(t, nodes[0].mqtt, "pub")
+	eventually(t, patience, sub.idle)
+	sent := 0
+	publish := func(n int) {
+		for range n {
+			qos := byte(1 + sent%2)
+			pub.publish([]string{"dead/x", "dead1/x"}[sent/2%2], fmt.Sprintf("%d %d", qos, sent), qos)
+			sent++
+		}
+		eventually(t, patience, pub.idle)
+	}
+	come := func(from, to int) {
+		t.Helper()
+		eventually(t, patience, func() error {
+			sub.mu.Lock()
+			defer sub.mu.Unlock()
+			for i := from; i < to; i++ {
+				if p := fmt.Sprintf("%d %d", 1+i%2, i); sub.got[p] == 0 {
+					return fmt.Errorf("%q has not come, %d of %d have", p, len(sub.got), sent)
+				}
+			}
+			return nil
+		})
+	}
+	publish(100)
+	come(0, 100)
+	sub.pause()
+	publish(200)
+	nodes[2].kill()
+	sub.moveTo(nodes[1].mqtt)
+	publish(100)
+	come(300, 400)
+	nodes[2].start()
+	come(0, 400)
+	publish(20)
+	come(0, 420)
+	sub.moveTo(nodes[2].mqtt)
+	publish(20)
+	come(0, sent)
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	for p, n := range sub.got {
+		if n > 1 && p[0] == '2' {
+			t.Errorf("%q came %d times", p, n)
+		}
+	}
+}

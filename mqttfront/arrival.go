@@ -1,0 +1,365 @@
+package mqttfront
+
+import (
+	"context"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// arriving is what a session needs to know that comes from another node. What waited there comes first, at its old positions;
+// what comes to this node meanwhile waits behind it in the log. What both nodes have had goes to the client once, in the
+// other's order.
+type arriving struct {
+	Arriving
+	a   Arrival
+	own map[Mark]Entry // of this node's own deliveries, while they wait
+}
+
+// hadTime is for how long a session remembers what came once all of it is here: who had custody of it meanwhile may have sent
+// it to both nodes.
+const hadTime = 10 * time.Minute
+
+// cameLocked deals with a delivery that came before, and reports whether it did.
+func (s *session) cameLocked(u *burst, e *Entry) bool {
+	m := e.mark()
+	if s.had == nil || m == (Mark{}) || s.had.add(m) {
+		return false
+	}
+	s.b.stats.Twice.Add(1)
+	u.over(*e)
+	return true
+}
+
+// behindLocked notes an own delivery that is in the log, and reports whether it has to wait there.
+func (a *arriving) behind(e *Entry) bool {
+	if a.Drained {
+		return false
+	}
+	if m := e.mark(); m != (Mark{}) {
+		a.own[m] = *e
+	}
+	return true
+}
+
+// limit is the last position that may be sent to the client.
+func (a *arriving) limit() uint64 {
+	if a.Drained {
+		return ^uint64(0)
+	}
+	return a.Frontier
+}
+
+// welcome makes a session of what another node has of it.
+func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
+	h := a.Head()
+	arr := &arriving{Arriving: h.From, a: a, own: map[Mark]Entry{}}
+	arr.Own = ownPositions(h.From.Number)
+	var first []Entry
+	ended := false
+	for sent := 0; sent < h.Sent && !ended; {
+		got, err := a.Next(ctx, arr.Frontier)
+		if err != nil { // the rest comes when it can
+			break
+		}
+		first = append(first, got.Entries...)
+		sent += len(got.Entries)
+		if len(got.Entries) > 0 {
+			arr.Frontier = got.Entries[len(got.Entries)-1].Pos
+		}
+		ended, arr.Drained = got.End, arr.Drained || got.Drained
+	}
+	arr.Frontier = 0
+	b.reg.Lock()
+	if b.sessions[key] != nil { // which the swarm knows as another node's
+		b.reg.Unlock()
+		b.depart(key, h.From.From, h.From.Number, false)
+		b.reg.Lock()
+	}
+	if b.draining || b.sessions[key] != nil || len(b.sessions) >= b.cfg.MaxSessions {
+		b.reg.Unlock()
+		a.Close()
+		return b.manySessions
+	}
+	s := &session{b: b, key: key, number: h.From.Number}
+	b.sessions[key] = s
+	b.stats.Sessions.Add(1)
+	b.stats.Offline.Add(1)
+	s.mu.Lock()
+	b.reg.Unlock()
+	s.expiry, s.since, s.asked = min(h.Record.Expiry, b.cfg.MaxSessionExpiry), h.Record.Disconnected, 1
+	if s.since.IsZero() {
+		s.since = time.Now()
+	}
+	s.setRights(b.rightsOf(s))
+	s.move, s.had = &move{arriving: arr}, marks{}
+	s.moving.Store(true)
+	s.log = b.store.Create(string(key))
+	for _, r := range h.Record.Subs {
+		s.log.Subscribe(r)
+	}
+	for _, id := range h.Inbound {
+		s.log.Received(id)
+		if s.inbound == nil {
+			s.inbound = make(map[uint16]inbound)
+		}
+		s.inbound[id] = inbound{accepted: true}
+	}
+	s.lastPos = arr.Own
+	if arr.Drained { // the client may take a message with one of the other node's packet IDs for that node's
+		s.win.first = uint16(arr.Number%maxPacketIDs) + 1 //nolint:gosec // at most 65535
+	}
+	u := b.begin(time.Now())
+	for i := range first {
+		s.arriveLocked(u, &first[i], true)
+	}
+	s.version = h.Record.Version
+	s.saveLocked()
+	s.mu.Unlock()
+	b.rightsVersion.Add(1)
+	u.end()
+	from := ""
+	if h.From.Drained { // that node can't be reached
+		from = h.From.From
+	}
+	s.subscribeAll(h.Record.Subs, from, func() { a.Registered() })
+	b.stats.Arrivals.Add(1)
+	b.wg.Go(func() { s.runArrival(ended) })
+	return nil
+}
+
+// subscribeAll gives a session that has come back, or from elsewhere, its subscriptions, and calls done, unless it is nil, when
+// all are promised. from is a node that can't be reached, to which was sent what they brought before; "" where there is none.
+func (s *session) subscribeAll(recs []SubscriptionRecord, from string, done func()) {
+	b := s.b
+	s.mu.Lock()
+	stand := s.standingLocked()
+	s.mu.Unlock()
+	left := newCountdown(done)
+	for _, r := range recs {
+		share, inner, err := topic.ParseShare(r.Filter)
+		if err != nil {
+			continue
+		}
+		inner = s.key.mount().on(inner)
+		sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
+			noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished}
+		s.mu.Lock()
+		s.subs.set(sub)
+		if share == "" {
+			b.subs.Set(inner, s, sub)
+		}
+		s.mu.Unlock()
+		b.stats.Subscriptions.Add(1)
+		if share != "" {
+			b.joinGroup(s, sub)
+		}
+		b.demand(inner, func(d *demand) {
+			d.add(sub, stand, 1)
+			if from != "" && share == "" {
+				d.sessions = append(d.sessions, SessionInterest{string(s.key), from})
+			}
+		}, left.more())
+	}
+	left.one()
+}
+
+// arriveLocked puts an entry from the other node into the queue or, where it was sent and no connection is here yet, into the
+// window.
+func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
+	a := s.move.arriving
+	pos := e.Pos
+	if pos <= a.Frontier {
+		return
+	}
+	e.Moved = true
+	if m := e.mark(); m != (Mark{}) {
+		if own, waits := a.own[m]; waits { // it goes where the other had it
+			delete(a.own, m)
+			s.log.Remove(&own)
+			s.spilled--
+			s.count(-1, -int64(own.Msg.Size()))
+			s.b.letGo(&own)
+			e.Receipt, e.Moved = own.Receipt, false
+		} else if !s.had.add(m) {
+			s.b.stats.Twice.Add(1)
+			a.Frontier = max(a.Frontier, pos)
+			return
+		}
+	}
+	size := int64(e.Msg.Size())
+	cfg := &s.b.cfg
+	a.Frontier = pos
+	if s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes {
+		s.b.stats.DropQueue.Add(1)
+		u.over(*e)
+		return
+	}
+	if e.PacketID != 0 && !first { // the client has gone on without it
+		if e.State == EntryReleased {
+			u.over(*e)
+			return
+		}
+		e.PacketID, e.State = 0, EntryWaiting
+	}
+	if a.Drained {
+		s.lastPos++
+		e.Pos = s.lastPos
+	}
+	s.count(1, size)
+	s.b.hold(e)
+	s.log.Append(e)
+	u.synced = true
+	s.spilled++
+	if e.PacketID != 0 {
+		s.placeLocked(e)
+	}
+}
+
+// takeArrived takes over what came from the other node. It returns false when there is no use in more.
+func (s *session) takeArrived(got *Arrived) bool {
+	b := s.b
+	u := b.begin(time.Now())
+	ok := true
+	b.store.Together(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if ok = !s.ended && s.move != nil && s.move.arriving != nil; !ok {
+			return
+		}
+		a := s.move.arriving
+		for i := range got.Entries {
+			s.arriveLocked(u, &got.Entries[i], false)
+		}
+		if s.move.Departure != nil {
+			s.move.poke()
+		}
+		if got.Drained && !a.Drained {
+			a.Drained = true
+			a.own = nil
+		}
+		s.saveLocked()
+	})
+	s.mu.Lock()
+	if ok {
+		s.pumpLocked(u)
+	}
+	s.mu.Unlock()
+	u.end()
+	return ok
+}
+
+// runArrival takes over what another node has of a session, until there is nothing more. ended says that it is so already.
+func (s *session) runArrival(ended bool) {
+	b := s.b
+	s.mu.Lock()
+	a := s.move.arriving
+	upto := a.Frontier
+	s.mu.Unlock()
+	safe := func(upto uint64) {
+		b.store.Sync(func(err error) {
+			b.storeDone(err)
+			if err == nil {
+				a.a.Taken(upto)
+			}
+		})
+	}
+	safe(upto)
+	for !ended {
+		got, err := a.a.Next(b.moves, upto)
+		if err != nil && b.moves.Err() != nil {
+			return // at the next start it goes on
+		}
+		if err != nil {
+			break
+		}
+		if !s.takeArrived(&got) {
+			a.a.Close()
+			return
+		}
+		if n := len(got.Entries); n > 0 {
+			upto = got.Entries[n-1].Pos
+			safe(upto)
+		}
+		ended = got.End
+	}
+	s.endArrival()
+}
+
+// endArrival has a session be this node's alone.
+func (s *session) endArrival() {
+	u := s.b.begin(time.Now())
+	s.mu.Lock()
+	if s.move == nil || s.move.arriving == nil || s.ended {
+		s.mu.Unlock()
+		u.end()
+		return
+	}
+	s.move.Drained = true
+	s.move.own = nil
+	if s.move.Departure == nil {
+		s.move = nil
+		s.moving.Store(false)
+	} else {
+		s.move.arriving = nil
+		s.move.poke()
+	}
+	s.saveLocked()
+	if s.expiry == 0 {
+		s.setExpiryLocked(0)
+	}
+	had := s.number
+	time.AfterFunc(hadTime, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.number == had && s.move == nil {
+			s.had = nil
+		}
+	})
+	s.pumpLocked(u)
+	subs := s.subsLocked()
+	s.mu.Unlock()
+	s.b.rightsVersion.Add(1)
+	u.end()
+	for _, sub := range subs {
+		s.b.demand(sub.inner, func(d *demand) { d.settle(s.key) }, nil)
+	}
+}
+
+// resumeArrival goes on with an arrival after a restart.
+func (s *session) resumeArrival() {
+	s.mu.Lock()
+	if s.move.arriving == nil {
+		s.mu.Unlock()
+		return
+	}
+	from := s.move.Arriving
+	s.mu.Unlock()
+	a := s.b.roaming.Resume(string(s.key), from)
+	if a == nil {
+		s.endArrival()
+		return
+	}
+	s.mu.Lock()
+	s.move.a = a
+	s.mu.Unlock()
+	a.Registered() // before anybody could connect
+	s.b.wg.Go(func() { s.runArrival(false) })
+}
+
+// rememberOwn finds in the log what this node had itself of a session that was on its way when it stopped.
+func (s *session) rememberOwn() {
+	a := s.move.arriving
+	for after := a.Own - 1; ; {
+		es := s.log.Fetch(after, headEntries)
+		if len(es) == 0 {
+			return
+		}
+		for _, e := range es {
+			after = e.Pos
+			if m := e.mark(); m != (Mark{}) && s.had.add(m) && !a.Drained {
+				a.own[m] = e
+			}
+		}
+	}
+}

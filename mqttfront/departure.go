@@ -1,0 +1,412 @@
+package mqttfront
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Departure is a session that another node has taken over: its client is there, and its queue is fetched from here. Until that
+// node's registrations stand, what comes for the session still comes here, and follows the queue.
+type Departure struct {
+	b      *Broker
+	s      *session
+	number uint64
+	to     string
+
+	quiet chan struct{} // closed when the connection that the session had is not read from any more
+	from  *conn         // which that was
+	more  chan struct{} // gets one when something was queued
+
+	// Guarded by session.mu.
+	receipts map[uint64]Receipt // of entries that were in memory, by position
+	fetched  []Entry            // and not taken yet
+	stopped  bool
+	late     subscriptions // once it is stopped: what they still bring is late
+	over     bool
+}
+
+// Depart gives a session up to another node, which has claimed it under a number. fresh says that what there is of it is not
+// wanted. Its connection is told. It returns the session, nil where there is nothing to fetch under that number. It
+// waits for a client that is just bringing the session here.
+func (b *Broker) Depart(key, to string, number uint64, fresh bool) *Departure {
+	b.reg.Lock()
+	if d := b.departureLocked(key, to, number); d != nil {
+		b.reg.Unlock()
+		return d
+	}
+	for b.fetches[sessionKey(key)] != nil { // it may be about to come here itself
+		coming := b.fetches[sessionKey(key)]
+		b.reg.Unlock()
+		select {
+		case <-coming:
+		case <-b.moves.Done():
+			return nil
+		}
+		b.reg.Lock()
+	}
+	b.reg.Unlock()
+	return b.depart(sessionKey(key), to, number, fresh)
+}
+
+// depart is Depart for a session that is not about to come here.
+func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *Departure {
+	b.reg.Lock()
+	s := b.sessions[key]
+	if s == nil || s.number > number { // it has come back here since
+		b.reg.Unlock()
+		return nil
+	}
+	s.mu.Lock()
+	u := b.begin(time.Now())
+	c := s.conn.Load()
+	subs, before := s.subsLocked(), s.standingLocked()
+	var due *WillRecord
+	ends := fresh || s.log == nil || s.expiry == 0 || s.ended || s.expiredLocked(u.now)
+	var d *Departure
+	if ends {
+		if !s.ended {
+			s.endLocked()
+		}
+		delete(b.sessions, s.key)
+	} else {
+		if s.will != nil && (s.will.Delay == 0) {
+			due = s.will
+		}
+		d = s.departLocked(u, to, number)
+	}
+	after := s.standingLocked()
+	s.mu.Unlock()
+	b.reg.Unlock()
+	if c != nil { // [MQTT-3.1.4-3]
+		b.stats.Takeovers.Add(1)
+		c.stop(&Refusal{reasonTakenOver, "by a connection to another node with the same client identifier"})
+	}
+	if ends {
+		b.finish(s)
+	} else {
+		b.stats.Departures.Add(1)
+		b.rightsVersion.Add(1) // targets say which of them are on the move
+		b.restand(subs, before, after)
+	}
+	u.end()
+	if due != nil {
+		s.publishWill(due, nil)
+	}
+	return d
+}
+
+// departureLocked returns what waits for a node that has claimed it under a number. registry.reg is held.
+func (b *Broker) departureLocked(key, to string, number uint64) *Departure {
+	for _, d := range b.departures[sessionKey(key)] {
+		if d.to == to && d.number == number {
+			return d
+		}
+	}
+	return nil
+}
+
+// Departing reports whether a session waits here for a node that has claimed it under a number.
+func (b *Broker) Departing(key, to string, number uint64) bool {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	return b.departureLocked(key, to, number) != nil
+}
+
+// GoneTo returns the node that has taken over a session from here last; "" where none has.
+func (b *Broker) GoneTo(key string) string {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	if ds := b.departures[sessionKey(key)]; len(ds) > 0 {
+		return ds[len(ds)-1].to
+	}
+	return ""
+}
+
+// departLocked makes a session one that only waits to be fetched. registry.reg is held.
+func (s *session) departLocked(u *burst, to string, number uint64) *Departure {
+	d := s.leaveTo(to, number)
+	if d.from = s.conn.Load(); d.from == nil {
+		close(d.quiet)
+		s.b.stats.Offline.Add(-1)
+	}
+	s.gen++
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+	if s.conn.Swap(nil) != nil || s.since.IsZero() {
+		s.since = u.now
+	}
+	s.will = nil
+	s.dropAsksLocked()
+	s.dropZerosLocked(u)
+	for i := range s.win.n {
+		d.setAside(s.win.at(i))
+	}
+	for s.queue.len() > 0 {
+		e := s.popLocked()
+		d.setAside(&e)
+	}
+	s.win, s.resend, s.releases, s.spilled = window{}, 0, nil, s.waiting
+	s.log.Rename(s.key.departed(number))
+	s.saveLocked()
+	return d
+}
+
+// leaveTo makes a session a departure. registry.reg is held, or nobody is served yet.
+func (s *session) leaveTo(to string, number uint64) *Departure {
+	d := &Departure{b: s.b, s: s, to: to, number: number, quiet: make(chan struct{}), more: make(chan struct{}, 1), receipts: map[uint64]Receipt{}}
+	if s.move == nil {
+		s.move = new(move)
+	}
+	s.move.Departure = d
+	s.moving.Store(true)
+	b := s.b
+	if b.sessions[s.key] == s {
+		delete(b.sessions, s.key)
+	}
+	if b.departures == nil {
+		b.departures = map[sessionKey][]*Departure{}
+	}
+	b.departures[s.key] = append(b.departures[s.key], d)
+	return d
+}
+
+// setAside keeps who is to be told of an entry that only the log will have.
+func (d *Departure) setAside(e *Entry) {
+	if e.Msg == nil {
+		return
+	}
+	if e.Receipt != nil {
+		d.receipts[e.Pos] = e.Receipt
+	}
+	d.b.letGo(e)
+	e.held = nil
+	d.b.hold(e)
+}
+
+// offer takes a delivery for the session.
+func (d *Departure) offer(u *burst, e *Entry) {
+	s := d.s
+	size := int64(e.Msg.Size())
+	cfg := &d.b.cfg
+	switch {
+	case e.QoS == 0, d.over, d.stopped && e.mark() == (Mark{}): // what this node's clients publish has come to the other too
+		u.over(*e)
+		return
+	case s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes, s.overShareLocked():
+		d.b.stats.DropQueue.Add(1)
+		u.over(*e)
+		return
+	}
+	s.count(1, size)
+	e.held = nil
+	d.b.hold(e)
+	s.lastPos++
+	s.spilled++
+	e.Pos = s.lastPos
+	if e.Receipt != nil {
+		d.receipts[e.Pos] = e.Receipt
+	}
+	s.log.Append(e)
+	u.synced = true
+	d.poke()
+}
+
+// poke tells who fetches that there may be more.
+func (d *Departure) poke() {
+	select {
+	case d.more <- struct{}{}:
+	default:
+	}
+}
+
+// DepartureHead is the part of a session that its client needs for going on.
+type DepartureHead struct {
+	Record  SessionRecord
+	Inbound []uint16
+	Sent    int // how many of the first entries were sent to the client
+}
+
+// Head waits until the connection that the session had is not read from any more, and returns what the client needs.
+func (d *Departure) Head(ctx context.Context) (h DepartureHead, err error) {
+	select {
+	case <-d.quiet:
+	case <-ctx.Done():
+		return h, ctx.Err()
+	}
+	s := d.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.over {
+		return h, errEnded
+	}
+	h.Record = s.recordLocked()
+	for id := range s.inbound {
+		h.Inbound = append(h.Inbound, id)
+	}
+	slices.Sort(h.Inbound)
+	for after := uint64(0); ; {
+		es := s.log.Fetch(after, headEntries)
+		for _, e := range es {
+			if e.PacketID == 0 {
+				return h, nil
+			}
+			h.Sent++
+			after = e.Pos
+		}
+		if len(es) == 0 {
+			return h, nil
+		}
+	}
+}
+
+// Fetched is what Fetch returns.
+type Fetched struct {
+	Entries []Entry
+	More    <-chan struct{} // gets one when there may be more again, or the session is all here
+	// Here is how much of the session is here that has come from another node itself.
+	Here Wholeness
+}
+
+// Wholeness is how much of a session is at a node.
+type Wholeness int
+
+// A session comes in parts.
+const (
+	Partly  Wholeness = iota // some of what waited is elsewhere
+	Drained                  // something that is late may be elsewhere
+	Whole
+)
+
+// Fetch returns entries behind a position, at most n and about so many bytes.
+func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
+	s := d.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.over {
+		return f, errEnded
+	}
+	f.More, f.Here = d.more, Whole
+	if a := s.move.arriving; a != nil && a.Drained {
+		f.Here = Drained
+	} else if a != nil {
+		f.Here = Partly
+	}
+	d.fetched = slices.DeleteFunc(d.fetched, func(e Entry) bool { return e.Pos > after })
+	for _, e := range s.fetchableLocked(s.log.Fetch(after, n)) {
+		d.fetched = append(d.fetched, e)
+		f.Entries = append(f.Entries, e)
+		if size -= e.Msg.Size() + entryCost; size <= 0 {
+			break
+		}
+	}
+	return f, nil
+}
+
+// Taken forgets entries up to a position: the other node has them.
+func (d *Departure) Taken(upto uint64) {
+	s := d.s
+	u := d.b.begin(time.Now())
+	s.mu.Lock()
+	n := 0
+	for n < len(d.fetched) && d.fetched[n].Pos <= upto && !d.over {
+		e := d.fetched[n]
+		e.Receipt = d.receipts[e.Pos]
+		delete(d.receipts, e.Pos)
+		if !e.Moved {
+			d.b.reopen(&e)
+		}
+		s.spilled--
+		s.overLocked(u, e)
+		n++
+	}
+	d.fetched = slices.Delete(d.fetched, 0, n)
+	s.mu.Unlock()
+	u.end()
+}
+
+// Stop ends the session's subscriptions: what is published from now on comes to the other node by itself. What was sent here
+// before may still come: done is called when, with all probability, it has.
+func (d *Departure) Stop(done func()) {
+	s := d.s
+	s.mu.Lock()
+	if d.stopped || d.over {
+		s.mu.Unlock()
+		done()
+		return
+	}
+	d.stopped = true
+	stand := s.standingLocked()
+	subs := s.subsLocked()
+	for _, sub := range subs {
+		if sub.share == "" {
+			d.late.set(sub)
+		}
+	}
+	s.subs = nil
+	s.mu.Unlock()
+	d.b.stats.Subscriptions.Add(-int64(len(subs)))
+	left := newCountdown(done)
+	for _, sub := range subs {
+		if sub.share != "" {
+			d.b.leaveGroup(s, sub)
+		}
+		d.b.demand(sub.inner, func(dm *demand) { dm.add(sub, stand, -1) }, left.more())
+	}
+	left.one()
+}
+
+// End forgets the session.
+func (d *Departure) End() {
+	s, b := d.s, d.b
+	s.mu.Lock()
+	if d.over {
+		s.mu.Unlock()
+		return
+	}
+	d.over = true
+	late := d.late
+	d.late = nil
+	if !s.ended {
+		b.stats.Offline.Add(1) // which endLocked takes back
+		s.endLocked()
+	}
+	u := b.begin(time.Now())
+	for _, r := range d.receipts {
+		u.receipts = append(u.receipts, r)
+	}
+	d.receipts, d.fetched, s.spilled = nil, nil, 0
+	s.mu.Unlock()
+	u.end()
+	for _, sub := range late {
+		b.subs.Delete(sub.inner, s)
+	}
+	b.reg.Lock()
+	ds := slices.DeleteFunc(b.departures[s.key], func(o *Departure) bool { return o == d })
+	if b.departures[s.key] = ds; len(ds) == 0 {
+		delete(b.departures, s.key)
+	}
+	b.reg.Unlock()
+	b.finish(s)
+}
+
+// endDepartures forgets the sessions that nobody has fetched within their expiry.
+func (b *Broker) endDepartures(now time.Time) {
+	b.reg.Lock()
+	var old []*Departure
+	for _, ds := range b.departures {
+		for _, d := range ds {
+			d.s.mu.Lock()
+			if d.s.expiredLocked(now) {
+				old = append(old, d)
+			}
+			d.s.mu.Unlock()
+		}
+	}
+	b.reg.Unlock()
+	for _, d := range old {
+		d.End()
+	}
+}

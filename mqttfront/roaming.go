@@ -1,0 +1,322 @@
+package mqttfront
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Roaming is how sessions go where their clients connect: each has one holder in the swarm, and who connects elsewhere under
+// the same user and client ID makes that node the holder. It is implemented by the node. Without one every session stays with
+// its node. Keys are those of the session store.
+//
+// All methods are safe for concurrent use; those that may wait say so.
+type Roaming interface {
+	// Holds reports whether this node is known to be the holder of a session.
+	Holds(key string) bool
+	// Claim makes this node the holder of a session that a client wants to go on with, and returns what there is of it
+	// elsewhere; nil if that is nothing, or there is no other node now. It waits for that, until ctx is over at most. It fails
+	// where it can't find out who has the session, or another node has claimed it since.
+	Claim(ctx context.Context, key string) (Arrival, error)
+	// Begin says that a session has begun here. Whoever else has one of the same key ends it.
+	Begin(key string)
+	// Keep lets the swarm know a session with an expiry as it is now, for the case that this node is lost. done, which may be
+	// nil, is called once, from any goroutine or from within: when the swarm knows, or can't be told now.
+	Keep(key string, rec SessionRecord, done func())
+	// End says that a session is over, or another node's.
+	End(key string)
+	// Resume goes on with what another node still has of a session, after a restart of this one.
+	Resume(key string, from Arriving) Arrival
+}
+
+// Arrival is a session that comes from another node. Its methods are called by one goroutine, but for Close.
+type Arrival interface {
+	// Head returns the session as the other node had it, or as the swarm knows it.
+	Head() ArrivalHead
+	// Next waits for what comes behind a position, and returns it. An error says that there is nothing more to come.
+	Next(ctx context.Context, after uint64) (Arrived, error)
+	// Taken says that everything up to a position is safe here, so that the other node need not keep it.
+	Taken(upto uint64)
+	// Registered says that what is published from now on comes here by itself.
+	Registered()
+	// Close gives up what has not come.
+	Close()
+}
+
+// ArrivalHead is the part of a session that its client needs for going on.
+type ArrivalHead struct {
+	Record  SessionRecord
+	From    Arriving
+	Inbound []uint16 // packet IDs of QoS 2 messages from the client that wait for PUBREL
+	Sent    int      // how many of the first entries to come were sent to the client
+}
+
+// Arrived is some more of a session.
+type Arrived struct {
+	Entries []Entry // by rising position, each with its Mark where it has one
+	Drained bool    // all that waited has come; what comes from now on has come here too, or goes to the end of the queue
+	End     bool    // nothing will follow
+}
+
+// Arriving is what has to be known of a session over a restart that comes from another node.
+type Arriving struct {
+	From     string // peer ID
+	Number   uint64 // of the claim
+	Frontier uint64 // position of the last entry that came
+	Own      uint64 // where the positions of this node's own deliveries begin
+	Drained  bool
+}
+
+// Departing is what has to be known of a session over a restart that another node has taken over.
+type Departing struct {
+	To     string // peer ID
+	Number uint64 // of the claim
+}
+
+// ownPositions is where the positions of a node's own deliveries begin in a session that it claimed: behind all earlier ones,
+// since the numbers of claims rise by a microsecond at least from one to the next.
+func ownPositions(number uint64) uint64 { return number << 10 }
+
+// move is set in a session while two nodes have some of it.
+type move struct {
+	*arriving
+	*Departure
+}
+
+// Roam has sessions roam. It is called once, before anybody is served.
+func (b *Broker) Roam(r Roaming) {
+	b.roaming = r
+	b.reg.Lock()
+	var moving []*session
+	for _, s := range b.sessions {
+		if s.move != nil {
+			moving = append(moving, s)
+		}
+	}
+	b.reg.Unlock()
+	for _, s := range moving {
+		s.resumeArrival()
+	}
+}
+
+// Sessions calls each with the sessions that outlive their connections.
+func (b *Broker) Sessions(each func(key string, rec SessionRecord)) {
+	b.reg.Lock()
+	ss := make([]*session, 0, len(b.sessions))
+	for _, s := range b.sessions {
+		ss = append(ss, s)
+	}
+	b.reg.Unlock()
+	for _, s := range ss {
+		s.mu.Lock()
+		rec, ended := s.recordLocked(), s.ended
+		s.mu.Unlock()
+		if !ended {
+			each(string(s.key), rec)
+		}
+	}
+}
+
+// recordLocked is the session with its subscriptions.
+func (s *session) recordLocked() SessionRecord {
+	rec := SessionRecord{Version: s.version, Expiry: s.expiry, Disconnected: s.since}
+	for _, sub := range s.subs {
+		rec.Subs = append(rec.Subs, sub.record())
+	}
+	return rec
+}
+
+// roams reports whether a session may be claimed by other nodes.
+func (nc *newConnection) roams(b *Broker) bool { return b.roaming != nil && !nc.assigned }
+
+// fetch brings a session here that a client wants to go on with. It stays until the client has it, which done tells.
+func (b *Broker) fetch(nc *newConnection, key sessionKey) (done func(), err error) {
+	if !nc.roams(b) || nc.clean {
+		return func() {}, nil
+	}
+	ctx, cancel := context.WithTimeout(b.logins, claimTime)
+	defer cancel()
+	if err := b.beginFetch(ctx, key); err != nil {
+		return nil, refuse(ReasonServerUnavailable, "the session is on its way from another node: connect again")
+	}
+	if err := b.bring(ctx, key); err != nil {
+		b.endFetch(key)
+		return nil, err
+	}
+	return func() { b.endFetch(key) }, nil
+}
+
+func (b *Broker) bring(ctx context.Context, key sessionKey) error {
+	if b.roaming.Holds(string(key)) {
+		return nil
+	}
+	a, err := b.roaming.Claim(ctx, string(key))
+	switch {
+	case err != nil:
+		return refuse(ReasonServerUnavailable, "%v: connect again", err)
+	case a == nil:
+		return nil
+	}
+	return b.welcome(ctx, key, a)
+}
+
+// beginFetch waits until no other connection brings the session here.
+func (b *Broker) beginFetch(ctx context.Context, key sessionKey) error {
+	for {
+		b.reg.Lock()
+		other := b.fetches[key]
+		if other == nil {
+			if b.fetches == nil {
+				b.fetches = map[sessionKey]chan struct{}{}
+			}
+			b.fetches[key] = make(chan struct{})
+		}
+		b.reg.Unlock()
+		if other == nil {
+			return nil
+		}
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (b *Broker) endFetch(key sessionKey) {
+	b.reg.Lock()
+	close(b.fetches[key])
+	delete(b.fetches, key)
+	b.reg.Unlock()
+}
+
+// claimTime is how long a client waits for its session to come from elsewhere.
+const claimTime = 3 * time.Second
+
+// settled tells the swarm of a session as it is once a client is attached to it.
+func (b *Broker) settled(nc *newConnection, s *session, present bool) {
+	if !nc.roams(b) {
+		return
+	}
+	if key := string(s.key); !present && (nc.clean || !b.roaming.Holds(key)) {
+		b.roaming.Begin(key)
+	}
+	s.keepInSwarm(nil)
+}
+
+// keepInSwarm lets the swarm know a session with an expiry, and calls done, which may be nil, when it does.
+func (s *session) keepInSwarm(done func()) {
+	s.mu.Lock()
+	roams := s.b.roaming != nil && s.expiry > 0 && !s.ended && (s.move == nil || s.move.Departure == nil) && !s.key.assigned()
+	rec := s.recordLocked()
+	s.mu.Unlock()
+	if roams {
+		s.b.roaming.Keep(string(s.key), rec, done)
+	} else if done != nil {
+		done()
+	}
+}
+
+// assignedPrefix begins client IDs that the broker has made up, which nobody else has.
+const assignedPrefix = "auto-"
+
+func (k sessionKey) assigned() bool {
+	_, id, _ := k.parts()
+	return strings.HasPrefix(id, assignedPrefix)
+}
+
+// departed is the key that a session has in the store once it has gone, and kept its key.
+func (k sessionKey) departed(number uint64) string {
+	return string(k) + departedMark + strconv.FormatUint(number, 10)
+}
+
+const departedMark = "\x00>"
+
+// beforeDeparture undoes departed.
+func beforeDeparture(key string) sessionKey {
+	if i := strings.LastIndex(key, departedMark); i >= 0 {
+		return sessionKey(key[:i])
+	}
+	return sessionKey(key)
+}
+
+// marks are identities of messages, in little memory where many follow one another.
+type marks map[uint64][]markSpan // by epoch; rising, and apart
+
+type markSpan struct{ from, to uint64 }
+
+func (m marks) find(k Mark) (i int, found bool) {
+	return slices.BinarySearchFunc(m[k.Epoch], k.Seq, func(s markSpan, seq uint64) int {
+		switch {
+		case s.to < seq:
+			return -1
+		case s.from > seq:
+			return 1
+		}
+		return 0
+	})
+}
+
+// add reports whether k is new.
+func (m marks) add(k Mark) bool {
+	i, found := m.find(k)
+	if found {
+		return false
+	}
+	ss := m[k.Epoch]
+	before, after := i > 0 && ss[i-1].to+1 == k.Seq, i < len(ss) && ss[i].from == k.Seq+1
+	switch {
+	case before && after:
+		ss[i-1].to = ss[i].to
+		ss = slices.Delete(ss, i, i+1)
+	case before:
+		ss[i-1].to++
+	case after:
+		ss[i].from--
+	default:
+		ss = slices.Insert(ss, i, markSpan{k.Seq, k.Seq})
+	}
+	m[k.Epoch] = ss
+	return true
+}
+
+// mark is the identity of an entry's message, zero where nobody waits to hear of it.
+func (e *Entry) mark() Mark {
+	if e.Receipt != nil {
+		return e.Receipt.Mark()
+	}
+	return e.Mark
+}
+
+var errEnded = errors.New("the session is over")
+
+// countdown calls done, unless that is nil, when all that it waits for has been called.
+type countdown struct {
+	left atomic.Int64
+	done func()
+}
+
+func newCountdown(done func()) *countdown {
+	c := &countdown{done: done}
+	c.left.Store(1)
+	return c
+}
+
+// more is one thing more to be waited for.
+func (c *countdown) more() func(Promise) {
+	if c.done == nil {
+		return nil
+	}
+	c.left.Add(1)
+	return func(Promise) { c.one() }
+}
+
+func (c *countdown) one() {
+	if c.left.Add(-1) == 0 && c.done != nil {
+		c.done()
+	}
+}

@@ -1,0 +1,354 @@
+package roam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-msgio/pbio"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// Protocol is what a session is fetched by.
+const Protocol = "/mozzie/session/1.0.0"
+
+// What is ours to tune.
+const (
+	// answerTime is how long the node that has a session is waited for at first, and openTime for a stream to it.
+	answerTime = 2 * time.Second
+	openTime   = time.Second
+	// againEvery is how often a node is tried that still has some of a session.
+	againEvery = 2 * time.Second
+	// maxHops is how many nodes a session may have gone on to before it is given up.
+	maxHops = 8
+	// maxMoved bounds a message of the protocol, which has one entry at least.
+	maxMoved = proto.MaxFrame + 4<<10
+)
+
+// pull is mqttfront.Arrival.
+type pull struct {
+	r      *Roam
+	key    string
+	number uint64
+	head   mqttfront.ArrivalHead
+	from   peer.ID
+	until  time.Time // when what has not come by then is given up
+
+	stream network.Stream // nil: none is open; used by Next alone
+	reader pbio.Reader
+	hops   int
+
+	mu         sync.Mutex
+	open       network.Stream // the same
+	taken      uint64
+	registered bool
+	closed     bool
+	wake       chan struct{}
+}
+
+func (r *Roam) newPull(key string, number uint64, from peer.ID) *pull {
+	return &pull{r: r, key: key, number: number, from: from, until: time.Now().Add(core.MaxHold), wake: make(chan struct{}, 1)}
+}
+
+// errOutranked says that another node has claimed a session since.
+var errOutranked = errors.New("another node has claimed the session since")
+
+// fetch begins to bring a session here from the node that had it last, as a claim says.
+func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim) (mqttfront.Arrival, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	from := last.node
+	for range maxHops {
+		if from == r.self { // its claim was the last, and the session is not here: where it has gone
+			if from = r.goneTo(key); from == "" || from == r.self {
+				return nil, nil
+			}
+		}
+		p := r.newPull(key, number, from)
+		m, err := p.connect(ctx, 0)
+		r.cfg.Log.Debug("fetching a session", "key", key, "number", number, "from", from.String(), "here", m.GetHead() != nil, "elsewhere", peer.ID(m.GetElsewhere()).String(), "error", err)
+		if err != nil {
+			r.cfg.Log.Info("a session goes on without the node that had it", "node", from.String(), "error", err)
+			return r.lost(p, last), nil
+		}
+		if h := m.GetHead(); h != nil {
+			p.head = mqttfront.ArrivalHead{Record: recordOf(h.GetState()), Sent: int(min(h.GetSent(), maxInflight)),
+				From: mqttfront.Arriving{From: string(from), Number: number}}
+			for _, id := range h.GetInbound() {
+				if id > 0 && id <= 65535 {
+					p.head.Inbound = append(p.head.Inbound, uint16(id)) //nolint:gosec // checked
+				}
+			}
+			return p, nil
+		}
+		p.Close()
+		next, err := peer.IDFromBytes(m.GetElsewhere())
+		switch {
+		case len(m.GetElsewhere()) == 0:
+			return r.lost(p, last), nil
+		case err != nil:
+			return nil, err
+		case next == from:
+			r.hintAt(key, from)
+			return nil, errOutranked
+		}
+		from = next
+	}
+	return nil, errOutranked
+}
+
+// lost goes on with what is retained of a session; its node may come back with the rest, unless p is closed: it has been asked.
+func (r *Roam) lost(p *pull, last *claim) mqttfront.Arrival {
+	s := last.GetState()
+	if s.GetExpiryMs() == 0 {
+		return nil
+	}
+	p.head = mqttfront.ArrivalHead{Record: recordOf(s), From: mqttfront.Arriving{From: string(p.from), Number: p.number, Drained: true}}
+	return p
+}
+
+const maxInflight = 65535
+
+// Resume implements mqttfront.Roaming.
+func (r *Roam) Resume(key string, from mqttfront.Arriving) mqttfront.Arrival {
+	id, err := peer.IDFromBytes([]byte(from.From))
+	if err != nil {
+		return nil
+	}
+	return r.newPull(key, from.Number, id)
+}
+
+// Head implements mqttfront.Arrival.
+func (p *pull) Head() mqttfront.ArrivalHead { return p.head }
+
+// connect opens a stream, and returns the first answer.
+func (p *pull) connect(ctx context.Context, after uint64) (*pb.Moved, error) {
+	open, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	s, err := p.r.cfg.Host.NewStream(open, p.from, Protocol)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		_ = s.Reset()
+		return nil, io.EOF
+	}
+	p.open = s
+	p.mu.Unlock()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(answerTime)
+	}
+	_ = s.SetDeadline(deadline)
+	p.stream, p.reader = s, pbio.NewDelimitedReader(s, maxMoved)
+	m := new(pb.Moved)
+	err = pbio.NewDelimitedWriter(s).WriteMsg(&pb.Pull{Key: []byte(p.key), Number: p.number, After: after})
+	if err == nil {
+		err = p.reader.ReadMsg(m)
+	}
+	if err != nil {
+		p.drop()
+		return nil, err
+	}
+	_ = s.SetDeadline(time.Time{})
+	p.r.goes(func() { p.runTell(s) })
+	return m, nil
+}
+
+// drop gives the stream up.
+func (p *pull) drop() {
+	if p.stream != nil {
+		_ = p.stream.Reset()
+	}
+	p.mu.Lock()
+	p.stream, p.reader, p.open = nil, nil, nil
+	p.mu.Unlock()
+	p.poke()
+}
+
+// Next implements mqttfront.Arrival.
+func (p *pull) Next(ctx context.Context, after uint64) (mqttfront.Arrived, error) {
+	for {
+		if p.isClosed() || time.Now().After(p.until) {
+			return mqttfront.Arrived{}, io.EOF
+		}
+		if p.stream == nil {
+			if err := p.again(ctx, after); err != nil {
+				return mqttfront.Arrived{}, err
+			}
+			continue
+		}
+		stop := context.AfterFunc(ctx, func() { p.cut() })
+		m := new(pb.Moved)
+		err := p.reader.ReadMsg(m)
+		stop()
+		if err != nil {
+			p.drop()
+			continue
+		}
+		got := mqttfront.Arrived{Drained: m.GetDrained(), End: m.GetEnd()}
+		if got.End {
+			_ = p.stream.Close()
+		}
+		for _, e := range m.GetEntries() {
+			entry, err := entryOf(e)
+			if err != nil {
+				p.r.cfg.Log.Warn("an entry of a session from another node can't be read, and is left out", "node", p.from.String(), "error", err)
+				continue
+			}
+			got.Entries = append(got.Entries, entry)
+		}
+		return got, nil
+	}
+}
+
+// again tries to reach the node that has the rest, until it is there.
+func (p *pull) again(ctx context.Context, after uint64) error {
+	m, err := p.connect(ctx, after)
+	switch {
+	case err == nil && m.GetHead() != nil:
+		return nil
+	case err == nil:
+		p.drop()
+		next, err := peer.IDFromBytes(m.GetElsewhere())
+		if err != nil || next == p.from || next == p.r.self || p.hops >= maxHops {
+			return io.EOF // it has nothing, or this session is not the one that goes on
+		}
+		p.from = next
+		p.hops++
+		return nil
+	case errors.Is(err, io.EOF) && p.isClosed():
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.r.ctx.Done():
+		return context.Canceled
+	case <-time.After(againEvery):
+		return nil
+	}
+}
+
+// runTell says what was taken, while its stream is open.
+func (p *pull) runTell(s network.Stream) {
+	w := pbio.NewDelimitedWriter(s)
+	var said uint64
+	saidRegistered := false
+	for {
+		p.mu.Lock()
+		mine, taken, registered := p.open == s, p.taken, p.registered
+		p.mu.Unlock()
+		if !mine {
+			return
+		}
+		if taken > said || registered && !saidRegistered {
+			said, saidRegistered = taken, registered
+			if w.WriteMsg(&pb.Taken{Upto: taken, Registered: registered}) != nil {
+				return
+			}
+		}
+		select {
+		case <-p.wake:
+		case <-p.r.ctx.Done():
+			_ = s.Reset()
+			return
+		}
+	}
+}
+
+func (p *pull) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Taken implements mqttfront.Arrival.
+func (p *pull) Taken(upto uint64) {
+	p.mu.Lock()
+	p.taken = max(p.taken, upto)
+	p.mu.Unlock()
+	p.poke()
+}
+
+// Registered implements mqttfront.Arrival.
+func (p *pull) Registered() {
+	p.mu.Lock()
+	p.registered = true
+	p.mu.Unlock()
+	p.poke()
+}
+
+func (p *pull) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
+// Close implements mqttfront.Arrival.
+func (p *pull) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.cut()
+}
+
+// cut ends the stream under whoever reads it.
+func (p *pull) cut() {
+	p.mu.Lock()
+	s := p.open
+	p.mu.Unlock()
+	if s != nil {
+		_ = s.Reset()
+	}
+}
+
+// entryOf converts an entry from the wire.
+func entryOf(m *pb.MovedEntry) (e mqttfront.Entry, err error) {
+	sm, se := m.GetMessage(), m.GetEntry()
+	if m.GetPosition() == 0 || sm.GetQos() > 2 || se.GetQos() == 0 || se.GetQos() > 2 || se.GetPacketId() > 65535 || se.GetState() > uint32(mqttfront.EntryReleased) {
+		return e, fmt.Errorf("position %d, QoS %d and %d, packet ID %d, state %d", m.GetPosition(), sm.GetQos(), se.GetQos(), se.GetPacketId(), se.GetState())
+	}
+	msg := &proto.Message{Topic: sm.GetTopic(), Payload: sm.GetPayload(), Properties: sm.GetProperties(), QoS: byte(sm.GetQos()), Retain: sm.GetRetain()} //nolint:gosec // checked
+	if sm.GetExpiresMs() != 0 {
+		msg.Expires = time.UnixMilli(sm.GetExpiresMs())
+	}
+	if err := msg.Validate(); err != nil {
+		return e, err
+	}
+	e = mqttfront.Entry{Msg: msg, Pos: m.GetPosition(), QoS: byte(se.GetQos()), Retain: se.GetRetain(), PacketID: uint16(se.GetPacketId()), //nolint:gosec // checked
+		State: mqttfront.EntryState(se.GetState()), IDs: se.GetIds(), Mark: mqttfront.Mark{Epoch: se.GetEpoch(), Seq: se.GetSeq()}} //nolint:gosec // checked
+	if se.GetGroupName() != "" {
+		e.Group = &proto.Group{Name: se.GetGroupName(), Filter: se.GetGroupFilter()}
+	}
+	return e, nil
+}
+
+// entryToPB undoes entryOf.
+func entryToPB(e *mqttfront.Entry) *pb.MovedEntry {
+	m := &pb.StoredMessage{Topic: e.Msg.Topic, Payload: e.Msg.Payload, Properties: e.Msg.Properties, Qos: uint32(e.Msg.QoS), Retain: e.Msg.Retain}
+	if !e.Msg.Expires.IsZero() {
+		m.ExpiresMs = e.Msg.Expires.UnixMilli()
+	}
+	mark := e.Mark
+	if e.Receipt != nil {
+		mark = e.Receipt.Mark()
+	}
+	s := &pb.StoredEntry{Qos: uint32(e.QoS), Retain: e.Retain, PacketId: uint32(e.PacketID), State: uint32(e.State), Ids: e.IDs, Epoch: mark.Epoch, Seq: mark.Seq}
+	if e.Group != nil {
+		s.GroupName, s.GroupFilter = e.Group.Name, e.Group.Filter
+	}
+	return &pb.MovedEntry{Position: e.Pos, Message: m, Entry: s}
+}

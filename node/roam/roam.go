@@ -1,0 +1,565 @@
+package roam
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	protobuf "google.golang.org/protobuf/proto"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// Swarm is what claims travel by; rendezvous.Service is one.
+type Swarm interface {
+	Register(filter string, interest core.Interest, done func(local bool))
+	Retained(filter string, each func([]*proto.Message), done func())
+	Publish(batch []core.Publication)
+	Done(r *core.Receipt)
+}
+
+// Broker is what has the sessions; *mqttfront.Broker is one.
+type Broker interface {
+	Depart(key, to string, number uint64, fresh bool) *mqttfront.Departure
+	Departing(key, to string, number uint64) bool
+	GoneTo(key string) string
+	Sessions(each func(key string, rec mqttfront.SessionRecord))
+}
+
+// Config is what a Roam is made with.
+type Config struct {
+	Host   host.Host
+	Swarm  Swarm
+	Broker Broker
+	Log    *slog.Logger
+}
+
+// What is ours to tune.
+const (
+	// keepTime is how long a client waits for the swarm to know its session.
+	keepTime = 2 * time.Second
+	// hold is how long the registration for the claims to a session with an expiry stands while its node is away.
+	holdFor = core.MaxHold
+	// maxVerified is how many sessions are asked about at a time.
+	maxVerified = 64
+	// refreshEvery is how often a retained claim is made anew: half of the time after which it would be forgotten.
+	refreshEvery = core.MaxHold / 2
+	lookEvery    = time.Hour
+)
+
+// Roam is mqttfront.Roaming.
+type Roam struct {
+	cfg  Config
+	self peer.ID
+
+	mu     sync.Mutex
+	active bool // there are, or were, other nodes
+	held   map[string]*hold
+	byName map[string]*hold
+	hints  map[string]hint // by key
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+var _ mqttfront.Roaming = (*Roam)(nil)
+
+// hint says which node may have a session that this one was asked for, or had.
+type hint struct {
+	node peer.ID
+	at   time.Time
+}
+
+// hintTime is for how long that is of use: claims that were under way at the same time have met by then.
+const (
+	hintTime = time.Minute
+	maxHints = 10_000
+)
+
+// hintAt notes where a session is.
+func (r *Roam) hintAt(key string, node peer.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.hints) >= maxHints {
+		clear(r.hints)
+	}
+	r.hints[key] = hint{node, time.Now()}
+}
+
+// goneTo returns which node may have a session that is not here; "" where that is not known.
+func (r *Roam) goneTo(key string) peer.ID {
+	if to := r.cfg.Broker.GoneTo(key); to != "" {
+		return peer.ID(to)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h, ok := r.hints[key]; ok && time.Since(h.at) < hintTime {
+		return h.node
+	}
+	return ""
+}
+
+// hold is a session that is here, or about to be.
+type hold struct {
+	key, name string
+
+	// Guarded by Roam.mu.
+	number     uint64
+	mine       bool             // this node is the holder, as far as it knows
+	claiming   bool             // a client has it claimed now
+	ready      bool             // its claims come here, and which was the last is known
+	settled    bool             // the claim has been heard of by whoever is registered
+	over       bool             // it is not here any more
+	fresh      bool             // to be said with the next claim
+	state      *pb.SessionState // nil: without an expiry
+	recorded   bool             // something is retained
+	hears      bool             // it is registered
+	publishing bool
+	dirty      bool
+	pushed     time.Time // when it was said last
+	waiters    []func()
+	next       []func() // waiters for the claim that is not on its way yet
+}
+
+// New makes a Roam. It does nothing before Activate.
+func New(cfg Config) *Roam {
+	r := &Roam{cfg: cfg, self: cfg.Host.ID(), held: map[string]*hold{}, byName: map[string]*hold{}, hints: map[string]hint{}}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	cfg.Host.SetStreamHandler(Protocol, r.runServe)
+	return r
+}
+
+// Close ends what is under way, and waits for it.
+func (r *Roam) Close() {
+	r.cfg.Host.RemoveStreamHandler(Protocol)
+	r.mu.Lock()
+	r.cancel()
+	r.mu.Unlock()
+	r.wg.Wait()
+}
+
+// goes runs f in a goroutine that Close waits for.
+func (r *Roam) goes(f func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx.Err() != nil {
+		return false
+	}
+	r.wg.Go(f)
+	return true
+}
+
+// Activate says that there are other nodes. From then on sessions roam.
+func (r *Roam) Activate() {
+	r.mu.Lock()
+	was := r.active
+	r.active = true
+	r.mu.Unlock()
+	if !was {
+		r.goes(r.runVerify)
+		r.goes(r.runRefresh)
+	}
+}
+
+// runRefresh makes retained claims anew in time.
+func (r *Roam) runRefresh() {
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-t.C:
+		}
+		var old []*hold
+		r.mu.Lock()
+		for _, h := range r.held {
+			if h.state != nil && h.ready && time.Since(h.pushed) > refreshEvery {
+				old = append(old, h)
+			}
+		}
+		r.mu.Unlock()
+		for _, h := range old {
+			r.push(h)
+		}
+	}
+}
+
+// holdLocked returns what is known of a session here, and makes it where nothing is.
+func (r *Roam) holdLocked(key string) *hold {
+	h := r.held[key]
+	if h == nil {
+		h = &hold{key: key, name: NameOf(key)}
+		r.held[key], r.byName[h.name] = h, h
+	}
+	return h
+}
+
+// KeyOf returns the key of a session here that has a name; "" where there is none.
+func (r *Roam) KeyOf(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.byName[name]; h != nil {
+		return h.key
+	}
+	return ""
+}
+
+// Holds implements mqttfront.Roaming.
+func (r *Roam) Holds(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.held[key]
+	return !r.active || h != nil && h.mine
+}
+
+// hear has the claims to a session come here, and calls done when whatever is claimed from now on does.
+func (r *Roam) hear(h *hold, lasting bool, done func()) {
+	i := core.Interest{Plain: true, QoS: 1}
+	if lasting {
+		i.Hold = holdFor
+	}
+	r.mu.Lock()
+	h.hears = true
+	r.mu.Unlock()
+	r.cfg.Swarm.Register(h.name, i, func(bool) { done() })
+}
+
+// latest finds the last claim that is retained; done gets nil where there is none.
+func (r *Roam) latest(h *hold, done func(*claim)) {
+	var last *claim
+	r.cfg.Swarm.Retained(h.name, func(ms []*proto.Message) {
+		for _, m := range ms {
+			if c, ok := parse(m); ok && string(c.GetKey()) == h.key && (last == nil || outranks(c.GetNumber(), c.node, last.GetNumber(), last.node)) {
+				last = &c
+			}
+		}
+	}, func() { done(last) })
+}
+
+// Claim implements mqttfront.Roaming.
+func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error) {
+	r.mu.Lock()
+	if !r.active {
+		r.mu.Unlock()
+		return nil, nil
+	}
+	h := r.holdLocked(key)
+	h.claiming = true
+	r.mu.Unlock()
+	found := make(chan *claim, 1)
+	r.hear(h, true, func() { r.latest(h, func(c *claim) { found <- c }) })
+	var last *claim
+	select {
+	case last = <-found:
+	case <-ctx.Done():
+		r.mu.Lock()
+		h.claiming = false
+		r.mu.Unlock()
+		if len(r.cfg.Host.Network().Peers()) > 0 {
+			return nil, errors.New("who has the session can't be found out now")
+		}
+		return nil, nil // it goes on with what is here
+	}
+	claimed := make(chan struct{})
+	r.mu.Lock()
+	if r.held[key] != h {
+		h.over = false
+		r.held[key], r.byName[h.name] = h, h
+	}
+	h.mine, h.ready, h.claiming = true, true, false
+	h.number = nextNumber(h.number, time.Now())
+	if last != nil {
+		h.number = nextNumber(last.GetNumber(), time.Now())
+		h.state, h.recorded = last.GetState(), true
+	} else if h.state == nil {
+		h.state = &pb.SessionState{} // something is retained from the beginning
+	}
+	number := h.number
+	h.next = append(h.next, func() { close(claimed) })
+	r.mu.Unlock()
+	if last != nil {
+		r.cfg.Log.Debug("claiming a session", "key", key, "number", number, "last", last.node.String(), "last_number", last.GetNumber())
+	} else {
+		r.cfg.Log.Debug("claiming a session that nobody has", "key", key, "number", number)
+	}
+	r.push(h)
+	select {
+	case <-claimed:
+	case <-ctx.Done():
+	}
+	if last == nil {
+		return nil, nil
+	}
+	return r.fetch(ctx, key, number, last)
+}
+
+// Begin implements mqttfront.Roaming.
+func (r *Roam) Begin(key string) {
+	r.mu.Lock()
+	if !r.active {
+		r.mu.Unlock()
+		return
+	}
+	h := r.holdLocked(key)
+	h.fresh, h.state = true, nil
+	h.number = nextNumber(h.number, time.Now())
+	h.mine = true
+	ready := h.ready
+	r.mu.Unlock()
+	if ready {
+		r.push(h)
+		return
+	}
+	r.take(h, true)
+}
+
+// take finds out what was claimed before, and claims it. Only one that begins is claimed against others.
+func (r *Roam) take(h *hold, begins bool) {
+	r.mu.Lock()
+	lasting := h.state != nil
+	r.mu.Unlock()
+	r.hear(h, lasting, func() {
+		r.latest(h, func(last *claim) {
+			r.mu.Lock()
+			if h.over || h.ready {
+				r.mu.Unlock()
+				return
+			}
+			lost := false
+			if last != nil {
+				h.recorded = true
+				switch {
+				case begins:
+					h.number = max(h.number, nextNumber(last.GetNumber(), time.Now()))
+				case last.node == r.self:
+					h.number = last.GetNumber()
+				default:
+					lost = true
+				}
+			}
+			if !lost {
+				h.ready, h.mine = true, true
+			}
+			r.mu.Unlock()
+			if lost {
+				r.lose(h, last)
+				return
+			}
+			r.push(h)
+		})
+	})
+}
+
+// Keep implements mqttfront.Roaming.
+func (r *Roam) Keep(key string, rec mqttfront.SessionRecord, done func()) {
+	r.mu.Lock()
+	h := r.held[key]
+	if !r.active || h == nil || h.over {
+		r.mu.Unlock()
+		if done != nil {
+			done()
+		}
+		return
+	}
+	lasted := h.state != nil
+	h.state = stateOf(rec)
+	if done != nil {
+		var once sync.Once
+		h.next = append(h.next, func() { once.Do(done) })
+		time.AfterFunc(keepTime, func() { once.Do(done) })
+	}
+	r.mu.Unlock()
+	if !lasted {
+		r.hear(h, true, func() {})
+	}
+	r.push(h)
+}
+
+// End implements mqttfront.Roaming.
+func (r *Roam) End(key string) {
+	r.mu.Lock()
+	h := r.held[key]
+	if h == nil || h.over {
+		r.mu.Unlock()
+		return
+	}
+	clears := h.recorded && h.mine
+	calls := r.dropLocked(h)
+	r.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+	if clears {
+		r.publish(h, nil, true, nil)
+	}
+	r.unhear(h)
+}
+
+// unhear ends the registration for the claims to a session that is not here any more.
+func (r *Roam) unhear(h *hold) { r.cfg.Swarm.Register(h.name, core.Interest{}, nil) }
+
+// dropLocked forgets a session; what is returned is to be called.
+func (r *Roam) dropLocked(h *hold) (calls []func()) {
+	h.over, h.mine, h.ready = true, false, false
+	if r.held[h.key] == h {
+		delete(r.held, h.key)
+		delete(r.byName, h.name)
+	}
+	calls = slices.Concat(h.waiters, h.next)
+	h.waiters, h.next = nil, nil
+	return calls
+}
+
+// push says what the session is now, as soon as it can be said.
+func (r *Roam) push(h *hold) {
+	r.mu.Lock()
+	if !h.ready || h.publishing {
+		h.dirty = true
+		r.mu.Unlock()
+		return
+	}
+	h.publishing, h.dirty, h.pushed = true, false, time.Now()
+	h.waiters, h.next = append(h.waiters, h.next...), nil
+	c := &pb.Claim{Key: []byte(h.key), Number: h.number, Node: []byte(r.self), Fresh: h.fresh, State: h.state}
+	h.fresh = false
+	retained, clears := h.state != nil, h.state == nil && h.recorded
+	h.recorded = retained
+	r.mu.Unlock()
+	r.publish(h, c, retained, func() {
+		r.mu.Lock()
+		h.publishing, h.settled = false, true
+		calls, dirty := h.waiters, h.dirty && !h.over
+		h.waiters = nil
+		r.mu.Unlock()
+		for _, f := range calls {
+			f()
+		}
+		if dirty {
+			r.push(h)
+		}
+	})
+	if clears {
+		r.publish(h, nil, true, nil)
+	}
+}
+
+// publish sends a claim, or with nil clears what is retained.
+func (r *Roam) publish(h *hold, c *pb.Claim, retained bool, done func()) {
+	m := &proto.Message{Topic: h.name, QoS: 1, Retain: retained}
+	if c != nil {
+		b, err := protobuf.Marshal(c)
+		if err != nil {
+			r.cfg.Log.Error("a claim to a session can't be encoded", "error", err)
+			return
+		}
+		m.Payload = b
+		if retained {
+			m.Expires = time.Now().Add(core.MaxHold)
+		}
+	}
+	r.cfg.Swarm.Publish([]core.Publication{{Message: m, Served: true, Origin: &accepted{done}}})
+}
+
+// accepted is told when a claim is kept; it is a mqttfront.Origin.
+type accepted struct{ done func() }
+
+// Accepted implements mqttfront.Origin.
+func (a *accepted) Accepted(uint16, error) {
+	if a.done != nil {
+		a.done()
+	}
+}
+
+// Deliver takes a message to a topic that begins with Prefix.
+func (r *Roam) Deliver(d core.Delivery) {
+	if d.Receipt != nil {
+		defer r.cfg.Swarm.Done(d.Receipt)
+	}
+	m := d.Message
+	c, ok := parse(m)
+	if !ok && len(m.Payload) > 0 {
+		r.cfg.Log.Debug("a claim to a session can't be read", "topic", m.Topic)
+		return
+	}
+	if ok && c.node == r.self {
+		return
+	}
+	r.mu.Lock()
+	h := r.byName[m.Topic]                // without a claim it was cleared, by one that does not know of this node's
+	if h == nil || h.over || h.claiming { // a claim that is about to be made outranks it, or hears of it again
+		r.mu.Unlock()
+		return
+	}
+	wins := !ok || h.mine && !outranks(c.GetNumber(), c.node, h.number, r.self) && (!h.settled || h.state != nil)
+	again := wins && h.ready && (ok || h.state != nil)
+	r.mu.Unlock()
+	switch {
+	case again:
+		r.push(h) // the other hears of it by that
+	case !wins:
+		r.goes(func() { r.lose(h, &c) })
+	}
+}
+
+// lose gives a session up to another node.
+func (r *Roam) lose(h *hold, c *claim) {
+	r.mu.Lock()
+	if h.over {
+		r.mu.Unlock()
+		return
+	}
+	calls := r.dropLocked(h)
+	r.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+	r.unhear(h)
+	r.hintAt(h.key, c.node)
+	r.cfg.Log.Debug("giving a session up", "key", h.key, "to", c.node.String(), "number", c.GetNumber(), "own_number", h.number)
+	r.cfg.Broker.Depart(h.key, string(c.node), c.GetNumber(), c.GetFresh())
+}
+
+// runVerify asks who holds the sessions that were here before there were others, and says so of those that are this node's.
+func (r *Roam) runVerify() {
+	type found struct {
+		key string
+		rec mqttfront.SessionRecord
+	}
+	var all []found
+	r.cfg.Broker.Sessions(func(key string, rec mqttfront.SessionRecord) { all = append(all, found{key, rec}) })
+	slots := make(chan struct{}, maxVerified)
+	for _, f := range all {
+		select {
+		case slots <- struct{}{}:
+		case <-r.ctx.Done():
+			return
+		}
+		r.mu.Lock()
+		if r.held[f.key] != nil {
+			r.mu.Unlock()
+			<-slots
+			continue
+		}
+		h := r.holdLocked(f.key)
+		h.number = firstNumber
+		if f.rec.Expiry > 0 {
+			h.state = stateOf(f.rec)
+		}
+		var once sync.Once
+		free := func() { once.Do(func() { <-slots }) }
+		h.next = append(h.next, free)
+		r.mu.Unlock()
+		time.AfterFunc(keepTime, free)
+		r.take(h, false)
+	}
+}

@@ -1,0 +1,218 @@
+package roam
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-msgio/pbio"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// What is ours to tune.
+const (
+	// maxPull and maxTaken bound what the other node sends.
+	maxPull  = 4*65536 + 64
+	maxTaken = 64
+	// pullTime is how long it may take to say what it wants.
+	pullTime = 5 * time.Second
+	// chunkEntries and chunkSize are about what one message has, and ahead how many entries may be on their way.
+	chunkEntries = 512
+	chunkSize    = 256 << 10
+	ahead        = 8 * chunkEntries
+	// lateTime is for how long what was sent here before the other node was registered may still come.
+	lateTime = time.Second
+)
+
+// runServe lets another node fetch a session that it has claimed.
+func (r *Roam) runServe(s network.Stream) {
+	if r.ctx.Err() != nil {
+		_ = s.Reset()
+		return
+	}
+	stop := context.AfterFunc(r.ctx, func() { _ = s.Reset() })
+	defer stop()
+	defer s.Reset() //nolint:errcheck // it is over
+	_ = s.SetDeadline(time.Now().Add(pullTime))
+	var p pb.Pull
+	in, out := pbio.NewDelimitedReader(s, maxPull), pbio.NewDelimitedWriter(s)
+	if err := in.ReadMsg(&p); err != nil {
+		r.cfg.Log.Debug("fetching a session: what is wanted can't be read", "error", err)
+		return
+	}
+	d, elsewhere := r.depart(s.Conn().RemotePeer(), &p)
+	r.cfg.Log.Debug("asked for a session", "key", string(p.GetKey()), "by", s.Conn().RemotePeer().String(), "number", p.GetNumber(), "after", p.GetAfter(), "here", d != nil, "elsewhere", peer.ID(elsewhere).String())
+	if d == nil {
+		_ = out.WriteMsg(&pb.Moved{None: elsewhere == "", Elsewhere: []byte(elsewhere)})
+		_ = s.Close()
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, pullTime)
+	defer cancel()
+	h, err := d.Head(ctx)
+	if err != nil {
+		_ = out.WriteMsg(&pb.Moved{None: true})
+		_ = s.Close()
+		return
+	}
+	head := &pb.MovedHead{State: stateOf(h.Record), Sent: uint32(h.Sent)} //nolint:gosec // at most 65535
+	for _, id := range h.Inbound {
+		head.Inbound = append(head.Inbound, uint32(id))
+	}
+	if out.WriteMsg(&pb.Moved{Head: head}) != nil {
+		return
+	}
+	_ = s.SetDeadline(time.Time{})
+	f := &fetching{d: d, out: out, after: p.GetAfter(), taken: p.GetAfter(), wake: make(chan struct{}, 1)}
+	var wg sync.WaitGroup
+	wg.Go(func() { f.runAnswers(pbio.NewDelimitedReader(s, maxTaken)) })
+	if f.run(r.ctx) { // the other ends the stream when it has read that
+		_ = s.CloseWrite()
+		_ = s.SetReadDeadline(time.Now().Add(pullTime))
+		wg.Wait()
+	}
+	_ = s.Reset()
+	wg.Wait()
+}
+
+// depart gives up the session that another node asks for, if that has claimed it.
+func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere string) {
+	key := string(p.GetKey())
+	if r.cfg.Broker.Departing(key, string(to), p.GetNumber()) {
+		return r.cfg.Broker.Depart(key, string(to), p.GetNumber(), false), ""
+	}
+	r.mu.Lock()
+	h := r.held[key]
+	if h != nil && h.mine && !outranks(p.GetNumber(), to, h.number, r.self) {
+		r.mu.Unlock()
+		return nil, string(r.self) // it will hear of this node's claim
+	}
+	var calls []func()
+	if h != nil {
+		calls = r.dropLocked(h)
+	}
+	r.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+	if h != nil {
+		r.unhear(h)
+		r.hintAt(key, to)
+	}
+	if d = r.cfg.Broker.Depart(key, string(to), p.GetNumber(), false); d != nil {
+		return d, ""
+	}
+	return nil, string(r.goneTo(key))
+}
+
+// fetching is one stream by which a session is fetched.
+type fetching struct {
+	d     *mqttfront.Departure
+	out   pbio.Writer
+	after uint64 // what was sent
+
+	mu         sync.Mutex
+	taken      uint64
+	registered bool
+	drained    bool // the registrations here are over
+	ended      bool // the other does not read any more
+	wake       chan struct{}
+}
+
+func (f *fetching) poke() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// runAnswers reads what the other node says.
+func (f *fetching) runAnswers(in pbio.Reader) {
+	for {
+		var t pb.Taken
+		err := in.ReadMsg(&t)
+		if err == nil {
+			f.d.Taken(t.GetUpto())
+		}
+		f.mu.Lock()
+		f.ended = err != nil
+		f.taken = max(f.taken, t.GetUpto())
+		stops := t.GetRegistered() && !f.registered
+		f.registered = f.registered || stops
+		f.mu.Unlock()
+		if stops {
+			f.d.Stop(func() {
+				f.mu.Lock()
+				f.drained = true
+				f.mu.Unlock()
+				f.poke()
+			})
+		}
+		f.poke()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// run sends what there is, until everything has come, or the stream is over. It reports whether everything has.
+func (f *fetching) run(ctx context.Context) bool {
+	said := false
+	onWay := []uint64{} // positions that were sent, and not taken
+	late := time.NewTimer(time.Hour)
+	defer late.Stop()
+	over := false
+	for {
+		f.mu.Lock()
+		taken, drained, ended := f.taken, f.drained, f.ended
+		f.mu.Unlock()
+		if ended {
+			return false
+		}
+		for len(onWay) > 0 && onWay[0] <= taken {
+			onWay = onWay[1:]
+		}
+		var more <-chan struct{}
+		if len(onWay) < ahead {
+			got, err := f.d.Fetch(f.after, chunkEntries, chunkSize)
+			if err != nil {
+				return false
+			}
+			es := got.Entries
+			more = got.More
+			msg := &pb.Moved{}
+			for i := range es {
+				msg.Entries = append(msg.Entries, entryToPB(&es[i]))
+				f.after = es[i].Pos
+				onWay = append(onWay, f.after)
+			}
+			if len(es) == 0 && drained && !said && got.Here >= mqttfront.Drained {
+				said, msg.Drained = true, true
+				late.Reset(lateTime)
+			}
+			if len(es) == 0 && over && len(onWay) == 0 && got.Here == mqttfront.Whole {
+				_ = f.out.WriteMsg(&pb.Moved{End: true})
+				f.d.End()
+				return true
+			}
+			if len(msg.Entries) > 0 || msg.Drained {
+				if err := f.out.WriteMsg(msg); err != nil {
+					return false
+				}
+				continue
+			}
+		}
+		select {
+		case <-more:
+		case <-f.wake:
+		case <-late.C:
+			over = said
+		case <-ctx.Done():
+			return false
+		}
+	}
+}

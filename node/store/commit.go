@@ -1,0 +1,139 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// gatherFor is how long a group waits for what belongs to it, and for what it has to be no longer needed.
+const gatherFor = time.Millisecond
+
+// runCommit commits what was put and removed. Owner DB, ends in Close.
+func (d *DB) runCommit() {
+	for {
+		select {
+		case <-d.wake:
+		case <-d.closing:
+			return
+		}
+		d.tellUnneeded()
+		time.Sleep(gatherFor)
+		d.apply()
+		d.tellUnneeded()
+		d.sync()
+	}
+}
+
+// tellUnneeded tells those who waited for what was removed before it was written.
+func (d *DB) tellUnneeded() {
+	d.mu.Lock()
+	waiters := d.unneeded
+	d.unneeded = nil
+	d.mu.Unlock()
+	tell(waiters, nil)
+}
+
+func tell(waiters []func(error), err error) {
+	for _, w := range waiters {
+		w(err)
+	}
+}
+
+// apply puts what has come into Pebble, where it can be read from then on. Who waits for it waits on for the sync.
+func (d *DB) apply() {
+	d.applyMu.Lock()
+	defer d.applyMu.Unlock()
+	d.joint.Lock()
+	d.mu.Lock()
+	g := d.group
+	d.group = newGroup()
+	number := d.groups
+	d.groups++
+	d.messages.cut()
+	d.applied = d.applied || len(g.writes) > 0
+	if !d.joinLocked(g.waiters...) {
+		d.unneeded = append(d.unneeded, g.waiters...)
+	}
+	d.mu.Unlock()
+	d.joint.Unlock()
+	defer d.update(func() {
+		for _, l := range g.logs {
+			l.appliedLocked(number)
+		}
+	})
+	if len(g.writes) == 0 {
+		return
+	}
+	b := d.pb.NewBatch()
+	size := 0
+	for key, w := range g.writes {
+		size += len(key)
+		if w.record == nil {
+			_ = b.Delete([]byte(key), nil) // it fails for no batch of this kind
+			continue
+		}
+		value := w.encode()
+		size += len(value)
+		_ = b.Set([]byte(key), value, nil)
+	}
+	d.stats.Writes.Add(uint64(len(g.writes)))
+	d.stats.Bytes.Add(uint64(size))                      //nolint:gosec // not negative
+	if err := d.pb.Apply(b, pebble.NoSync); err != nil { // the log's errors never come here: see patient
+		d.log.Error("records can't be put into the database", "records", len(g.writes), "error", err)
+	}
+}
+
+// sync has what is in Pebble put on the disk, and tells who waits for that.
+func (d *DB) sync() {
+	d.mu.Lock()
+	if !d.applied {
+		d.mu.Unlock()
+		return
+	}
+	d.applied, d.syncing = false, true
+	d.current, d.next = d.next, nil
+	d.mu.Unlock()
+	err := d.pb.LogData(nil, pebble.Sync) // its log is in order: what was applied before is synced with it
+	d.stats.Syncs.Add(1)
+	d.mu.Lock()
+	waiters := d.current
+	d.current, d.syncing = nil, false
+	d.mu.Unlock()
+	tell(waiters, err)
+}
+
+// closePatience is how long Close waits for a disk that can't be written.
+const closePatience = 5 * time.Second
+
+// Close commits what is left and closes the database. Nothing may be written any more. Where the disk can't be written it
+// gives up after a few seconds, with an error, and leaves the database as it is on the disk: the process is to end.
+func (d *DB) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	d.mu.Unlock()
+	closed := make(chan error, 1)
+	go func() {
+		close(d.closing)
+		d.wg.Wait()
+		d.apply()
+		d.sync()
+		d.tellUnneeded()
+		closed <- d.pb.Close()
+	}()
+	for {
+		select {
+		case err := <-closed:
+			return err
+		case <-time.After(closePatience):
+			if err := d.Err(); err != nil {
+				return fmt.Errorf("the database is left as it was when the disk could last be written: %w", err)
+			}
+		}
+	}
+}
