@@ -10,7 +10,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
-	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
@@ -46,7 +45,7 @@ type Config struct {
 const (
 	// keepTime is how long a client waits for the swarm to know its session.
 	keepTime = 2 * time.Second
-	// hold is how long the registration for the claims to a session with an expiry stands while its node is away.
+	// holdFor is how long the registration for the claims to a session with an expiry stands while its node is away.
 	holdFor = core.MaxHold
 	// maxVerified is how many sessions are asked about at a time.
 	maxVerified = 64
@@ -73,41 +72,6 @@ type Roam struct {
 
 var _ mqttfront.Roaming = (*Roam)(nil)
 
-// hint says which node may have a session that this one was asked for, or had.
-type hint struct {
-	node peer.ID
-	at   time.Time
-}
-
-// hintTime is for how long that is of use: claims that were under way at the same time have met by then.
-const (
-	hintTime = time.Minute
-	maxHints = 10_000
-)
-
-// hintAt notes where a session is.
-func (r *Roam) hintAt(key string, node peer.ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.hints) >= maxHints {
-		clear(r.hints)
-	}
-	r.hints[key] = hint{node, time.Now()}
-}
-
-// goneTo returns which node may have a session that is not here; "" where that is not known.
-func (r *Roam) goneTo(key string) peer.ID {
-	if to := r.cfg.Broker.GoneTo(key); to != "" {
-		return peer.ID(to)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if h, ok := r.hints[key]; ok && time.Since(h.at) < hintTime {
-		return h.node
-	}
-	return ""
-}
-
 // hold is a session that is here, or about to be.
 type hold struct {
 	key, name string
@@ -122,7 +86,6 @@ type hold struct {
 	fresh      bool             // to be said with the next claim
 	state      *pb.SessionState // nil: without an expiry
 	recorded   bool             // something is retained
-	hears      bool             // it is registered
 	publishing bool
 	dirty      bool
 	pushed     time.Time // when it was said last
@@ -228,9 +191,6 @@ func (r *Roam) hear(h *hold, lasting bool, done func()) {
 	if lasting {
 		i.Hold = holdFor
 	}
-	r.mu.Lock()
-	h.hears = true
-	r.mu.Unlock()
 	r.cfg.Swarm.Register(h.name, i, func(bool) { done() })
 }
 
@@ -418,115 +378,6 @@ func (r *Roam) dropLocked(h *hold) (calls []func()) {
 	calls = slices.Concat(h.waiters, h.next)
 	h.waiters, h.next = nil, nil
 	return calls
-}
-
-// push says what the session is now, as soon as it can be said.
-func (r *Roam) push(h *hold) {
-	r.mu.Lock()
-	if !h.ready || h.publishing {
-		h.dirty = true
-		r.mu.Unlock()
-		return
-	}
-	h.publishing, h.dirty, h.pushed = true, false, time.Now()
-	h.waiters, h.next = append(h.waiters, h.next...), nil
-	c := &pb.Claim{Key: []byte(h.key), Number: h.number, Node: []byte(r.self), Fresh: h.fresh, State: h.state}
-	h.fresh = false
-	retained, clears := h.state != nil, h.state == nil && h.recorded
-	h.recorded = retained
-	r.mu.Unlock()
-	r.publish(h, c, retained, func() {
-		r.mu.Lock()
-		h.publishing, h.settled = false, true
-		calls, dirty := h.waiters, h.dirty && !h.over
-		h.waiters = nil
-		r.mu.Unlock()
-		for _, f := range calls {
-			f()
-		}
-		if dirty {
-			r.push(h)
-		}
-	})
-	if clears {
-		r.publish(h, nil, true, nil)
-	}
-}
-
-// publish sends a claim, or with nil clears what is retained.
-func (r *Roam) publish(h *hold, c *pb.Claim, retained bool, done func()) {
-	m := &proto.Message{Topic: h.name, QoS: 1, Retain: retained}
-	if c != nil {
-		b, err := protobuf.Marshal(c)
-		if err != nil {
-			r.cfg.Log.Error("a claim to a session can't be encoded", "error", err)
-			return
-		}
-		m.Payload = b
-		if retained {
-			m.Expires = time.Now().Add(core.MaxHold)
-		}
-	}
-	r.cfg.Swarm.Publish([]core.Publication{{Message: m, Served: true, Origin: &accepted{done}}})
-}
-
-// accepted is told when a claim is kept; it is a mqttfront.Origin.
-type accepted struct{ done func() }
-
-// Accepted implements mqttfront.Origin.
-func (a *accepted) Accepted(uint16, error) {
-	if a.done != nil {
-		a.done()
-	}
-}
-
-// Deliver takes a message to a topic that begins with Prefix.
-func (r *Roam) Deliver(d core.Delivery) {
-	if d.Receipt != nil {
-		defer r.cfg.Swarm.Done(d.Receipt)
-	}
-	m := d.Message
-	c, ok := parse(m)
-	if !ok && len(m.Payload) > 0 {
-		r.cfg.Log.Debug("a claim to a session can't be read", "topic", m.Topic)
-		return
-	}
-	if ok && c.node == r.self {
-		return
-	}
-	r.mu.Lock()
-	h := r.byName[m.Topic]                // without a claim it was cleared, by one that does not know of this node's
-	if h == nil || h.over || h.claiming { // a claim that is about to be made outranks it, or hears of it again
-		r.mu.Unlock()
-		return
-	}
-	wins := !ok || h.mine && !outranks(c.GetNumber(), c.node, h.number, r.self) && (!h.settled || h.state != nil)
-	again := wins && h.ready && (ok || h.state != nil)
-	r.mu.Unlock()
-	switch {
-	case again:
-		r.push(h) // the other hears of it by that
-	case !wins:
-		r.goes(func() { r.lose(h, &c) })
-	}
-}
-
-// lose gives a session up to another node.
-func (r *Roam) lose(h *hold, c *claim) {
-	r.mu.Lock()
-	if h.over {
-		r.mu.Unlock()
-		return
-	}
-	calls := r.dropLocked(h)
-	r.mu.Unlock()
-	for _, f := range calls {
-		f()
-	}
-	r.unhear(h)
-	r.hintAt(h.key, c.node)
-	r.cfg.Log.Debug("giving a session up", "key", h.key, "to", c.node.String(), "number", c.GetNumber(), "own_number", h.number)
-	r.cfg.Broker.Depart(h.key, string(c.node), c.GetNumber(), c.GetFresh())
 }
 
 // runVerify asks who holds the sessions that were here before there were others, and says so of those that are this node's.
