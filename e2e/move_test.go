@@ -115,6 +115,7 @@ func TestMovesFromTheDead(t *testing.T) {
 	publish(100)
 	come(300, 400)
 	nodes[2].start()
+	nodes[2].ready()
 	come(0, 400)
 	publish(20)
 	come(0, sent)
