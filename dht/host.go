@@ -181,6 +181,18 @@ func (h *Host) Forget(id peer.ID) {
 	h.book.forget(id)
 }
 
+// Reconnect gives up the connections to a peer, which seem to carry nothing any more, and has it dialled as one that was lost. It
+// returns at once.
+func (h *Host) Reconnect(id peer.ID) {
+	if h.ctx.Err() != nil {
+		return // they all are about to go
+	}
+	h.wg.Go(func() {
+		h.log.Debug("giving up connections that carry nothing", "peer", id.String())
+		_ = h.host.Network().ClosePeer(id) // who hears of it or not, they are gone
+	})
+}
+
 // Known returns the peers met before, those met last first. They are kept in the data directory.
 func (h *Host) Known() []peer.AddrInfo { return h.book.list() }
 

@@ -33,6 +33,10 @@ const (
 	// freshFor is how long a peer that can't be reached counts as part of the swarm, when the size of the
 	// swarm is estimated.
 	freshFor = time.Hour
+	// For lostFor, a peer that was lost is tried every soon at the latest: a cable that was pulled, or a router that starts again, is
+	// back before long.
+	lostFor = 10 * time.Minute
+	soon    = 5 * time.Second
 )
 
 // maxWait bounds the interval between two tries.
@@ -54,6 +58,7 @@ type target struct {
 	tries   int
 	due     time.Time
 	since   time.Time // last heard of or connected
+	lost    time.Time // when it was connected last; 0: it was not
 	up      bool      // connected: of those that are directly, only bootstrap targets stay, to be dialled again
 	relayed bool      // connected through relays alone: tried directly now and then
 	busy    bool      // being dialled
@@ -68,6 +73,7 @@ type schedule struct {
 	small   int
 	rnd     func(time.Duration) time.Duration // a random share of it
 	targets map[peer.ID]*target
+	hurried time.Time // when all were made due because one is there again
 }
 
 func newSchedule(self peer.ID, small int, rnd func(time.Duration) time.Duration) *schedule {
@@ -143,12 +149,29 @@ func (s *schedule) connected(now time.Time, id peer.ID) {
 	if t == nil {
 		return
 	}
+	if t.tries > 0 {
+		s.hurry(now, t)
+	}
 	if t.why != bootstrap {
 		delete(s.targets, id)
 		return
 	}
 	t.up, t.relayed, t.tries, t.since = true, false, 0, now
 	t.failed, t.logged, t.doubts = "", nil, 0
+}
+
+// hurry has all peers that were lost tried soon, since one that could not be reached is there: what kept it away may have kept the
+// others.
+func (s *schedule) hurry(now time.Time, but *target) {
+	if now.Sub(s.hurried) < soon {
+		return
+	}
+	s.hurried = now
+	for _, t := range s.targets {
+		if t != but && !t.up && !t.lost.IsZero() {
+			t.due = minTime(t.due, now.Add(s.rnd(firstWait)))
+		}
+	}
 }
 
 // relayed notes that a peer is there, through relays alone: it is tried directly, more and more rarely.
@@ -174,7 +197,7 @@ func (s *schedule) lost(now time.Time, info peer.AddrInfo) {
 		}
 	}
 	t := s.targets[info.ID]
-	t.up, t.relayed, t.tries, t.since = false, false, 0, now
+	t.up, t.relayed, t.tries, t.since, t.lost = false, false, 0, now, now
 	t.due = now.Add(firstWait + s.rnd(firstWait))
 	if s.self > info.ID {
 		t.due = t.due.Add(mayBeDialled)
@@ -199,6 +222,9 @@ func (s *schedule) failed(now time.Time, id peer.ID) {
 		return
 	}
 	wait := min(firstWait<<min(t.tries-1, 16), t.why.maxWait())
+	if !t.lost.IsZero() && now.Sub(t.lost) < lostFor {
+		wait = min(wait, soon)
+	}
 	if t.doubts > 0 && t.tries <= doubtfulTries {
 		wait = firstWait // to know, and tell
 	}

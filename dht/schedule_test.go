@@ -124,6 +124,46 @@ func TestScheduleAfterLoss(t *testing.T) {
 	}
 }
 
+// TestScheduleAfterCut: peers that were lost are tried often for a while, and at once when one of them is there again.
+func TestScheduleAfterCut(t *testing.T) {
+	s := newTestSchedule(100)
+	for _, id := range []string{"a", "b"} {
+		s.lost(at, info(id))
+	}
+	now := at
+	for now.Sub(at) < lostFor {
+		_, again := s.next(now, 0, 0)
+		if again > soon {
+			t.Fatalf("%v after the loss it waits for %v", now.Sub(at), again)
+		}
+		now = now.Add(again)
+		for range len(dialled(s, now, 0, 2)) {
+			for id := range s.targets {
+				if s.targets[id].busy {
+					s.failed(now, id)
+				}
+			}
+		}
+	}
+	now = now.Add(time.Hour)
+	for range 10 {
+		dialled(s, now, 0, 2)
+		s.failed(now, "a")
+		s.failed(now, "b")
+		now = now.Add(time.Hour)
+	}
+	dialled(s, now, 0, 2)
+	s.failed(now, "a")
+	s.failed(now, "b")
+	if got := dialled(s, now.Add(soon), 0, 2); got != "" {
+		t.Fatalf("dialled %q as often as right after the loss", got)
+	}
+	s.connected(now.Add(soon), "a")
+	if got := dialled(s, now.Add(soon+firstWait), 1, 2); got != "b" {
+		t.Errorf("dialled %q, want b, now that a is back", got)
+	}
+}
+
 // TestScheduleSizes has a small swarm mesh, and a large one not.
 func TestScheduleSizes(t *testing.T) {
 	s := newTestSchedule(50)

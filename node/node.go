@@ -199,6 +199,7 @@ func (n *Node) startService() error {
 		Dial:      n.host.Dial,
 		Closest:   n.host.Closest,
 		Forget:    n.host.Forget,
+		Reconnect: n.host.Reconnect,
 		Deliver:   n.deliver,
 		Accept:    n.accept,
 		Sync:      n.db.Sync,

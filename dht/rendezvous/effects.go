@@ -102,6 +102,8 @@ func (s *Service) outside(effects []core.Effect) {
 			s.queueCall(e.Call)
 		case core.Dial:
 			s.dial(e)
+		case core.Reconnect:
+			s.cfg.Reconnect(peer.ID(e.To.Peer()))
 		case core.Forget:
 			if id := peer.ID(e.To.Peer()); id.Validate() == nil {
 				s.cfg.Forget(id)

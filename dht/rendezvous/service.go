@@ -75,6 +75,8 @@ type Config struct {
 	// Dial asks for a connection to a node that others know; Forget withdraws that. They do not block.
 	Dial   func(peer.AddrInfo)
 	Forget func(peer.ID)
+	// Reconnect gives up the connections to a node, and makes others, because they seem to carry nothing. It does not block.
+	Reconnect func(peer.ID)
 	// Closest looks up the peers closest to the SHA-256 of a key, only such as have answered; see dht.Host.
 	Closest func(ctx context.Context, key []byte) ([]peer.ID, error)
 	// Deliver hands messages to the broker, in order, one call at a time. It must not block, and may call

@@ -173,6 +173,8 @@ const (
 	Awake
 	// Left: this node has left politely; nobody needs it any more.
 	Left
+	// Reconnect: what node To is sent seems to go nowhere: give the connection up, and make another.
+	Reconnect
 	// Safe: call Call, as an event, once what was said so far to Custody, Retained, Journal and Received will survive.
 	Safe
 )

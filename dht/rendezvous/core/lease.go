@@ -14,11 +14,16 @@ type lease struct {
 	asked   time.Duration
 	held    time.Duration // until when this node holds the other's lease
 	granted time.Duration // until when the other may hold this node's
+	renewed time.Duration // when another connection was asked for
 	// What the other asks with tells how long it was on its way, beside the quickest: ahead is by how much this node's clock is
 	// ahead of the other's, at most. The other counts on this node until counts, at most; 0: it is not known.
 	ahead  time.Duration
 	counts time.Duration
 }
+
+// stalledAfter is how long a node that is out of reach, and not down, is asked for leases before the connection is given up. TCP waits
+// longer and longer before it sends again what was lost in a cut: once that is over, it may wait as long as the cut was.
+const stalledAfter = 2 * time.Second
 
 // creep is how much ahead may be off by after another leaseEvery, as clocks are: a thousandth.
 const creep = leaseEvery / 1000
@@ -109,6 +114,10 @@ func (n *Node) tickLeases() {
 		}
 		if p.reach && l.first != 0 && l.held <= n.now && n.now-l.first >= LeaseTime {
 			n.outOfReach(p)
+		}
+		if !p.reach && n.now-max(p.since, l.renewed) >= stalledAfter {
+			l.renewed = n.now
+			n.out = append(n.out, Effect{Kind: Reconnect, To: p.id})
 		}
 	}
 }

@@ -3,6 +3,8 @@ package core_test
 import (
 	"testing"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 )
 
 // hang has everything that is on the way to and from a node, and what is sent from now on, come when it goes on: a process
@@ -39,4 +41,33 @@ func TestHangsWithRetained(t *testing.T) {
 		s.checkRetained()
 		s.report(seed)
 	})
+}
+
+// TestStalled has a link carry nothing, without a break, and then again: it is made anew, once, and not before it has been silent for
+// a while.
+func TestStalled(t *testing.T) {
+	s := newSim(t, 1, time.Millisecond)
+	a, b := s.add(), s.add()
+	s.connect(a, b)
+	s.run(time.Second)
+	asked := 0
+	s.reconnects = func(*simNode, *simNode) bool {
+		asked++
+		return true
+	}
+	a.publish(s.levelOf(b, "stalled")+"/x", 1, false, "")
+	s.run(time.Second)
+	for _, c := range []struct {
+		hangs time.Duration
+		want  int
+	}{{core.LeaseTime - 2*time.Second, 0}, {core.LeaseTime + 3*time.Second, 1}} {
+		asked = 0
+		a.publish(s.levelOf(b, "stalled")+"/x", 1, false, "")
+		s.hang(a, c.hangs)
+		s.run(c.hangs + 10*time.Second)
+		if asked != c.want {
+			t.Errorf("silent for %v: asked for another connection %d times, want %d", c.hangs, asked, c.want)
+		}
+	}
+	s.report(1)
 }

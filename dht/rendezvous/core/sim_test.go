@@ -29,27 +29,28 @@ const (
 var epochStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 type sim struct {
-	limit    func(*core.Limits) // nil: the defaults
-	t        testing.TB
-	rng      *rand.Rand
-	now      time.Duration
-	events   events
-	count    uint64
-	nodes    []*simNode
-	links    map[[2]int]time.Duration // when the last frame on a link arrives
-	frames   map[string]int
-	longest  map[string]int           // of each kind of frame, in bytes
-	apart    func(v, w *simNode) bool // nodes that cannot connect
-	mute     func(frame any) bool     // frames that get lost on links that stay up
-	depth    int
-	small    int
-	slow     time.Duration // the longest delay
-	diskTime time.Duration // until what is written is safe, at most; 0: it is at once, and nobody waits for it
-	loss     bool          // QoS 0 may be lost: nodes come and go
-	merged   bool          // there is one swarm
-	forgets  bool          // nodes are killed, with what only they had
-	disorder bool          // links break, so that order is not promised
-	uneven   bool          // some links are much slower than others
+	limit      func(*core.Limits) // nil: the defaults
+	t          testing.TB
+	rng        *rand.Rand
+	now        time.Duration
+	events     events
+	count      uint64
+	nodes      []*simNode
+	links      map[[2]int]time.Duration // when the last frame on a link arrives
+	frames     map[string]int
+	longest    map[string]int           // of each kind of frame, in bytes
+	apart      func(v, w *simNode) bool // nodes that cannot connect
+	reconnects func(v, w *simNode) bool // where one finds the link to another stalled: whether the streams are made anew
+	mute       func(frame any) bool     // frames that get lost on links that stay up
+	depth      int
+	small      int
+	slow       time.Duration // the longest delay
+	diskTime   time.Duration // until what is written is safe, at most; 0: it is at once, and nobody waits for it
+	loss       bool          // QoS 0 may be lost: nodes come and go
+	merged     bool          // there is one swarm
+	forgets    bool          // nodes are killed, with what only they had
+	disorder   bool          // links break, so that order is not promised
+	uneven     bool          // some links are much slower than others
 
 	published []*published
 	byID      map[core.Identity]*published // those that came to somebody
@@ -125,8 +126,10 @@ type simNode struct {
 }
 
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
-	return &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{}, longest: map[string]int{},
+	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{}, longest: map[string]int{},
 		depth: 1, small: 100, merged: true, byID: map[core.Identity]*published{}, slow: slow, now: time.Hour}
+	s.reconnects = func(*simNode, *simNode) bool { return s.rng.IntN(2) == 0 }
+	return s
 }
 
 func (s *sim) add() *simNode {
@@ -287,6 +290,11 @@ func (v *simNode) effect(e core.Effect) {
 				s.connect(v, w)
 			}
 		}
+	case core.Reconnect: // or the streams stay as they are, for a while
+		if i := slices.IndexFunc(s.nodes, func(w *simNode) bool { return w.id == e.To }); i >= 0 && s.reconnects(v, s.nodes[i]) {
+			s.disconnect(v, s.nodes[i])
+			s.reconnect(v, s.nodes[i])
+		}
 	case core.Lookup:
 		s.after(5*s.delay(), func() {
 			var alive []core.NodeID
@@ -402,6 +410,17 @@ func (s *sim) connect(v, w *simNode) {
 		hv, hw := v.n.Hello(v.life, nil), w.n.Hello(w.life, nil)
 		v.do(func() { v.n.Up(hw) })
 		w.do(func() { w.n.Up(hv) })
+	})
+}
+
+// reconnect connects two nodes when the link between them carries something.
+func (s *sim) reconnect(v, w *simNode) {
+	s.after(time.Second, func() {
+		if max(s.links[[2]int{v.i, w.i}], s.links[[2]int{w.i, v.i}]) > s.now {
+			s.reconnect(v, w)
+			return
+		}
+		s.connect(v, w)
 	})
 }
 
