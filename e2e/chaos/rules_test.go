@@ -1,0 +1,211 @@
+package chaos
+
+// What the history is held against, a rule for each promise.
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// owed calls f for every message that a subscription is owed by what its publisher and its subscriber were told.
+func (c *checker) owed(st *standing, f func(m *message)) {
+	filter, _ := plain(st.filter)
+	to, _ := st.ends()
+	for topic, all := range c.byTopic {
+		if !matches(filter, topic) {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(all, st.from, func(m *message, t time.Duration) int { return cmp.Compare(m.firstSend, t) })
+		for _, m := range all[at:] {
+			if m.firstSend >= to {
+				break
+			}
+			if m.promised && m.qos > 0 && st.qos > 0 {
+				f(m)
+			}
+		}
+	}
+}
+
+// excuses says why a subscription may not have a message that it was owed, "" for no reason.
+func (c *checker) excuses(st *standing, m *message) Excuse {
+	to, why := st.ends()
+	switch {
+	case to != forever && !(to > m.ackedAt+ordinary && c.calm(m.firstSend, m.ackedAt+ordinary)):
+		if why != KnownSessionsStay || c.known.SessionsStay {
+			return why
+		}
+	case m.firstSend < c.heldFrom(st):
+		return Local
+	}
+	taken := m.ackedAt
+	if m.willOf != nil {
+		taken = m.willOf.acceptedAt
+	}
+	switch {
+	case c.alone(m.ackedBy, taken) != 0:
+		return SwarmOfItsOwn
+	case c.lostWithDisk(m.ackedBy, m.ackedAt):
+		return PublisherWiped
+	}
+	return ""
+}
+
+// checkDelivered: no acknowledged QoS 1 or 2 message is lost.
+func (c *checker) checkDelivered() {
+	for _, st := range c.standing {
+		if _, shared := plain(st.filter); shared {
+			continue
+		}
+		c.owed(st, func(m *message) {
+			c.report.Owed++
+			if st.got[m.id] != nil {
+				return
+			}
+			if why := c.excuses(st, m); why != "" {
+				c.report.excuse(why)
+				return
+			}
+			kind := "lost"
+			if m.willOf != nil {
+				kind = "will"
+			}
+			c.violation(Event{At: m.ackedAt, Client: st.client, Node: st.node, Msg: m.id}, kind, st.session, "it was acknowledged, and has not come")
+		})
+	}
+}
+
+// checkShared: every message for a shared group comes to one member, at QoS 2 once in all.
+func (c *checker) checkShared() {
+	groups := map[string][]*standing{}
+	for _, st := range c.standing {
+		if _, shared := plain(st.filter); shared {
+			groups[st.filter] = append(groups[st.filter], st)
+		}
+	}
+	for filter, members := range groups {
+		owed := map[*message][]*standing{}
+		for _, st := range members {
+			c.owed(st, func(m *message) { owed[m] = append(owed[m], st) })
+		}
+		for m, who := range owed {
+			c.report.Owed++
+			n, over := 0, false
+			seen := map[*session]bool{}
+			for _, st := range members {
+				if !seen[st.session] {
+					n += len(st.got[m.id])
+					seen[st.session] = true
+				}
+				over = over || st.ended != forever && st.ended > m.firstSend && st.from < m.firstSend
+			}
+			excuse := Excuse("")
+			for _, st := range who {
+				if excuse = c.excuses(st, m); excuse == "" {
+					break
+				}
+			}
+			switch {
+			case n == 0 && excuse != "":
+				c.report.excuse(excuse)
+			case n == 0 && over:
+				c.report.excuse(MemberOver)
+			case n == 0:
+				c.violation(Event{At: m.ackedAt, Msg: m.id}, "lost", nil, "no member of "+filter+" has it")
+			case n > 1 && m.qos == 2:
+				e := c.lastReceipt(members, m)
+				e.Client = "" // it is the group's
+				c.twice(m, nil, e, "members of "+filter+" have it more than once")
+			}
+		}
+	}
+}
+
+func (c *checker) lastReceipt(members []*standing, m *message) (last Event) {
+	for _, st := range members {
+		for _, e := range st.got[m.id] {
+			if e.At > last.At {
+				last = e
+			}
+		}
+	}
+	return last
+}
+
+// checkOnce: QoS 2 comes once, and so does anything else that neither the publisher nor a node has had a reason to send again.
+func (c *checker) checkOnce() {
+	for _, all := range c.sessions {
+		for _, s := range all {
+			for id, got := range s.got {
+				m := c.messages[id]
+				if m == nil {
+					c.violation(got[0], "invented", s, "nobody has published it")
+					continue
+				}
+				m.got += len(got)
+				for i, e := range got[1:] {
+					if e.QoS == 2 && !c.shared(s) || e.QoS < 2 && !e.Dup && e.Conn == got[i].Conn && len(m.sends) <= 1 {
+						c.twice(m, s, e, "it has come twice")
+					}
+				}
+			}
+		}
+	}
+}
+
+// shared reports whether a session has shared subscriptions, whose messages checkShared counts.
+func (c *checker) shared(s *session) bool {
+	return slices.ContainsFunc(c.standing, func(st *standing) bool {
+		_, shared := plain(st.filter)
+		return shared && st.session == s
+	})
+}
+
+func (c *checker) twice(m *message, s *session, e Event, text string) {
+	switch {
+	case c.known.Forgetting && c.restarted(m.firstSend, e.At):
+		c.report.excuse(KnownForgetting)
+		return
+	case s == nil && c.known.SharedTwice && !c.calm(m.firstSend, e.At):
+		c.report.excuse(KnownSharedTwice)
+		return
+	}
+	c.violation(e, "twice", s, text)
+}
+
+// checkOrder: what one publisher publishes on one topic at one QoS arrives in order, where there was no fault in the time between.
+func (c *checker) checkOrder() {
+	type flow struct {
+		publisher, topic string
+		qos              byte
+	}
+	for _, all := range c.sessions {
+		for _, s := range all {
+			if c.shared(s) {
+				continue
+			}
+			latest := map[flow]*message{}
+			for _, id := range s.order {
+				m := c.messages[id]
+				if m == nil || len(m.sends) != 1 {
+					continue // it has been sent again, or is a will
+				}
+				f := flow{m.publisher, m.topic, m.qos}
+				before := latest[f]
+				if before == nil || before.firstSend < m.firstSend {
+					latest[f] = m
+					if before != nil && c.calm(before.firstSend-handingBack, s.got[id][0].At) {
+						c.report.InOrder++
+					}
+					continue
+				}
+				if !c.calm(m.firstSend-handingBack, s.got[id][0].At) {
+					c.report.excuse(OrderFault)
+					continue
+				}
+				c.violation(s.got[id][0], "order", s, "it was published before "+before.id+", which came first")
+			}
+		}
+	}
+}
