@@ -201,8 +201,8 @@ func (n *Node) startService() error {
 		Forget:    n.host.Forget,
 		Deliver:   n.deliver,
 		Accept:    n.accept,
-		Sync:      n.db.Sync,
-		Tap:       n.opt.Tap,
+		Sync:      n.db.Sync, SyncInTime: n.db.SyncInTime,
+		Tap: n.opt.Tap,
 	})
 	n.peersMu.Lock()
 	n.service.Store(s)
