@@ -9,6 +9,7 @@ import (
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
 	"github.com/mozzie-mqtt/mozzie/node/memory"
+	"github.com/mozzie-mqtt/mozzie/node/store"
 )
 
 // collect registers what /metrics shows beside libp2p's own.
@@ -33,7 +34,7 @@ type sample struct {
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.histograms(out)
-	for _, s := range slices.Concat(brokerSamples(m.n.broker.Load().Stats()), m.swarm(), m.logins(), memorySamples(m.n.memory.Load())) {
+	for _, s := range slices.Concat(brokerSamples(m.n.broker.Load().Stats()), m.swarm(), m.logins(), memorySamples(m.n.memory.Load()), diskSamples(m.n.db.Stats())) {
 		var names, values []string
 		for i := 0; i+1 < len(s.labels); i += 2 {
 			names, values = append(names, s.labels[i]), append(values, s.labels[i+1])
@@ -166,6 +167,20 @@ func memorySamples(w *memory.Watcher) []sample {
 		all = append(all, sample{"memory_scarce_total", "Times that memory became scarce.", c, float64(w.Rises(l)), []string{"level", l.String()}})
 	}
 	return all
+}
+
+// diskSamples are what the database has done.
+func diskSamples(s *store.Stats) []sample {
+	const c = prometheus.CounterValue
+	return []sample{
+		{"database_syncs_total", "Times that the database had its log synced.", c, float64(s.Syncs.Load()), nil},
+		{"database_groups_total", "Groups that records were written in.", c, float64(s.Groups.Load()), nil},
+		{"database_records_total", "Records that were written or deleted.", c, float64(s.Writes.Load()), nil},
+		{"database_record_bytes_total", "Bytes of them, keys included.", c, float64(s.Bytes.Load()), nil},
+		{"database_unneeded_records_total", "Records that were no longer needed before they were written.", c, float64(s.Unneeded.Load()), nil},
+		{"database_written_bytes_total", "Bytes that the database wrote to its files.", c, float64(s.Disk.Load()), nil},
+		{"database_damaged_records_total", "Records that could not be read.", c, float64(s.Damaged.Load()), nil},
+	}
 }
 
 // relayed counts the peers that are connected through relays alone.

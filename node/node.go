@@ -202,8 +202,8 @@ func (n *Node) startService() error {
 		Reconnect: n.host.Reconnect,
 		Deliver:   n.deliver,
 		Accept:    n.accept,
-		Sync:      n.db.Sync,
-		Tap:       n.opt.Tap,
+		Sync:      n.db.Sync, SyncInTime: n.db.SyncInTime,
+		Tap: n.opt.Tap,
 	})
 	n.peersMu.Lock()
 	n.service.Store(s)

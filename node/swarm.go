@@ -99,19 +99,42 @@ func (w *swarm) Retained(filter string, each func([]*proto.Message), done func()
 // RetainedHere implements mqttfront.Swarm.
 func (w *swarm) RetainedHere() int { return w.retained.Total() }
 
-// accept passes on that clients' messages are kept, once they are on the disk.
+// accept passes on that clients' messages are kept, once they are on the disk, or others have them.
 func (n *Node) accept(came []rendezvous.Accepted) {
-	came = slices.Clone(came)
-	n.db.Sync(func(err error) {
+	waiting := 0
+	for i := range came {
+		if a := &came[i]; a.Kept {
+			accepted(a, nil)
+		}
+	}
+	for i := range came {
+		if !came[i].Once.Said() {
+			waiting++
+		}
+	}
+	if waiting == 0 {
+		return
+	}
+	rest := make([]rendezvous.Accepted, 0, waiting)
+	for _, a := range came {
+		if !a.Once.Said() {
+			rest = append(rest, a)
+		}
+	}
+	n.db.SyncInTime(func(err error) {
 		if err != nil {
 			err = mqttfront.NotStored
 		}
-		for _, a := range came {
-			if o, ok := a.Origin.(mqttfront.Origin); ok {
-				o.Accepted(a.Packet, err)
-			}
+		for i := range rest {
+			accepted(&rest[i], err)
 		}
 	})
+}
+
+func accepted(a *rendezvous.Accepted, err error) {
+	if o, ok := a.Origin.(mqttfront.Origin); ok && a.Once.First() {
+		o.Accepted(a.Packet, err)
+	}
 }
 
 // receipt tells the service what the broker has done with a message.

@@ -73,6 +73,7 @@ when what was measured until then is printed.`,
 	fs.IntVar(&l.Topics, "topics", 0, "`N` topics (default one for each publisher)")
 	fs.BoolVar(&l.Spread, "spread", false, "give each topic a first level of its own, and so a rendezvous of its own")
 	fs.BoolVar(&l.Wildcard, "wildcard", false, "subscribe to all topics with one filter")
+	fs.BoolVar(&l.Persistent, "persistent", false, "give subscribers sessions that outlive their connections, which the broker keeps")
 	fs.StringVarP(&l.Prefix, "topic", "t", l.Prefix, "let topics begin with `TEXT`")
 	fs.Uint8VarP(&l.QoS, "qos", "q", l.QoS, "publish and subscribe with `QOS`: 0, 1 or 2")
 	fs.IntVarP(&l.Size, "size", "s", l.Size, "payloads of `BYTES`, 24 at least")
@@ -204,22 +205,23 @@ func (f *benchFlags) loadOf(cmd *cobra.Command, row bench.Row) (bench.Load, erro
 	row.Set(&l)
 	l.Client, l.PublishTo, l.SubscribeAt = f.load.Client, f.load.PublishTo, f.load.SubscribeAt
 	given := map[string]func(){
-		"pubs":     func() { l.Publishers = f.load.Publishers },
-		"subs":     func() { l.Subscribers = f.load.Subscribers },
-		"topics":   func() { l.Topics = f.load.Topics },
-		"spread":   func() { l.Spread = f.load.Spread },
-		"wildcard": func() { l.Wildcard = f.load.Wildcard },
-		"topic":    func() { l.Prefix = f.load.Prefix },
-		"qos":      func() { l.QoS = f.load.QoS },
-		"size":     func() { l.Size = f.load.Size },
-		"rate":     func() { l.Rate = f.load.Rate },
-		"window":   func() { l.Window = f.load.Window },
-		"credit":   func() { l.Credit = f.load.Credit },
-		"duration": func() { l.Duration = f.load.Duration },
-		"warmup":   func() { l.Warmup = f.load.Warmup },
-		"settle":   func() { l.Settle = f.load.Settle },
-		"drain":    func() { l.Drain = f.load.Drain },
-		"pid":      func() { l.PIDs = f.load.PIDs },
+		"pubs":       func() { l.Publishers = f.load.Publishers },
+		"subs":       func() { l.Subscribers = f.load.Subscribers },
+		"topics":     func() { l.Topics = f.load.Topics },
+		"spread":     func() { l.Spread = f.load.Spread },
+		"wildcard":   func() { l.Wildcard = f.load.Wildcard },
+		"persistent": func() { l.Persistent = f.load.Persistent },
+		"topic":      func() { l.Prefix = f.load.Prefix },
+		"qos":        func() { l.QoS = f.load.QoS },
+		"size":       func() { l.Size = f.load.Size },
+		"rate":       func() { l.Rate = f.load.Rate },
+		"window":     func() { l.Window = f.load.Window },
+		"credit":     func() { l.Credit = f.load.Credit },
+		"duration":   func() { l.Duration = f.load.Duration },
+		"warmup":     func() { l.Warmup = f.load.Warmup },
+		"settle":     func() { l.Settle = f.load.Settle },
+		"drain":      func() { l.Drain = f.load.Drain },
+		"pid":        func() { l.PIDs = f.load.PIDs },
 	}
 	for name, set := range given {
 		if cmd.Flags().Changed(name) {

@@ -16,7 +16,7 @@ import (
 func (s *Service) finish() {
 	effects := s.core.Take(s.effects)
 	now := time.Now()
-	var safe []func()
+	var safe, inTime []func()
 	rest := 0 // effects that are for outside of the lock, moved to the front
 	for i := range effects {
 		e := &effects[i]
@@ -31,6 +31,8 @@ func (s *Service) finish() {
 			s.awakeLocked()
 		case core.Safe:
 			safe = append(safe, e.Call)
+		case core.SafeInTime:
+			inTime = append(inTime, e.Call)
 		default:
 			effects[rest] = *e
 			rest++
@@ -38,6 +40,9 @@ func (s *Service) finish() {
 	}
 	if len(safe) > 0 {
 		s.cfg.Sync(func(err error) { s.whenSafe(safe, err) })
+	}
+	if len(inTime) > 0 {
+		s.cfg.SyncInTime(func(err error) { s.whenSafe(inTime, err) })
 	}
 	if rest > 0 {
 		s.outsides++
@@ -96,8 +101,8 @@ func (s *Service) outside(effects []core.Effect) {
 		switch e.Kind {
 		case core.Deliver:
 			s.deliveries = append(s.deliveries, e.Delivery)
-		case core.Accept:
-			s.accepted = append(s.accepted, Accepted{e.Delivery.Origin, e.Packet})
+		case core.Accept, core.AcceptKept:
+			s.accepted = append(s.accepted, Accepted{e.Delivery.Origin, e.Once, e.Packet, e.Kind == core.AcceptKept})
 		case core.Call:
 			s.queueCall(e.Call)
 		case core.Dial:

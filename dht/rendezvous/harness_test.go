@@ -125,14 +125,17 @@ func startUntold(t *testing.T, h host.Host, change ...func(*Config)) *node {
 				_ = h.Connect(ctx, info)
 			}()
 		},
-		Forget:    func(peer.ID) {},
-		Reconnect: func(peer.ID) {},
-		Closest:   func(context.Context, []byte) ([]peer.ID, error) { return nil, errors.New("nobody looks up here") },
-		Deliver:   n.deliver,
-		Sync:      func(done func(error)) { done(nil) },
+		Forget:     func(peer.ID) {},
+		Reconnect:  func(peer.ID) {},
+		Closest:    func(context.Context, []byte) ([]peer.ID, error) { return nil, errors.New("nobody looks up here") },
+		Deliver:    n.deliver,
+		Sync:       func(done func(error)) { done(nil) },
+		SyncInTime: func(done func(error)) { done(nil) },
 		Accept: func(came []Accepted) {
 			for _, a := range came {
-				n.accepted <- a.Packet
+				if a.Once.First() {
+					n.accepted <- a.Packet
+				}
 			}
 		},
 	}

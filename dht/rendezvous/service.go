@@ -82,21 +82,25 @@ type Config struct {
 	// Deliver hands messages to the broker, in order, one call at a time. It must not block, and may call
 	// Service.Done but nothing else of it. The slice is the Service's again when it returns.
 	Deliver func([]core.Delivery)
-	// Accept says that the clients that messages came from may have their acknowledgements, once what Custody was told so far
-	// is safe. It must not block. The slice is the Service's again when it returns.
+	// Accept says that the clients that messages came from may have their acknowledgements, those that are not Kept once what
+	// Custody was told so far is safe. It must not block. The slice is the Service's again when it returns.
 	Accept func([]Accepted)
 	// Sync calls done once when everything that the stores were told so far will survive, or, with an error, when it can't be
-	// made to. It must not block; done may be called from within, and does not.
-	Sync    func(done func(error))
-	Pending Pending
+	// made to. It must not block; done may be called from within, and does not. SyncInTime is Sync for who is in no hurry.
+	Sync       func(done func(error))
+	SyncInTime func(done func(error))
+	Pending    Pending
 	// Tap, for tests, sees every frame before it is sent. nil: nobody does.
 	Tap func(to peer.ID, frame any)
 }
 
-// Accepted is a client's message that is kept.
+// Accepted is a client's message that is kept. It may come twice, the second time with Kept; the first of those who acknowledge
+// it does, as Once says.
 type Accepted struct {
 	Origin any // as it was given to Publish
+	Once   *core.Once
 	Packet uint16
+	Kept   bool // by others, or those have it that it is for: this node's disk need not be waited for
 }
 
 // What is ours to tune.

@@ -88,6 +88,12 @@ func (p peers) across() []starter {
 	}
 }
 
+// kept are those with one node that keep sessions on the disk: NATS as it comes, which syncs every two minutes, and with a sync
+// before each acknowledgement, as Mozzie has it; mosquitto, which writes every half hour and syncs nothing.
+func (p peers) kept() []starter {
+	return []starter{p.swarm("Mozzie", 1, true), p.mosquittoKept, p.natsCluster("NATS", 1), p.natsSynced}
+}
+
 // together starts a broker with start, and stops what runs of it where that fails.
 func (p peers) together(name, program string, start func(*broker) error) (*broker, error) {
 	if err := p.missing[program]; err != nil {
@@ -234,7 +240,6 @@ func (p peers) status(ctx context.Context, admin string) (s nodeStatus, err erro
 // mosquittoConfig lifts the limits that make mosquitto drop messages; without that it would lose in nearly all rows.
 const mosquittoConfig = `listener %d 127.0.0.1
 allow_anonymous true
-persistence false
 max_inflight_messages 0
 max_queued_messages 0
 log_type error
@@ -250,6 +255,9 @@ cleansession true
 notifications false
 try_private true
 `
+
+// notKept is the default of mosquitto, said.
+const notKept = "persistence false\n"
 
 // startMosquitto starts one of a broker's mosquittos.
 func (p peers) startMosquitto(ctx context.Context, b *broker, dir string, port int, more string) error {
@@ -268,13 +276,22 @@ func (p peers) startMosquitto(ctx context.Context, b *broker, dir string, port i
 }
 
 func (p peers) mosquittoAlone(ctx context.Context, dir string) (*broker, error) {
+	return p.oneMosquitto(ctx, dir, notKept)
+}
+
+// mosquittoKept is mosquitto with persistence.
+func (p peers) mosquittoKept(ctx context.Context, dir string) (*broker, error) {
+	return p.oneMosquitto(ctx, dir, fmt.Sprintf("persistence true\npersistence_location %s/\n", dir))
+}
+
+func (p peers) oneMosquitto(ctx context.Context, dir, more string) (*broker, error) {
 	return p.together("mosquitto", "mosquitto", func(b *broker) error {
 		free, err := ports(1)
 		if err != nil {
 			return err
 		}
 		b.publish, b.subscribe = local(free[0]), local(free[0])
-		return p.startMosquitto(ctx, b, dir, free[0], "")
+		return p.startMosquitto(ctx, b, dir, free[0], more)
 	})
 }
 
@@ -287,10 +304,10 @@ func (p peers) mosquittoBridge(ctx context.Context, dir string) (*broker, error)
 			return err
 		}
 		b.publish, b.subscribe = local(free[0]), local(free[1])
-		if err := p.startMosquitto(ctx, b, filepath.Join(dir, "b"), free[1], ""); err != nil {
+		if err := p.startMosquitto(ctx, b, filepath.Join(dir, "b"), free[1], notKept); err != nil {
 			return err
 		}
-		if err := p.startMosquitto(ctx, b, filepath.Join(dir, "a"), free[0], fmt.Sprintf(bridgeConfig, free[1])); err != nil {
+		if err := p.startMosquitto(ctx, b, filepath.Join(dir, "a"), free[0], notKept+fmt.Sprintf(bridgeConfig, free[1])); err != nil {
 			return err
 		}
 		return p.carries(ctx, b)
@@ -327,7 +344,7 @@ func (p peers) carries(ctx context.Context, b *broker) error {
 // natsConfig has JetStream, which MQTT needs.
 const natsConfig = `server_name: %s
 listen: "%s"
-jetstream { store_dir: "%s" }
+jetstream { store_dir: "%s"%s }
 mqtt { listen: "%s" }
 `
 
@@ -340,7 +357,15 @@ const natsRoutes = `cluster {
 `
 
 // natsCluster is n servers.
-func (p peers) natsCluster(name string, n int) starter {
+func (p peers) natsCluster(name string, n int) starter { return p.natsServers(name, n, "") }
+
+// natsSynced is one server that syncs before it acknowledges.
+func (p peers) natsSynced(ctx context.Context, dir string) (*broker, error) {
+	return p.natsServers("NATS, synced", 1, ", sync_interval: always")(ctx, dir)
+}
+
+// natsServers is n servers with more in what is said of JetStream.
+func (p peers) natsServers(name string, n int, more string) starter {
 	return func(ctx context.Context, dir string) (*broker, error) {
 		return p.together(name, "nats-server", func(b *broker) error {
 			free, err := ports(3 * n)
@@ -354,7 +379,7 @@ func (p peers) natsCluster(name string, n int) starter {
 			}
 			for i := range n {
 				dir := filepath.Join(dir, fmt.Sprint(i))
-				text := fmt.Sprintf(natsConfig, fmt.Sprintf("bench%d", i), local(own[i]), filepath.Join(dir, "js"), local(mqtt[i]))
+				text := fmt.Sprintf(natsConfig, fmt.Sprintf("bench%d", i), local(own[i]), filepath.Join(dir, "js"), more, local(mqtt[i]))
 				if n > 1 {
 					text += fmt.Sprintf(natsRoutes, local(cluster[i]), strings.Join(routes, ", "))
 				}

@@ -43,6 +43,7 @@ type options struct {
 var (
 	aloneRows  = []string{"a", "a-1k", "b", "c", "d", "e", "f", "f-20", "g", "g-1", "h", "h-off"}
 	acrossRows = []string{"a", "a-1k", "b", "c", "d", "e", "f", "f-20", "g", "g-1"}
+	keptRows   = []string{"i"}
 	// Where the rendezvous is decides how long the way is. So pairs get topics with first levels of their own, and
 	// latency is measured over many. Where there is one topic, each round has another node as its rendezvous.
 	acrossFlags = map[string][]string{
@@ -57,7 +58,7 @@ func main() {
 	var rows, stages string
 	var quick bool
 	flag.StringVar(&rows, "rows", "", "measure these `ROWS` alone, such as a,e,g")
-	flag.StringVar(&stages, "stages", "alone,across", "measure in these `STAGES`")
+	flag.StringVar(&stages, "stages", "alone,across,kept", "measure in these `STAGES`")
 	flag.BoolVar(&quick, "quick", false, "one short run of each: a rough answer in some four minutes")
 	flag.BoolVar(&o.update, "update", false, "write the tables into "+page)
 	flag.StringVar(&o.json, "json", filepath.Join("bin", "bench.json"), "write all results to `FILE`")
@@ -126,11 +127,17 @@ type bench struct {
 
 // stage runs some brokers and measures them.
 func (b *bench) stage(ctx context.Context, name, dir string) error {
-	rows, all := aloneRows, b.peers.alone()
-	if name == "across" {
+	var rows []string
+	var all []starter
+	switch name {
+	case "alone":
+		rows, all = aloneRows, b.peers.alone()
+	case "across":
 		rows, all = acrossRows, b.peers.across()
-	} else if name != "alone" {
-		return fmt.Errorf("-stages %s: want alone, across or both", name)
+	case "kept":
+		rows, all = keptRows, b.peers.kept()
+	default:
+		return fmt.Errorf("-stages %s: want alone, across, kept or some of them", name)
 	}
 	if b.rows != nil {
 		rows = slices.DeleteFunc(slices.Clone(rows), func(r string) bool { return !slices.Contains(b.rows, r) })

@@ -26,7 +26,7 @@ var rowNames = map[string]string{
 	"a": "a. 1 to 1, QoS 0, 64 B", "a-1k": "a. 1 to 1, QoS 0, 1 KiB", "b": "b. 10 to 10, QoS 0", "c": "c. fan-out, 1 to 50",
 	"d": "d. fan-in, 50 to 1 with `#`", "e": "e. 10 to 10, QoS 1, window 100", "f": "f. 10 to 10, QoS 2, window 100",
 	"f-20": "f. 10 to 10, QoS 2, window 20", "g": "g. latency at 1,000/s, QoS 0", "g-1": "g. latency at 1,000/s, QoS 1",
-	"h": "h. idle; each idle connection", "h-off": "h. idle; each offline session",
+	"h": "h. idle; each idle connection", "h-off": "h. idle; each offline session", "i": "i. as e, persistent sessions",
 }
 
 // result is what of the generator's JSON is used. All of it is kept.
@@ -125,6 +125,7 @@ func (r *report) markdown() string {
 	}
 	r.table(&b, "alone", "Alone", []string{"Mozzie"}, []string{"mosquitto", "NATS", "mochi"})
 	r.table(&b, "across", "Across nodes", []string{"Mozzie, open", "Mozzie, private"}, []string{"mosquitto bridge", "NATS"})
+	r.table(&b, "kept", "Kept on the disk", []string{"Mozzie"}, []string{"mosquitto", "NATS", "NATS, synced"})
 	return b.String()
 }
 
@@ -154,7 +155,7 @@ func (r *report) table(b *strings.Builder, stage, title string, own, others []st
 		columns++
 	}
 	fmt.Fprintln(b, strings.Repeat("---|", columns))
-	for _, row := range aloneRows {
+	for _, row := range slices.Concat(aloneRows, keptRows) {
 		if r.of(stage, row, own[0]) == nil {
 			continue
 		}

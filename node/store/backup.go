@@ -28,7 +28,7 @@ func (d *DB) Checkpoint(dir string) error {
 // nodes that have had them know them; their epochs have no new messages.
 func Renew(dir string, log *slog.Logger) error {
 	d := &DB{opt: Options{FS: vfs.Default}, log: log}
-	d.files = newPatient(vfs.Default, dir, log)
+	d.files = newPatient(vfs.Default, dir, log, &d.stats.Disk)
 	err := headless(vfs.Default, dir)
 	if err == nil {
 		d.pb, err = pebble.Open(dir, d.pebbleOptions())

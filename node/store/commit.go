@@ -7,9 +7,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// gatherFor is how long a group waits for what belongs to it, and for what it has to be no longer needed.
-const gatherFor = time.Millisecond
-
 // runCommit commits what was put and removed. Owner DB, ends in Close.
 func (d *DB) runCommit() {
 	for {
@@ -19,7 +16,7 @@ func (d *DB) runCommit() {
 			return
 		}
 		d.tellUnneeded()
-		time.Sleep(gatherFor)
+		d.gather()
 		d.apply()
 		d.tellUnneeded()
 		d.sync()
@@ -48,6 +45,7 @@ func (d *DB) apply() {
 	d.joint.Lock()
 	d.mu.Lock()
 	g := d.group
+	d.custody.writeLocked()
 	d.group = newGroup()
 	number := d.groups
 	d.groups++
@@ -78,6 +76,7 @@ func (d *DB) apply() {
 		size += len(value)
 		_ = b.Set([]byte(key), value, nil)
 	}
+	d.stats.Groups.Add(1)
 	d.stats.Writes.Add(uint64(len(g.writes)))
 	d.stats.Bytes.Add(uint64(size))                      //nolint:gosec // not negative
 	if err := d.pb.Apply(b, pebble.NoSync); err != nil { // the log's errors never come here: see patient

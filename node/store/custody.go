@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
@@ -23,8 +24,9 @@ type Custody struct {
 // inCustody is a message in custody, and its number.
 type inCustody struct {
 	m      *proto.Message
-	number uint64            // 0: it is in memory alone
-	record *pb.StoredCustody // as of the last start
+	number uint64            // 0: it is in memory alone, or in the group
+	record *pb.StoredCustody // as of the last start, or of the group
+	group  uint64            // number of the group that it is new in, if any
 }
 
 // fewMessages is how many messages the map may have room for without being made anew.
@@ -41,17 +43,51 @@ func (c *Custody) Put(id core.Identity, m *proto.Message, record *pb.StoredCusto
 			kept.m = m
 			c.keep(id, kept)
 		}
-		if record == nil {
-			return
-		}
-		fresh := kept.number == 0
-		if fresh {
-			kept.number = c.db.needLocked(kept.m)
+		switch {
+		case record == nil:
+		case kept.number > 0:
+			record.Message = kept.number
+			c.db.putLocked(custodyKey(id), record, false)
+		default:
+			if kept.group != c.db.groups {
+				kept.group = c.db.groups
+				c.db.group.take(c, id)
+				c.db.forecast.put(id, "")
+			}
+			kept.record = record
 			c.messages[id] = kept
 		}
-		record.Message = kept.number
-		c.db.putLocked(custodyKey(id), record, fresh)
 	})
+}
+
+// custodies are the messages that are new in custody in a group. Most are gone before it ends, and cost nothing more.
+type custodies struct {
+	ids  []core.Identity // those that are gone among them
+	open int             // the others
+}
+
+func (g *custodies) take(c *Custody, id core.Identity) {
+	if g.open++; len(g.ids) > 2*g.open+fewMessages {
+		g.ids = slices.DeleteFunc(g.ids, func(id core.Identity) bool { return !c.isNew(id) })
+	}
+	g.ids = append(g.ids, id)
+}
+
+func (c *Custody) isNew(id core.Identity) bool { return c.messages[id].group == c.db.groups }
+
+// writeLocked has the new messages that are still in custody written with the group.
+func (c *Custody) writeLocked() {
+	g := c.db.group
+	for _, id := range g.ids {
+		if kept := c.messages[id]; c.isNew(id) { // it may be in the list twice
+			kept.number, kept.group = c.db.needLocked(kept.m), 0
+			kept.record.Message = kept.number
+			c.db.putLocked(custodyKey(id), kept.record, true)
+			kept.record = nil
+			c.messages[id] = kept
+		}
+	}
+	g.custodies = custodies{}
 }
 
 func (c *Custody) keep(id core.Identity, m inCustody) {
@@ -81,9 +117,14 @@ func (c *Custody) Delete(id core.Identity) {
 			c.most = len(c.messages)
 			c.messages = maps.Collect(maps.All(c.messages))
 		}
-		if kept.number > 0 {
+		switch {
+		case kept.number > 0:
 			c.db.removeLocked(custodyKey(id))
 			c.db.releaseLocked(kept.number, kept.m)
+		case kept.group == c.db.groups:
+			c.db.group.open--
+			c.db.forecast.gone(id, "")
+			c.db.unneededLocked()
 		}
 	})
 }
@@ -123,7 +164,7 @@ func (c *Custody) load(needs map[uint64]int32) error {
 		}
 		needs[record.GetMessage()]++
 		c.keep(core.Identity{Epoch: binary.BigEndian.Uint64(rest), Seq: binary.BigEndian.Uint64(rest[8:])},
-			inCustody{m, record.GetMessage(), record})
+			inCustody{m: m, number: record.GetMessage(), record: record})
 		return true
 	})
 }

@@ -65,6 +65,7 @@ type state struct {
 	syncing  bool
 	current  []func(error) // wait for the sync that runs
 	unneeded []func(error) // waited for what was removed again
+	forecast forecast
 	closed   bool
 
 	messages messages
@@ -78,14 +79,24 @@ type Stats struct {
 	Bytes    atomic.Uint64 // of these, keys included
 	Damaged  atomic.Uint64 // records that can't be read
 	Unneeded atomic.Uint64 // records that were removed before they were written
+	Groups   atomic.Uint64 // that records were written in
+	Disk     atomic.Uint64 // bytes written to files, by whatever: the log, tables, what is written anew in the background
 }
+
+// Stats returns the counters.
+func (d *DB) Stats() *Stats { return &d.stats }
 
 // group is what goes to the disk together.
 type group struct {
 	writes  map[string]write
 	waiters []func(error)
+	urgent  bool          // one of them is in a hurry
 	logs    []*sessionLog // with entries in it
+	custodies
 }
+
+// empty reports whether there is nothing to write in it.
+func (g *group) empty() bool { return len(g.writes) == 0 && g.open == 0 }
 
 // write is the latest that was said of a key.
 type write struct {
@@ -123,10 +134,11 @@ func Open(dir string, opt Options) (*DB, error) {
 func open(dir string, opt Options, damaged string) (*DB, error) {
 	d := &DB{opt: opt, log: opt.Log, wake: make(chan struct{}, 1), sweepWake: make(chan struct{}, 1), closing: make(chan struct{})}
 	d.group, d.groups = newGroup(), 1
+	d.forecast.need = lasting
 	d.messages.init()
 	d.sessions.db, d.custody.db, d.retained.db, d.received.db = d, d, d, d
 	d.custody.messages = map[core.Identity]inCustody{}
-	d.files = newPatient(opt.FS, dir, opt.Log)
+	d.files = newPatient(opt.FS, dir, opt.Log, &d.stats.Disk)
 	d.files.lazily.every = opt.Interval
 	err := headless(opt.FS, dir)
 	if err == nil {
@@ -169,6 +181,8 @@ func (d *DB) put(key string, record any, fresh bool) {
 func (d *DB) putLocked(key string, record any, fresh bool) {
 	if old, there := d.group.writes[key]; there {
 		fresh = old.fresh
+	} else if fresh {
+		d.forecast.put(core.Identity{}, key)
 	}
 	d.group.writes[key] = write{record, fresh}
 }
@@ -179,21 +193,28 @@ func (d *DB) remove(key string) { d.update(func() { d.removeLocked(key) }) }
 // removeLocked reports whether the key was written.
 func (d *DB) removeLocked(key string) (written bool) {
 	g := d.group
+	d.forecast.gone(core.Identity{}, key)
 	if old, there := g.writes[key]; !there || !old.fresh {
 		g.writes[key] = write{}
 		return true
 	}
 	delete(g.writes, key)
+	d.unneededLocked()
+	return false
+}
+
+// unneededLocked has those told who wait for the group, if what was removed from it is all that was in it.
+func (d *DB) unneededLocked() {
 	d.stats.Unneeded.Add(1)
-	if len(g.writes) > 0 || len(g.waiters) == 0 {
-		return false
+	g := d.group
+	if !g.empty() || len(g.waiters) == 0 {
+		return
 	}
 	if !d.joinLocked(g.waiters...) {
 		d.unneeded = append(d.unneeded, g.waiters...)
 		wake(d.wake)
 	}
-	g.waiters = nil
-	return false
+	g.waiters, g.urgent = nil, false
 }
 
 // joinLocked has waiters told with the sync that has to come or runs, where there is one.
@@ -218,15 +239,21 @@ func (d *DB) Together(do func()) {
 
 // Sync calls done once when everything that was put or removed before is safe, or no longer there, or, with an error, when it
 // cannot be made safe. done must not block; it is called from within where there is nothing to wait for.
-func (d *DB) Sync(done func(error)) {
+func (d *DB) Sync(done func(error)) { d.await(done, true) }
+
+// SyncInTime is Sync for who is in no hurry: what was put before has some milliseconds more to be removed again.
+func (d *DB) SyncInTime(done func(error)) { d.await(done, false) }
+
+func (d *DB) await(done func(error), urgent bool) {
 	d.mu.Lock()
 	switch {
 	case d.closed:
 		d.mu.Unlock()
 		done(errClosed)
 		return
-	case len(d.group.writes) > 0:
+	case !d.group.empty():
 		d.group.waiters = append(d.group.waiters, done)
+		d.group.urgent = d.group.urgent || urgent
 	case !d.joinLocked(done):
 		d.mu.Unlock()
 		done(nil)

@@ -25,6 +25,7 @@ type patient struct {
 	active atomic.Bool // before, errors are passed on
 	ailing ailing
 	lazily lazily
+	wrote  *atomic.Uint64 // bytes
 }
 
 // ailing knows what fails now.
@@ -39,8 +40,8 @@ type ailing struct {
 // retryWait is how long to wait before what failed is tried again.
 const retryWait = 250 * time.Millisecond
 
-func newPatient(under vfs.FS, dir string, log *slog.Logger) *patient {
-	return &patient{FS: under, dir: dir, log: log}
+func newPatient(under vfs.FS, dir string, log *slog.Logger, wrote *atomic.Uint64) *patient {
+	return &patient{FS: under, dir: dir, log: log, wrote: wrote}
 }
 
 // err returns what keeps the disk from being written, if anything does.
@@ -197,6 +198,7 @@ func (f *patientFile) Write(b []byte) (int, error) {
 				f.tail = append(f.tail, b[written:written+n]...)
 			}
 			f.size += int64(n)
+			f.p.wrote.Add(uint64(n)) //nolint:gosec // not negative
 			if written += n; err != nil {
 				return err
 			}

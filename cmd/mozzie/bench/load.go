@@ -50,6 +50,9 @@ type Load struct {
 	Wildcard bool
 	// Spread gives each topic a first level of its own, which decides the way through a swarm.
 	Spread bool
+	// Persistent gives the subscribers sessions that outlive their connections, so that the broker keeps what it has for them.
+	// They are ended in the end.
+	Persistent bool
 	// Prefix is how all topics begin.
 	Prefix string
 

@@ -25,6 +25,10 @@ var Rows = []Row{
 	{Name: "g-1", What: "latency at 1,000/s, QoS 1", set: func(l *Load) { l.paced(1) }},
 	{Name: "h", What: "10,000 idle connections"},
 	{Name: "h-off", What: "10,000 offline sessions", offline: true},
+	{Name: "i", What: "as e, with sessions that outlive their connections", set: func(l *Load) {
+		l.acknowledged(1, 100)
+		l.Persistent = true
+	}},
 }
 
 // Unnamed is the row of DefaultLoad, for those who say everything themselves.

@@ -153,11 +153,13 @@ const subscribeBatch = 32
 
 // dial connects the i-th client of a kind to the broker whose turn it is.
 func (r *run) dial(ctx context.Context, kind string, i int, brokers []string, filters []client.Subscription, buffer int) (*conn, error) {
-	o := r.Client
-	o.Address = brokers[i%len(brokers)]
-	o.ClientID = fmt.Sprintf("bench%08x%s%d", r.id, kind, i)
-	o.Clean = true
-	o.KeepAlive = uint16(keepAlive / time.Second)
+	o := r.options(kind, i, brokers)
+	if r.Persistent && len(filters) > 0 {
+		o.Clean = false
+		if o.Version == client.Version5 {
+			o.SessionExpiry = client.NeverExpires
+		}
+	}
 	raw, err := client.OpenRaw(ctx, o)
 	if err != nil {
 		return nil, err
@@ -171,6 +173,32 @@ func (r *run) dial(ctx context.Context, kind string, i int, brokers []string, fi
 		filters = filters[n:]
 	}
 	return newConn(raw, o.Version, buffer), nil
+}
+
+func (r *run) options(kind string, i int, brokers []string) client.Options {
+	o := r.Client
+	o.Address = brokers[i%len(brokers)]
+	o.ClientID = fmt.Sprintf("bench%08x%s%d", r.id, kind, i)
+	o.Clean = true
+	o.KeepAlive = uint16(keepAlive / time.Second)
+	return o
+}
+
+// forgotten is how long the broker has to end a session.
+const forgotten = 10 * time.Second
+
+// endSessions has the broker forget the subscribers' sessions.
+func (r *run) endSessions() {
+	ctx, cancel := context.WithTimeout(context.Background(), forgotten)
+	defer cancel()
+	for i, s := range r.subscribers {
+		if s.conn == nil {
+			continue
+		}
+		if raw, err := client.OpenRaw(ctx, r.options("s", i, r.SubscribeAt)); err == nil { // else it is the broker's to forget
+			goodbye(raw)
+		}
+	}
 }
 
 // start lets everybody run.
@@ -329,6 +357,9 @@ func (r *run) close() {
 	r.pinging.Wait()
 	r.sending.Wait()
 	r.reading.Wait()
+	if r.Persistent {
+		r.endSessions()
+	}
 }
 
 // sleep sleeps, unless ctx ends before.

@@ -164,7 +164,8 @@ const (
 	Forget
 	// Lookup: find the nodes closest to Place, and report them by Node.LookedUp.
 	Lookup
-	// Accept: acknowledge packet Packet of the client at Delivery.Origin.
+	// Accept: acknowledge packet Packet of the client at Delivery.Origin, once what was said so far to Custody will survive, unless
+	// AcceptKept came first: Once tells.
 	Accept
 	// Quiet: until Until, nobody beyond this node wants QoS 0 messages to Place, which its own plain
 	// subscribers have had.
@@ -177,6 +178,10 @@ const (
 	Reconnect
 	// Safe: call Call, as an event, once what was said so far to Custody, Retained, Journal and Received will survive.
 	Safe
+	// SafeInTime: the same, where nobody waits for it: what is gone before it is written need not be.
+	SafeInTime
+	// AcceptKept: as Accept, but at once: others keep the message, or those that it is for have it.
+	AcceptKept
 )
 
 // Effect is something that the driver is to do.
@@ -188,6 +193,7 @@ type Effect struct {
 	Place     Place
 	Until     time.Duration
 	Delivery  Delivery
+	Once      *Once
 	Packet    uint16
 	Kind      EffectKind
 }
@@ -392,6 +398,11 @@ func (n *Node) call(f func()) {
 // safe has do run as an event of its own, once what was said to the stores so far will survive.
 func (n *Node) safe(do func()) {
 	n.out = append(n.out, Effect{Kind: Safe, Call: do})
+}
+
+// safeInTime is safe for what nobody waits for.
+func (n *Node) safeInTime(do func()) {
+	n.out = append(n.out, Effect{Kind: SafeInTime, Call: do})
 }
 
 // request sends a frame made for a new operation number, and has done called with whether it was

@@ -405,6 +405,7 @@ func (n *Node) ackKept(e *entry) {
 	e.acked = true
 	if e.own != nil {
 		n.let(e.own)
+		n.acceptKept(e.own)
 		return
 	}
 	if e.copy {

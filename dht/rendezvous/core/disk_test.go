@@ -107,3 +107,34 @@ func (s *sim) publishOne(v *simNode) {
 	v.publish(levels[s.rng.IntN(3)]+"/"+levels[s.rng.IntN(3)], byte(1+s.rng.IntN(2)), s.rng.IntN(8) == 0, "v")
 	s.run(time.Duration(s.rng.Int64N(int64(5 * time.Millisecond))))
 }
+
+// TestKeptBeforeDisk has a disk that takes for ever: what the subscriber has is acknowledged all the same, and nothing else is.
+func TestKeptBeforeDisk(t *testing.T) {
+	for seed := uint64(1); seed <= 4; seed++ {
+		s := newSim(t, seed, time.Millisecond)
+		s.diskTime = time.Millisecond
+		a, b := s.add(), s.add()
+		s.connect(a, b)
+		s.run(5 * time.Second)
+		b.subscribe("#", 1)
+		s.run(5 * time.Second)
+		a.disk.most = 1000 * time.Hour
+		for _, level := range []string{"doors", "windows", "roofs", "walls"} { // with their rendezvous here and there
+			had := a.publish(level+"/1", 1, false, "open")
+			retained := a.publish(level+"/2", 1, true, "open")
+			s.run(time.Second)
+			if !had.accepted || b.from[had] != 1 {
+				t.Errorf("seed %d: %s/1 was delivered %d times; acknowledged: %v", seed, level, b.from[had], had.accepted)
+			}
+			if retained.accepted {
+				t.Errorf("seed %d: %s/2 is acknowledged, and may be retained nowhere", seed, level)
+			}
+		}
+		s.cut(b)
+		away := a.publish("doors/3", 1, false, "open")
+		s.run(time.Second)
+		if away.accepted {
+			t.Errorf("seed %d: a message that nobody has is acknowledged", seed)
+		}
+	}
+}

@@ -40,6 +40,7 @@ type pending struct {
 	accepted bool
 	kept     bool
 	lent     bool // m is good during the event only
+	once     Once // its client was told that it is kept
 }
 
 // own gives a message that was lent memory of its own.
@@ -215,7 +216,15 @@ func (n *Node) accept1(e *pending) {
 	}
 	e.accepted = true
 	if e.origin != nil && e.m.QoS > 0 {
-		n.out = append(n.out, Effect{Kind: Accept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet})
+		n.out = append(n.out, Effect{Kind: Accept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Once: &e.once})
+	}
+}
+
+// acceptKept has a client that still waits for this node's disk wait no longer: others keep its message, or those that it is
+// for have it. What is retained may be so by this node's disk.
+func (n *Node) acceptKept(e *pending) {
+	if e.origin != nil && e.m.QoS > 0 && !e.m.Retain {
+		n.out = append(n.out, Effect{Kind: AcceptKept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Once: &e.once})
 	}
 }
 
@@ -313,7 +322,7 @@ func (n *Node) flushFreed() {
 	}
 	batch := n.freed
 	n.freed, n.spareFreed = n.spareFreed[:0], nil
-	n.safe(func() {
+	n.safeInTime(func() {
 		for _, f := range batch {
 			f.s.kept.add(f.seq)
 			f.s.releaseKept()
@@ -406,6 +415,7 @@ func (n *Node) ackRanges(_ *peer, ranges []*pb.Ranges, kept bool) {
 				case e == nil:
 				case kept:
 					n.let(e)
+					n.acceptKept(e)
 				default:
 					n.taken(e)
 				}

@@ -264,6 +264,19 @@ func (v *simNode) doIn(life uint64, event func()) {
 	}
 }
 
+// acknowledge tells a client that its message is kept, unless it was told.
+func acknowledge(e core.Effect) {
+	if !e.Once.First() {
+		return
+	}
+	switch from := e.Delivery.Origin.(type) {
+	case *published:
+		from.accepted = true
+	case *simClient:
+		from.accept(e.Packet)
+	}
+}
+
 func (v *simNode) effect(e core.Effect) {
 	s, life := v.s, v.life
 	switch e.Kind {
@@ -272,15 +285,10 @@ func (v *simNode) effect(e core.Effect) {
 	case core.Deliver:
 		v.deliver(e.Delivery)
 	case core.Accept:
-		v.disk.sync(func() {
-			switch from := e.Delivery.Origin.(type) {
-			case *published:
-				from.accepted = true
-			case *simClient:
-				from.accept(e.Packet)
-			}
-		})
-	case core.Safe:
+		v.disk.sync(func() { acknowledge(e) })
+	case core.AcceptKept:
+		acknowledge(e)
+	case core.Safe, core.SafeInTime:
 		v.disk.sync(func() { s.after(0, func() { v.doIn(life, e.Call) }) })
 	case core.Call:
 		s.after(0, func() { v.doIn(life, e.Call) })
