@@ -97,7 +97,7 @@ func (s *Service) outside(effects []core.Effect) {
 		case core.Deliver:
 			s.deliveries = append(s.deliveries, e.Delivery)
 		case core.Accept:
-			s.accepted = append(s.accepted, Accepted{e.Delivery.Origin, e.Packet})
+			s.accepted = append(s.accepted, Accepted{e.Delivery.Origin, e.Packet, e.Custody})
 		case core.Call:
 			s.queueCall(e.Call)
 		case core.Dial:

@@ -93,8 +93,9 @@ type Config struct {
 
 // Accepted is a client's message that is kept.
 type Accepted struct {
-	Origin any // as it was given to Publish
-	Packet uint16
+	Origin  any // as it was given to Publish
+	Packet  uint16
+	Custody core.CustodyAt
 }
 
 // What is ours to tune.

@@ -51,13 +51,17 @@ func (n *Node) tickCustody(l *location) {
 // copyEntries has the entries that are picked copied to another member, and calls done when they are, or
 // cannot be.
 func (n *Node) copyEntries(l *location, pick func(*entry) bool, done func()) {
-	to := n.copyHolder(l)
 	var batch []*entry
 	for _, e := range l.order.live() {
 		if !e.gone && !e.copy && pick(e) {
 			batch = append(batch, e)
 		}
 	}
+	n.copyBatch(l, n.copyHolder(l), batch, done)
+}
+
+// copyBatch has messages copied to another member, and calls done, which may be nil, when they are, or cannot be.
+func (n *Node) copyBatch(l *location, to NodeID, batch []*entry, done func()) {
 	if to == "" || len(batch) == 0 {
 		if done != nil {
 			done()

@@ -37,6 +37,7 @@ type entry struct {
 	unset   *unsettled
 	copy    bool // this is the second copy; another node serves it
 	copied  bool // another node has a copy
+	written bool // it is to be on this node's disk, whoever else has it
 	copying bool
 	copies  []NodeID // who may have one
 	stored  bool     // it is on this node's disk, beside others'
@@ -74,7 +75,7 @@ func (n *Node) store(e *entry) {
 	if e.own != nil && !e.own.kept {
 		r = n.ownRecord(e.own)
 	}
-	if e.copy || e.copying || e.copied {
+	if e.copy || e.copying || e.copied || e.written {
 		if r == nil {
 			r = &pb.StoredCustody{Place: e.l.place.pb()}
 		}
@@ -154,8 +155,11 @@ func (n *Node) again(s *stream, a *arrival) {
 	if a.echo {
 		p.taken.add(a.id)
 	}
-	if e == nil || e.acked || e.copied {
+	switch {
+	case e == nil || e.acked || e.copied:
 		p.kept.add(a.id)
+	case a.awaited:
+		n.hasten(e)
 	}
 }
 

@@ -50,6 +50,7 @@ type sim struct {
 	forgets  bool          // nodes are killed, with what only they had
 	disorder bool          // links break, so that order is not promised
 	uneven   bool          // some links are much slower than others
+	awaited  bool          // acknowledgements wait until messages are on two disks
 
 	published []*published
 	byID      map[core.Identity]*published // those that came to somebody
@@ -272,7 +273,7 @@ func (v *simNode) effect(e core.Effect) {
 		v.disk.sync(func() {
 			switch from := e.Delivery.Origin.(type) {
 			case *published:
-				from.accepted = true
+				from.accepted, from.custody = true, e.Custody
 			case *simClient:
 				from.accept(e.Packet)
 			}
