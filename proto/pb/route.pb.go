@@ -3503,6 +3503,7 @@ type Digest struct {
 	Have          []*Seq                 `protobuf:"bytes,3,rep,name=have,proto3" json:"have,omitempty"`
 	Answer        bool                   `protobuf:"varint,4,opt,name=answer,proto3" json:"answer,omitempty"`      // it answers a Digest
 	Retained      uint64                 `protobuf:"fixed64,5,opt,name=retained,proto3" json:"retained,omitempty"` // a sum over the retained messages: topics and stamps
+	Children      uint64                 `protobuf:"fixed64,6,opt,name=children,proto3" json:"children,omitempty"` // a sum over the list of children: prefixes and depths
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3568,6 +3569,13 @@ func (x *Digest) GetAnswer() bool {
 func (x *Digest) GetRetained() uint64 {
 	if x != nil {
 		return x.Retained
+	}
+	return 0
+}
+
+func (x *Digest) GetChildren() uint64 {
+	if x != nil {
+		return x.Children
 	}
 	return 0
 }
@@ -4209,13 +4217,14 @@ const file_route_proto_rawDesc = "" +
 	"\x05Share\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\fR\x04node\"\xbc\x01\n" +
+	"\x04node\x18\x03 \x01(\fR\x04node\"\xd8\x01\n" +
 	"\x06Digest\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
 	"\x03set\x18\x02 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12(\n" +
 	"\x04have\x18\x03 \x03(\v2\x14.mozzie.route.v1.SeqR\x04have\x12\x16\n" +
 	"\x06answer\x18\x04 \x01(\bR\x06answer\x12\x1a\n" +
-	"\bretained\x18\x05 \x01(\x06R\bretained\"\x1d\n" +
+	"\bretained\x18\x05 \x01(\x06R\bretained\x12\x1a\n" +
+	"\bchildren\x18\x06 \x01(\x06R\bchildren\"\x1d\n" +
 	"\aLeaving\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\"9\n" +
 	"\x06Recall\x12/\n" +

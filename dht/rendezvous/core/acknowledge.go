@@ -95,7 +95,7 @@ func (n *Node) acceptSafe(e *pending) {
 
 // hasten has a message copied at the end of the batch of events: its publisher's client waits for that.
 func (n *Node) hasten(e *entry) {
-	if e.gone || e.acked || e.copied || e.copying {
+	if e.gone || e.acked || e.copied() || e.copying {
 		return
 	}
 	if len(e.l.hasty) == 0 {
@@ -107,7 +107,7 @@ func (n *Node) hasten(e *entry) {
 // flushHasty has copied what publishers' clients wait for, of each location together.
 func (n *Node) flushHasty() {
 	for _, l := range n.hasty {
-		batch := slices.DeleteFunc(l.hasty, func(e *entry) bool { return e.gone || e.copy || e.acked || e.copied || e.copying })
+		batch := slices.DeleteFunc(l.hasty, func(e *entry) bool { return e.gone || e.copy || e.acked || e.copied() || e.copying })
 		l.hasty = nil
 		if len(batch) > 0 && l.phase == serving && !n.custodyFull(1) {
 			n.copyHastily(l, batch)
@@ -129,7 +129,7 @@ func (n *Node) copyHastily(l *location, batch []*entry) {
 		return
 	}
 	n.timers.set(n.now+custodyRetry, func() {
-		late := slices.DeleteFunc(batch, func(e *entry) bool { return e.gone || e.copy || e.copied })
+		late := slices.DeleteFunc(batch, func(e *entry) bool { return e.gone || e.copy || e.copied() })
 		if other := n.otherHolder(l, to); other != "" && len(late) > 0 && l.phase == serving && n.locations[l.at] == l {
 			n.copyBatch(l, other, late, nil)
 		}

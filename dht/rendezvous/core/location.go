@@ -383,7 +383,7 @@ func (n *Node) bare(l *location) bool {
 func (n *Node) tickLocation(l *location, full bool) {
 	if l.phase == serving {
 		n.tickRegisters(l)
-		n.tickCustody(l)
+		n.tickCustody(l, full)
 		n.tickChange(l)
 		n.tickListing(l)
 		n.tickUnsettled(l)

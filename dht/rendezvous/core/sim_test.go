@@ -117,6 +117,8 @@ type simNode struct {
 	behind    time.Duration // how wrong its clock is
 	swarm     int           // before swarms have met: which of them it is in
 	leaving   bool
+	asleep    bool     // its clients are away, and what is for them waits in their sessions
+	missed    []func() // has them get it
 	interests map[string]*standing
 	got       []*published // in the order of their delivery
 	from      map[*published]int
