@@ -18,6 +18,7 @@ type ackWait struct {
 	size     int
 	packetID uint16
 	qos      byte
+	custody  Custody
 	accepted bool
 	stored   bool // what this node itself keeps of it is safe
 	ready    bool // both, and its acknowledgement may go out in its turn
@@ -51,14 +52,14 @@ func (c *conn) pushAck(w ackWait) {
 }
 
 // Accepted implements Origin.
-func (c *conn) Accepted(packetID uint16, err error) {
+func (c *conn) Accepted(packetID uint16, custody Custody, err error) {
 	c.mu.Lock()
 	w := c.acks.find(func(w *ackWait) bool { return w.packetID == packetID && !w.accepted })
 	if w == nil {
 		c.mu.Unlock()
 		return
 	}
-	w.accepted = true
+	w.accepted, w.custody = true, custody
 	if err != nil {
 		w.refusal = asRefusal(err, ReasonUnspecified)
 		c.b.stats.Refused.Add(1)
@@ -115,7 +116,7 @@ func (c *conn) ready2(packetID uint16) {
 		c.mu.Unlock()
 		return
 	}
-	refused := w.refusal != nil
+	refused, custody := w.refusal != nil, w.custody
 	in, open := s.inbound[packetID]
 	switch {
 	case !open:
@@ -130,7 +131,7 @@ func (c *conn) ready2(packetID uint16) {
 	c.mu.Unlock()
 	if now := s.conn.Load(); open && !refused && now != nil && now != c { // the client came back meanwhile
 		now.mu.Lock()
-		now.appendAckLocked(typePubrec, packetID, reasonSuccess, "")
+		now.appendAcceptedLocked(typePubrec, packetID, custody)
 		now.mu.Unlock()
 	}
 }
@@ -162,7 +163,7 @@ func (c *conn) releaseLocked() {
 		}
 		switch {
 		case w.refusal == nil:
-			c.appendAckLocked(kind, w.packetID, reasonSuccess, "")
+			c.appendAcceptedLocked(kind, w.packetID, w.custody)
 		case c.version == v5:
 			if w.qos == 2 {
 				r.open2--
@@ -183,6 +184,18 @@ func (c *conn) releaseLocked() {
 		r.ring, r.head = nil, 0
 	}
 	c.wakeLocked()
+}
+
+// appendAcceptedLocked appends the acknowledgement of a message that is kept, and tells MQTT 5 clients where, if there is
+// something to tell and they want to know [MQTT-3.1.2-29] [MQTT-3.4.2-3] [MQTT-3.5.2-3].
+func (c *conn) appendAcceptedLocked(kind byte, packetID uint16, custody Custody) {
+	if custody == CustodyUnsaid || c.version < v5 || !c.problemInfo || custodySize > c.maxPacket || c.closing {
+		c.appendAckLocked(kind, packetID, reasonSuccess, "")
+		return
+	}
+	c.reserveLocked(custodySize)
+	c.out.b = appendCustody(c.out.b, kind, packetID, custody)
+	c.touchLocked(nil)
 }
 
 // appendAckLocked appends an acknowledgement to what waits for the client, with a reason string at most [MQTT-3.4.2-3]

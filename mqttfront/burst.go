@@ -67,7 +67,7 @@ func (u *burst) publish() {
 		u.batch, u.lent, u.detoured = u.batch[:0], u.lent[:0], false
 	}
 	for _, a := range u.accepts {
-		u.self.Accepted(a.packetID, a.err)
+		u.self.Accepted(a.packetID, CustodyUnsaid, a.err)
 	}
 	u.accepts = u.accepts[:0]
 }

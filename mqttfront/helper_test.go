@@ -33,6 +33,7 @@ type loner struct {
 	back    chan func()                                                   // not nil: gets what brings them back, to be called one after another
 	hold    chan struct{}                                                 // not nil: nothing is accepted before it is closed
 	noRoom  func(name string) bool                                        // not nil: for which topics and filters there is none
+	custody mqttfront.Custody                                             // what Accepted is told
 	refuse  error                                                         // what Accepted is told
 	seen    func(mqttfront.Outgoing)                                      // sees all that is published
 	watch   func(topic string)                                            // sees the topics of all that is published; set with mu held
@@ -104,7 +105,7 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 	accept := func() {
 		for _, o := range batch {
 			if o.Origin != nil && o.Msg.QoS > 0 {
-				o.Origin.Accepted(o.PacketID, l.refuse)
+				o.Origin.Accepted(o.PacketID, l.custody, l.refuse)
 			}
 		}
 	}
@@ -132,7 +133,7 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 			if err != nil {
 				for _, o := range batch {
 					if o.Origin != nil {
-						o.Origin.Accepted(o.PacketID, mqttfront.NotStored)
+						o.Origin.Accepted(o.PacketID, mqttfront.CustodyUnsaid, mqttfront.NotStored)
 					}
 				}
 				return

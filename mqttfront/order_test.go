@@ -102,10 +102,10 @@ func TestAckOrder(t *testing.T) { // [MQTT-4.6.0-2] [MQTT-4.6.0-3]
 	}
 	<-first
 	for _, i := range []int{3, 1, 4, 2} { // out of order, the first missing
-		origins[i].Origin.Accepted(origins[i].PacketID, nil)
+		origins[i].Origin.Accepted(origins[i].PacketID, mqttfront.CustodyUnsaid, nil)
 	}
 	pub.silent()
-	origins[0].Origin.Accepted(origins[0].PacketID, nil)
+	origins[0].Origin.Accepted(origins[0].PacketID, mqttfront.CustodyUnsaid, nil)
 	for i := 1; i <= 5; i++ {
 		kind := packets.Puback
 		if i%2 == 1 {
@@ -126,7 +126,7 @@ func TestAcceptedConcurrently(t *testing.T) {
 	hold := make(chan struct{})
 	l.hold = hold
 	t.Cleanup(func() { close(hold) })
-	l.seen = func(o mqttfront.Outgoing) { go o.Origin.Accepted(o.PacketID, nil) }
+	l.seen = func(o mqttfront.Outgoing) { go o.Origin.Accepted(o.PacketID, mqttfront.CustodyUnsaid, nil) }
 	for _, props := range [][]byte{nil, sessionExpiry(60)} {
 		pub, _ := connect(t, addr, connectOpts{id: "pub", props: props})
 		go func() {

@@ -82,8 +82,20 @@ type Origin interface {
 	// Accepted says that a QoS 1 or 2 message is kept by somebody until it is delivered, so that its
 	// PUBACK or PUBREC may go out; or, with an error, that it was refused. It is called exactly once for each
 	// message with QoS above 0, from any goroutine or from within Publish, and must not block.
-	Accepted(packetID uint16, err error)
+	Accepted(packetID uint16, custody Custody, err error)
 }
+
+// Custody is what a client is told of where its message is kept.
+type Custody uint8
+
+const (
+	// CustodyUnsaid: at its node, which goes without saying.
+	CustodyUnsaid Custody = iota
+	// CustodyNode: at its node alone, though it was to be kept at another one too.
+	CustodyNode
+	// CustodySwarm: at another node too, or it is with all that it was for.
+	CustodySwarm
+)
 
 // Interest is what the subscribers of one node want of one filter.
 type Interest struct {

@@ -390,6 +390,21 @@ func decodeAck(version byte, b []byte) (ack, error) {
 	return a, nil
 }
 
+// custodySize is how long an acknowledgement with the user property custody is at most.
+const custodySize = 23
+
+// appendCustody appends a PUBACK or PUBREC for MQTT 5 of a message that is kept, with the user property that says where.
+func appendCustody(b []byte, kind byte, packetID uint16, custody Custody) []byte {
+	where := "swarm"
+	if custody == CustodyNode {
+		where = "node"
+	}
+	props := byte(len("&..custody..") + len(where))
+	b = append(b, kind<<4, 4+props, byte(packetID>>8), byte(packetID), byte(reasonSuccess), props, 0x26, 0, byte(len("custody")))
+	b = append(append(b, "custody"...), 0, byte(len(where)))
+	return append(b, where...)
+}
+
 // appendAck appends one of the four acknowledgements, under the packet ID of the message [MQTT-2.2.1-5]. text, which
 // may be "", goes to MQTT 5 clients.
 func appendAck(b []byte, version byte, kind byte, packetID uint16, reason Reason, text string) []byte {

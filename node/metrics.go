@@ -232,6 +232,7 @@ func (m *metrics) swarm() []sample {
 		{"delivered_total", "Messages from the swarm for clients of this node.", c, float64(st.Delivered), nil},
 		{"duplicates_total", "Messages that came again and were dropped.", c, float64(st.Duplicates), nil},
 		{"late_messages_total", "Messages from nodes that had taken this one for out of reach since; they come again.", c, float64(st.Late), nil},
+		{"custody_node_total", "Messages acknowledged, with mqtt.acknowledge: swarm, though no other node had them.", c, float64(st.CustodyNode), nil},
 		{"copies_total", "Messages given to a second node in custody.", c, float64(st.Copies), nil},
 		{"set_changes_total", "Sets of locations that changed.", c, float64(st.SetChanges), nil},
 		{"hand_overs_total", "Locations handed to another rendezvous.", c, float64(st.HandOvers), nil},

@@ -240,7 +240,7 @@ func (n *Node) pending() rendezvous.Pending {
 func (n *Node) addresses() []string { return peerAddresses(n.host.Addrs()) }
 
 func (n *Node) startBroker() error {
-	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load(), n.db.Retained()}, n.auth, n.db.Sessions(), n.log)
+	b, err := mqttfront.New(n.brokerConfig(), &swarm{n.service.Load(), n.db.Retained(), n.cfg.MQTT.Acknowledge == config.AcknowledgeSwarm}, n.auth, n.db.Sessions(), n.log)
 	if err != nil {
 		return err
 	}

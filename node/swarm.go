@@ -17,6 +17,7 @@ import (
 type swarm struct {
 	s        *rendezvous.Service
 	retained *store.Retained
+	awaited  bool // acknowledgements wait for a second disk
 }
 
 var _ mqttfront.Swarm = (*swarm)(nil)
@@ -61,7 +62,7 @@ func (w *swarm) Publish(outgoing []mqttfront.Outgoing) {
 		p := core.Publication{Message: o.Msg, Packet: o.PacketID, Served: o.ServedHere, Lent: o.Lent,
 			Note: o.Note, Here: o.ServeHere}
 		if o.Origin != nil {
-			p.Origin = o.Origin
+			p.Origin, p.Awaited = o.Origin, w.awaited
 		}
 		out.all = append(out.all, p)
 	}
@@ -133,8 +134,19 @@ func (n *Node) accept(came []rendezvous.Accepted) {
 
 func accepted(a *rendezvous.Accepted, err error) {
 	if o, ok := a.Origin.(mqttfront.Origin); ok && a.Once.First() {
-		o.Accepted(a.Packet, err)
+		o.Accepted(a.Packet, custodyOf(a.Custody), err)
 	}
+}
+
+// custodyOf is what a client is told of where its message is kept.
+func custodyOf(c core.CustodyAt) mqttfront.Custody {
+	switch c {
+	case core.CustodyNode:
+		return mqttfront.CustodyNode
+	case core.CustodySwarm:
+		return mqttfront.CustodySwarm
+	}
+	return mqttfront.CustodyUnsaid
 }
 
 // receipt tells the service what the broker has done with a message.

@@ -29,6 +29,7 @@ type Publish struct {
 	Version  uint64
 	Served   bool
 	Echo     bool
+	Awaited  bool
 }
 
 // Group names a shared subscription: $share/NAME/FILTER.
@@ -145,7 +146,8 @@ func (p *Publish) append(b []byte, now time.Time) []byte {
 	b = appendString(b, 9, p.Origin)
 	b = appendUint(b, 10, uint64(p.Hops))                       //nolint:gosec // not negative
 	b = appendUint(b, 11, uint64(max(0, p.Age.Milliseconds()))) //nolint:gosec // not negative
-	return appendUint(b, 12, p.Version)
+	b = appendUint(b, 12, p.Version)
+	return appendBool(b, 13, p.Awaited)
 }
 
 func (d *Deliver) append(b []byte, now time.Time) []byte {
@@ -310,6 +312,8 @@ func (p *Publish) decode(b []byte, m *Message, now time.Time) error {
 			p.Age = time.Duration(min(f.num64, maxExpiry)) * time.Millisecond //nolint:gosec // bounded
 		case 12<<3 | wireVarint:
 			p.Version = f.num64
+		case 13<<3 | wireVarint:
+			p.Awaited = f.num64 != 0
 		}
 	}
 	return checkData(p.Message, p.Epoch, p.Seq)

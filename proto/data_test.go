@@ -27,7 +27,7 @@ func oracleMessage(m *Message) *pb.Message {
 func oraclePublish(p *Publish) *pb.Publish {
 	return &pb.Publish{Location: p.Location[:], Depth: uint32(p.Depth), Message: oracleMessage(p.Message), Epoch: p.Epoch, //nolint:gosec // small
 		Seq: p.Seq, Released: p.Released, Served: p.Served, Echo: p.Echo, Origin: []byte(p.Origin), Hops: uint32(p.Hops), //nolint:gosec // small
-		AgeMs: uint64(p.Age.Milliseconds()), Version: p.Version} //nolint:gosec // not negative
+		AgeMs: uint64(p.Age.Milliseconds()), Version: p.Version, Awaited: p.Awaited} //nolint:gosec // not negative
 }
 
 func oracleDeliver(d *Deliver) *pb.Deliver {
@@ -90,7 +90,7 @@ func userProperty(k, v string) []byte {
 }
 
 func (r random) publish() *Publish {
-	p := &Publish{Message: r.message(), Served: r.bool(), Echo: r.bool(), Hops: r.IntN(MaxHops + 1), Depth: r.IntN(maxTopicDepth + 1)}
+	p := &Publish{Message: r.message(), Served: r.bool(), Echo: r.bool(), Awaited: r.bool(), Hops: r.IntN(MaxHops + 1), Depth: r.IntN(maxTopicDepth + 1)}
 	copy(p.Location[:], r.bytes(LocationSize+1))
 	if p.Message.QoS > 0 || p.Message.Retain || r.bool() {
 		p.Epoch, p.Seq = r.number()|1, r.number()|1
@@ -183,9 +183,9 @@ func shuffled(r random, b []byte) []byte {
 // embedded message too, where protobuf would merge them: nobody sends two.
 func TestRepeatedFields(t *testing.T) {
 	first := &Publish{Message: &Message{Topic: "first", Payload: []byte("p"), QoS: 1, Retain: true}, Location: loc, Depth: 3, Epoch: 1, Seq: 2,
-		Released: 3, Age: time.Second, Origin: nodeA, Hops: 1, Version: 4, Served: true, Echo: true}
+		Released: 3, Age: time.Second, Origin: nodeA, Hops: 1, Version: 4, Served: true, Echo: true, Awaited: true}
 	last := &Publish{Message: &Message{Topic: "last", QoS: 2}, Location: [LocationSize]byte{1}, Depth: 4, Epoch: 5, Seq: 6,
-		Released: 7, Age: time.Minute, Origin: nodeB, Hops: 2, Version: 8, Served: true, Echo: true}
+		Released: 7, Age: time.Minute, Origin: nodeB, Hops: 2, Version: 8, Served: true, Echo: true, Awaited: true}
 	body := func(frame any) []byte {
 		_, b, _, _, _ := Next(AppendFrame(nil, frame, now))
 		return b
@@ -228,7 +228,7 @@ func TestRepeatedFields(t *testing.T) {
 // TestOtherTypes: a field with a known number and another wire type is one that is not known.
 func TestOtherTypes(t *testing.T) {
 	p := &Publish{Message: &Message{Topic: "a/b", Payload: []byte("on"), QoS: 2}, Location: loc, Depth: 2, Epoch: 9, Seq: 8,
-		Released: 7, Age: time.Second, Origin: nodeA, Hops: 4, Version: 3, Served: true, Echo: true}
+		Released: 7, Age: time.Second, Origin: nodeA, Hops: 4, Version: 3, Served: true, Echo: true, Awaited: true}
 	d := &Deliver{Message: p.Message, Location: loc, Epoch: 9, Seq: 8, Forget: 7, Stamp: 6, Groups: []Group{{"g", "a"}}, Plain: true}
 	types := []protowire.Type{protowire.VarintType, protowire.Fixed32Type, protowire.Fixed64Type, protowire.BytesType}
 	for _, c := range []struct {
@@ -236,7 +236,7 @@ func TestOtherTypes(t *testing.T) {
 		kind   Kind
 		fields []protowire.Type // of each number
 	}{
-		{p, KindPublish, []protowire.Type{2, 0, 2, 1, 0, 0, 0, 0, 2, 0, 0}},
+		{p, KindPublish, []protowire.Type{2, 0, 2, 1, 0, 0, 0, 0, 2, 0, 0, 0, 0}},
 		{d, KindDeliver, []protowire.Type{2, 2, 1, 0, 0, 2, 0, 1}},
 	} {
 		_, body, _, _, _ := Next(AppendFrame(nil, c.frame, now))

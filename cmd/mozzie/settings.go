@@ -65,6 +65,8 @@ func (s *settingFlags) add(cmd *cobra.Command) {
 		{settingFlag{name: "data", key: "data", what: "DIR"}, config.DefaultData(environment()), "directory of the node's key and state"},
 		{settingFlag{name: "mqtt", key: "mqtt.listeners", what: "URL", list: true}, "tcp://127.0.0.1:1883 and ws://127.0.0.1:8083",
 			"listen for MQTT clients at tcp://HOST:PORT, tls://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH or unix:///PATH; repeatable, port 0 for any free one. Rules go behind it, such as ?anonymous=true; see the comments of \"mozzie config show\" and docs/configuration.md"},
+		{settingFlag{name: "acknowledge", key: "mqtt.acknowledge", what: "WHERE"}, d.MQTT.Acknowledge,
+			"acknowledge messages of QoS 1 and 2 when they are on the disk of this node, or of another one too: node or swarm"},
 		{settingFlag{name: "listen", key: "swarm.listen", what: "MULTIADDR", list: true}, "all interfaces, TCP port 7883; with --open loopback only, TCP and QUIC",
 			"listen for other nodes; repeatable"},
 		{settingFlag{name: "bootstrap", key: "swarm.bootstrap", what: "MULTIADDR", list: true}, "",
@@ -86,6 +88,7 @@ func (s *settingFlags) add(cmd *cobra.Command) {
 		s.flags = append(s.flags, &value)
 	}
 	fs.Var(setFlag{&s.flags}, "set", "set any other `KEY=VALUE`, such as locations.depth=2; a list with commas; repeatable")
+	complete(cmd, "acknowledge", config.AcknowledgeNode, config.AcknowledgeSwarm)
 	complete(cmd, "log-level", "debug", "info", "warn", "error")
 	complete(cmd, "log-format", "text", "json")
 	_ = cmd.MarkFlagDirname("data")

@@ -102,7 +102,7 @@ func (s *Service) outside(effects []core.Effect) {
 		case core.Deliver:
 			s.deliveries = append(s.deliveries, e.Delivery)
 		case core.Accept, core.AcceptKept:
-			s.accepted = append(s.accepted, Accepted{e.Delivery.Origin, e.Once, e.Packet, e.Kind == core.AcceptKept})
+			s.accepted = append(s.accepted, Accepted{e.Delivery.Origin, e.Once, e.Packet, e.Custody, e.Kind == core.AcceptKept})
 		case core.Call:
 			s.queueCall(e.Call)
 		case core.Dial:

@@ -97,10 +97,11 @@ type Config struct {
 // Accepted is a client's message that is kept. It may come twice, the second time with Kept; the first of those who acknowledge
 // it does, as Once says.
 type Accepted struct {
-	Origin any // as it was given to Publish
-	Once   *core.Once
-	Packet uint16
-	Kept   bool // by others, or those have it that it is for: this node's disk need not be waited for
+	Origin  any // as it was given to Publish
+	Once    *core.Once
+	Packet  uint16
+	Custody core.CustodyAt
+	Kept    bool // by others, or those have it that it is for: this node's disk need not be waited for
 }
 
 // What is ours to tune.

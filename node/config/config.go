@@ -50,9 +50,19 @@ type MQTT struct {
 	// Web pages that may connect to ws:// and wss:// listeners without origins of their own, beside those that come
 	// from the listener's own host: patterns of hosts, such as dashboard.example or *.example.
 	WebSocketOrigins []string `yaml:"websocket_origins"`
+	// When messages of QoS 1 and 2 are acknowledged to those who publish them: node, when they are on this node's disk; or
+	// swarm, when they are on another node's disk too or delivered, so that no node that is destroyed takes one along. Where
+	// no other node can be reached within 2 s they are acknowledged as with node; MQTT 5 clients are told which it was.
+	Acknowledge string `yaml:"acknowledge"`
 	// How often the topics under $SYS are published; 0s for never.
 	SysInterval time.Duration `yaml:"sys_interval"`
 }
+
+// AcknowledgeNode and AcknowledgeSwarm are the values of MQTT.Acknowledge.
+const (
+	AcknowledgeNode  = "node"
+	AcknowledgeSwarm = "swarm"
+)
 
 // Listener is one address that MQTT clients connect to, and its rules.
 type Listener struct {
@@ -305,7 +315,7 @@ func Default() Config {
 		MQTT: MQTT{Listeners: []Listener{
 			NewListener("tcp://127.0.0.1:1883"),
 			NewListener("ws://127.0.0.1:8083"),
-		}, SysInterval: 10 * time.Second},
+		}, Acknowledge: AcknowledgeNode, SysInterval: 10 * time.Second},
 		Swarm: Swarm{
 			Listen:       defaultListen(false),
 			MDNS:         true,

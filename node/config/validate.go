@@ -114,6 +114,9 @@ func (v *validator) mqtt() {
 		}
 		seen[l.URL] = true
 	}
+	if a := v.config.MQTT.Acknowledge; a != AcknowledgeNode && a != AcknowledgeSwarm {
+		v.addf("mqtt.acknowledge", "want node or swarm, not %q", a)
+	}
 	if d := v.config.MQTT.SysInterval; d != 0 && (d < time.Second || d > 24*time.Hour) {
 		v.addf("mqtt.sys_interval", "want 1s to 1d, or 0s for never, not %s", formatDuration(d))
 	}

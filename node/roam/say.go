@@ -6,6 +6,7 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
@@ -64,7 +65,7 @@ func (r *Roam) publish(h *hold, c *pb.Claim, retained bool, done func()) {
 type accepted struct{ done func() }
 
 // Accepted implements mqttfront.Origin.
-func (a *accepted) Accepted(uint16, error) {
+func (a *accepted) Accepted(uint16, mqttfront.Custody, error) {
 	if a.done != nil {
 		a.done()
 	}

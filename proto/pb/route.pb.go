@@ -558,6 +558,7 @@ type Publish struct {
 	Hops          uint32                 `protobuf:"varint,10,opt,name=hops,proto3" json:"hops,omitempty"`                // how often it was passed on
 	AgeMs         uint64                 `protobuf:"varint,11,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // how long it has waited before
 	Version       uint64                 `protobuf:"varint,12,opt,name=version,proto3" json:"version,omitempty"`          // of the set that the publisher's node knows; 0: none that was agreed on
+	Awaited       bool                   `protobuf:"varint,13,opt,name=awaited,proto3" json:"awaited,omitempty"`          // its client's acknowledgement waits until it is on two disks: it is to be copied at once
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -676,6 +677,13 @@ func (x *Publish) GetVersion() uint64 {
 	return 0
 }
 
+func (x *Publish) GetAwaited() bool {
+	if x != nil {
+		return x.Awaited
+	}
+	return false
+}
+
 type Range struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
@@ -783,8 +791,9 @@ func (x *Ranges) GetRanges() []*Range {
 // 6: what became of messages that came in Publish.
 type PublishAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Taken         []*Ranges              `protobuf:"bytes,1,rep,name=taken,proto3" json:"taken,omitempty"` // passed on to every subscriber's node, those with echo only
-	Kept          []*Ranges              `protobuf:"bytes,2,rep,name=kept,proto3" json:"kept,omitempty"`   // the sender of Publish may let go
+	Taken         []*Ranges              `protobuf:"bytes,1,rep,name=taken,proto3" json:"taken,omitempty"`     // passed on to every subscriber's node, those with echo only
+	Kept          []*Ranges              `protobuf:"bytes,2,rep,name=kept,proto3" json:"kept,omitempty"`       // the sender of Publish may let go
+	Written       []*Ranges              `protobuf:"bytes,3,rep,name=written,proto3" json:"written,omitempty"` // on the rendezvous' disk alone, since no other member can be reached; those with awaited only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -829,6 +838,13 @@ func (x *PublishAck) GetTaken() []*Ranges {
 func (x *PublishAck) GetKept() []*Ranges {
 	if x != nil {
 		return x.Kept
+	}
+	return nil
+}
+
+func (x *PublishAck) GetWritten() []*Ranges {
+	if x != nil {
+		return x.Written
 	}
 	return nil
 }
@@ -3487,6 +3503,7 @@ type Digest struct {
 	Have          []*Seq                 `protobuf:"bytes,3,rep,name=have,proto3" json:"have,omitempty"`
 	Answer        bool                   `protobuf:"varint,4,opt,name=answer,proto3" json:"answer,omitempty"`      // it answers a Digest
 	Retained      uint64                 `protobuf:"fixed64,5,opt,name=retained,proto3" json:"retained,omitempty"` // a sum over the retained messages: topics and stamps
+	Children      uint64                 `protobuf:"fixed64,6,opt,name=children,proto3" json:"children,omitempty"` // a sum over the list of children: prefixes and depths
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3552,6 +3569,13 @@ func (x *Digest) GetAnswer() bool {
 func (x *Digest) GetRetained() uint64 {
 	if x != nil {
 		return x.Retained
+	}
+	return 0
+}
+
+func (x *Digest) GetChildren() uint64 {
+	if x != nil {
+		return x.Children
 	}
 	return 0
 }
@@ -3946,7 +3970,7 @@ const file_route_proto_rawDesc = "" +
 	"\x03qos\x18\x04 \x01(\rR\x03qos\x12\x16\n" +
 	"\x06retain\x18\x05 \x01(\bR\x06retain\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xbc\x02\n" +
+	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xd6\x02\n" +
 	"\aPublish\x12\x1a\n" +
 	"\blocation\x18\x01 \x01(\fR\blocation\x12\x14\n" +
 	"\x05depth\x18\x02 \x01(\rR\x05depth\x122\n" +
@@ -3960,17 +3984,19 @@ const file_route_proto_rawDesc = "" +
 	"\x04hops\x18\n" +
 	" \x01(\rR\x04hops\x12\x15\n" +
 	"\x06age_ms\x18\v \x01(\x04R\x05ageMs\x12\x18\n" +
-	"\aversion\x18\f \x01(\x04R\aversion\"+\n" +
+	"\aversion\x18\f \x01(\x04R\aversion\x12\x18\n" +
+	"\aawaited\x18\r \x01(\bR\aawaited\"+\n" +
 	"\x05Range\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"N\n" +
 	"\x06Ranges\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12.\n" +
-	"\x06ranges\x18\x02 \x03(\v2\x16.mozzie.route.v1.RangeR\x06ranges\"h\n" +
+	"\x06ranges\x18\x02 \x03(\v2\x16.mozzie.route.v1.RangeR\x06ranges\"\x9b\x01\n" +
 	"\n" +
 	"PublishAck\x12-\n" +
 	"\x05taken\x18\x01 \x03(\v2\x17.mozzie.route.v1.RangesR\x05taken\x12+\n" +
-	"\x04kept\x18\x02 \x03(\v2\x17.mozzie.route.v1.RangesR\x04kept\"3\n" +
+	"\x04kept\x18\x02 \x03(\v2\x17.mozzie.route.v1.RangesR\x04kept\x121\n" +
+	"\awritten\x18\x03 \x03(\v2\x17.mozzie.route.v1.RangesR\awritten\"3\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\"\xf5\x01\n" +
@@ -4191,13 +4217,14 @@ const file_route_proto_rawDesc = "" +
 	"\x05Share\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\fR\x04node\"\xbc\x01\n" +
+	"\x04node\x18\x03 \x01(\fR\x04node\"\xd8\x01\n" +
 	"\x06Digest\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
 	"\x03set\x18\x02 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12(\n" +
 	"\x04have\x18\x03 \x03(\v2\x14.mozzie.route.v1.SeqR\x04have\x12\x16\n" +
 	"\x06answer\x18\x04 \x01(\bR\x06answer\x12\x1a\n" +
-	"\bretained\x18\x05 \x01(\x06R\bretained\"\x1d\n" +
+	"\bretained\x18\x05 \x01(\x06R\bretained\x12\x1a\n" +
+	"\bchildren\x18\x06 \x01(\x06R\bchildren\"\x1d\n" +
 	"\aLeaving\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\"9\n" +
 	"\x06Recall\x12/\n" +
@@ -4281,89 +4308,90 @@ var file_route_proto_depIdxs = []int32{
 	9,  // 3: mozzie.route.v1.Ranges.ranges:type_name -> mozzie.route.v1.Range
 	10, // 4: mozzie.route.v1.PublishAck.taken:type_name -> mozzie.route.v1.Ranges
 	10, // 5: mozzie.route.v1.PublishAck.kept:type_name -> mozzie.route.v1.Ranges
-	7,  // 6: mozzie.route.v1.Deliver.message:type_name -> mozzie.route.v1.Message
-	12, // 7: mozzie.route.v1.Deliver.groups:type_name -> mozzie.route.v1.Group
-	10, // 8: mozzie.route.v1.DeliverAck.stored:type_name -> mozzie.route.v1.Ranges
-	10, // 9: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
-	15, // 10: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
-	12, // 11: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
-	52, // 12: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
-	17, // 13: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
-	19, // 14: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
-	18, // 15: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
-	0,  // 16: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
-	20, // 17: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
-	0,  // 18: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 19: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 20: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
-	1,  // 21: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
-	20, // 22: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 23: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
-	0,  // 24: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
-	1,  // 25: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
-	0,  // 26: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 27: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 28: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
-	26, // 29: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 30: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
-	26, // 31: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
-	1,  // 32: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
-	26, // 33: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
-	26, // 34: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
-	0,  // 35: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
-	26, // 36: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 37: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
-	26, // 38: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 39: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
-	1,  // 40: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
-	7,  // 41: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
-	7,  // 42: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	53, // 43: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
-	9,  // 44: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
-	54, // 45: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
-	0,  // 46: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
-	20, // 47: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
-	32, // 48: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 49: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
-	33, // 50: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
-	34, // 51: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
-	0,  // 52: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
-	1,  // 53: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
-	0,  // 54: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
-	38, // 55: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
-	0,  // 56: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
-	1,  // 57: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
-	20, // 58: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 59: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
-	0,  // 60: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
-	0,  // 61: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
-	0,  // 62: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
-	32, // 63: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
-	1,  // 64: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
-	0,  // 65: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
-	32, // 66: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 67: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
-	31, // 68: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
-	0,  // 69: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
-	0,  // 70: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
-	0,  // 71: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
-	0,  // 72: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
-	33, // 73: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
-	1,  // 74: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
-	0,  // 75: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	55, // 76: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
-	10, // 77: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
-	0,  // 78: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 79: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	38, // 80: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 81: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 82: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	9,  // 83: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
-	84, // [84:84] is the sub-list for method output_type
-	84, // [84:84] is the sub-list for method input_type
-	84, // [84:84] is the sub-list for extension type_name
-	84, // [84:84] is the sub-list for extension extendee
-	0,  // [0:84] is the sub-list for field type_name
+	10, // 6: mozzie.route.v1.PublishAck.written:type_name -> mozzie.route.v1.Ranges
+	7,  // 7: mozzie.route.v1.Deliver.message:type_name -> mozzie.route.v1.Message
+	12, // 8: mozzie.route.v1.Deliver.groups:type_name -> mozzie.route.v1.Group
+	10, // 9: mozzie.route.v1.DeliverAck.stored:type_name -> mozzie.route.v1.Ranges
+	10, // 10: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
+	15, // 11: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
+	12, // 12: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
+	52, // 13: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	17, // 14: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
+	19, // 15: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
+	18, // 16: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
+	0,  // 17: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
+	20, // 18: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
+	0,  // 19: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 20: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 21: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
+	1,  // 22: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
+	20, // 23: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 24: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
+	0,  // 25: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
+	1,  // 26: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
+	0,  // 27: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 28: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 29: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
+	26, // 30: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 31: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
+	26, // 32: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
+	1,  // 33: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
+	26, // 34: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
+	26, // 35: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
+	0,  // 36: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
+	26, // 37: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 38: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
+	26, // 39: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 40: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
+	1,  // 41: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
+	7,  // 42: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
+	7,  // 43: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
+	53, // 44: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	9,  // 45: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
+	54, // 46: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
+	0,  // 47: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
+	20, // 48: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
+	32, // 49: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 50: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
+	33, // 51: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
+	34, // 52: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
+	0,  // 53: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
+	1,  // 54: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
+	0,  // 55: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
+	38, // 56: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
+	0,  // 57: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
+	1,  // 58: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
+	20, // 59: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 60: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
+	0,  // 61: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
+	0,  // 62: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
+	0,  // 63: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
+	32, // 64: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
+	1,  // 65: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
+	0,  // 66: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
+	32, // 67: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 68: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
+	31, // 69: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
+	0,  // 70: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
+	0,  // 71: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
+	0,  // 72: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
+	0,  // 73: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
+	33, // 74: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
+	1,  // 75: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
+	0,  // 76: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
+	55, // 77: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	10, // 78: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
+	0,  // 79: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 80: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	38, // 81: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	10, // 82: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 83: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	9,  // 84: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
+	85, // [85:85] is the sub-list for method output_type
+	85, // [85:85] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }

@@ -21,9 +21,10 @@ type published struct {
 	node     *simNode
 	client   *simClient // nil: the one that never waits
 	accepted bool
-	cut      bool        // its node crashed before it was accepted: it may come or not
-	unclear  bool        // another retained message came at nearly the same time
-	due      []*standing // subscriptions that it must reach
+	custody  core.CustodyAt // with which it was accepted
+	cut      bool           // its node crashed before it was accepted: it may come or not
+	unclear  bool           // another retained message came at nearly the same time
+	due      []*standing    // subscriptions that it must reach
 	groups   map[string]bool
 	took     map[string]int // shared subscription → how many got it
 	at       time.Duration
@@ -136,7 +137,7 @@ func (v *simNode) publishFrom(c *simClient, name string, qos byte, retain bool, 
 func (v *simNode) send(p *published) {
 	qos, retain, c := p.m.QoS, p.m.Retain, p.client
 	detour := v.n.Detour(p.m)
-	pub := core.Publication{Message: p.m, Origin: p, Served: !detour}
+	pub := core.Publication{Message: p.m, Origin: p, Served: !detour, Awaited: v.s.awaited && qos > 0}
 	switch {
 	case qos == 2 && v.s.diskTime > 0:
 		pub.Note = func() { v.disk.write(func(to *stores) { to.noted[p] = true }) }

@@ -111,14 +111,24 @@ func (n *Node) promise(l *location, from NodeID) {
 	var in gather
 	in.n = n
 	failed := false
+	leaving := n.toBeCopied(l, c.members)
 	for _, m := range c.members {
 		if m != n.self && !l.set.has(m) {
-			n.transfer(l, m, false, func() { c.deadline = n.now + changeTime }, func(ok bool) {
+			in.left++
+			copies := leaving
+			leaving = nil
+			n.transfer(l, m, copies, nil, func() { c.deadline = n.now + changeTime }, func(ok bool) {
 				failed = failed || !ok
+				if ok { // who leaves the set lets go of what it has
+					n.copied(copies, m, true)
+				}
 				in.one()
 			})
-			in.left++
 		}
+	}
+	if i := slices.IndexFunc(c.members, func(m NodeID) bool { return m != n.self && l.set.has(m) && n.inReach(m) }); i >= 0 && len(leaving) > 0 {
+		in.left++ // nobody comes in, who would be given them
+		n.copyBatch(l, c.members[i], leaving, in.one)
 	}
 	in.wait(func() {
 		switch {
@@ -129,6 +139,19 @@ func (n *Node) promise(l *location, from NodeID) {
 			n.accept(l)
 		}
 	})
+}
+
+// toBeCopied returns the messages in custody of which nobody will be known to have a second copy when some nodes are the members.
+func (n *Node) toBeCopied(l *location, members []NodeID) (all []*entry) {
+	if n.custodyFull(1) {
+		return nil
+	}
+	for _, e := range l.order.live() {
+		if !e.gone && !e.copy && e.copied() && (n.dead(e.holder) || !slices.Contains(members, e.holder.id)) {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // accept asks the members for the proposed set.

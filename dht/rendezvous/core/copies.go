@@ -40,24 +40,36 @@ func (n *Node) promote(l *location) {
 	}
 }
 
-// tickCustody has a second copy made of what its subscribers take their time with.
-func (n *Node) tickCustody(l *location) {
+// tickCustody has a second copy made of what its subscribers take their time with, and another where the one who had it is dead
+// or no member any more.
+func (n *Node) tickCustody(l *location, full bool) {
 	if n.custodyFull(1) {
 		return // publishers' nodes keep theirs, and their clients wait
 	}
-	n.copyEntries(l, func(e *entry) bool { return !e.copied && !e.copying && n.now-e.at >= copyAfter }, nil)
+	n.copyEntries(l, func(e *entry) bool {
+		return !e.copying && n.now-e.at >= copyAfter && (!e.copied() || full && n.holderLost(l, e.holder))
+	}, nil)
+}
+
+// holderLost reports whether what a node has copies of needs another: it is dead, or is not responsible for a location any more.
+func (n *Node) holderLost(l *location, holder *peer) bool {
+	return n.dead(holder) || !l.set.has(holder.id)
 }
 
 // copyEntries has the entries that are picked copied to another member, and calls done when they are, or
 // cannot be.
 func (n *Node) copyEntries(l *location, pick func(*entry) bool, done func()) {
-	to := n.copyHolder(l)
 	var batch []*entry
 	for _, e := range l.order.live() {
 		if !e.gone && !e.copy && pick(e) {
 			batch = append(batch, e)
 		}
 	}
+	n.copyBatch(l, n.copyHolder(l), batch, done)
+}
+
+// copyBatch has messages copied to another member, and calls done, which may be nil, when they are, or cannot be.
+func (n *Node) copyBatch(l *location, to NodeID, batch []*entry, done func()) {
 	if to == "" || len(batch) == 0 {
 		if done != nil {
 			done()
@@ -147,7 +159,7 @@ func (n *Node) copied(entries []*entry, to NodeID, ok bool) {
 			continue
 		}
 		n.stats.Copies++
-		e.copied = true
+		e.holder = n.peers[to]
 		if !e.gone {
 			n.safe(func() { n.ackKept(e) })
 		}
@@ -268,7 +280,9 @@ func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeI
 	}
 	s := n.stream(l, c.GetEpoch())
 	if have := s.entries.get(c.GetSeq()); have != nil {
-		have.copied = true
+		if p := n.peers[from]; p != nil && (have.holder == nil || n.holderLost(l, have.holder)) {
+			have.holder = p
+		}
 		n.mayKeep(have, n.holders(c, from)...)
 		if c.GetUnsettled() && have.unset == nil {
 			n.unsettle(l, have, NodeID(c.GetExcept()))
@@ -306,7 +320,9 @@ func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeI
 	for _, h := range n.holders(c, from) {
 		n.mayHave(e, h)
 	}
-	e.copied = l.phase == serving // offered: it stays there until it is over
+	if l.phase == serving { // offered: it stays there until it is over
+		e.holder = n.peers[from]
+	}
 	if from != "" {
 		n.store(e)
 	}

@@ -8,7 +8,7 @@
 // thousand seeds. The same events at the same times give the same effects.
 //
 // The way of a message through the files: publish.go and route.go (the publisher's node), arrive.go, match.go, serve.go,
-// quiet.go, custody.go, streams.go, debts.go and copies.go (the rendezvous and its replicas), receive.go (the subscriber's node). The way of a
+// quiet.go, custody.go, streams.go, debts.go, copies.go and acknowledge.go (the rendezvous and its replicas), receive.go (the subscriber's node). The way of a
 // subscription: registrant.go (its node), register.go and replicate.go (the rendezvous and the other members),
 // inherit.go (locations below), unsettled.go (what is owed to those that were missed). Retained messages:
 // retained.go, query.go. Who is responsible: peers.go, lease.go, set.go, location.go, founding.go, lookup.go, change.go,
@@ -164,8 +164,8 @@ const (
 	Forget
 	// Lookup: find the nodes closest to Place, and report them by Node.LookedUp.
 	Lookup
-	// Accept: acknowledge packet Packet of the client at Delivery.Origin, once what was said so far to Custody will survive, unless
-	// AcceptKept came first: Once tells.
+	// Accept: acknowledge packet Packet of the client at Delivery.Origin, saying Custody, once what was said so far to Custody will
+	// survive, unless AcceptKept came first: Once tells.
 	Accept
 	// Quiet: until Until, nobody beyond this node wants QoS 0 messages to Place, which its own plain
 	// subscribers have had.
@@ -196,6 +196,7 @@ type Effect struct {
 	Once      *Once
 	Packet    uint16
 	Kind      EffectKind
+	Custody   CustodyAt // Accept: who has the message
 }
 
 // Delivery is a message for subscribers at this node.
@@ -291,6 +292,8 @@ type Node struct {
 	outCount   int // messages in the outbox
 	outBytes   int
 	unaccepted fifo[*pending] // messages that are not acknowledged because it is full
+	awaited    fifo[*pending] // messages whose acknowledgements wait for another node, in order; some are answered
+	hasty      []*location    // with messages to be copied before the effects are taken
 	deleted    []deleted      // since the effects were last taken
 	freed      []freed        // since the effects were last taken
 	trails     map[any]*trail // by client
@@ -341,6 +344,7 @@ type Stats struct {
 	RegistrationsFull, LocationsFull, PeersFull          uint64
 	DroppedCustody, Refused, Unanswered, ForgottenEpochs uint64
 	Held, GivenUp, Unreadable, Late                      uint64
+	CustodyNode                                          uint64
 
 	// Kept is how long this node's messages of QoS 1 and 2 waited until others kept them or they were delivered,
 	// Promised how long its subscriptions waited for their promise.
@@ -372,6 +376,7 @@ func (n *Node) At(mono time.Duration, wall time.Time) {
 // Take returns the effects of the events since the last Take. The slice is reused by the events after the
 // next Take, so that at most two are in use. A Publish or a Deliver in them is good until the next Take.
 func (n *Node) Take(reuse []Effect) []Effect {
+	n.flushHasty()
 	n.flushAcks()
 	n.flushFreed()
 	n.flushDeleted()
@@ -459,6 +464,7 @@ func (n *Node) Tick() {
 		n.tickTrails()
 	}
 	n.tickRoutes(full)
+	n.tickAwaited()
 	n.acceptMore()
 	n.tickLocations(full)
 	n.tickInherited()

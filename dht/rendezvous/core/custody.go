@@ -35,8 +35,9 @@ type entry struct {
 	own     *pending // this node's own message
 	pinned  int      // what else it is kept for: settling, being retained elsewhere
 	unset   *unsettled
-	copy    bool // this is the second copy; another node serves it
-	copied  bool // another node has a copy
+	copy    bool  // this is the second copy; another node serves it
+	holder  *peer // who is known to have a copy; nil: nobody
+	written bool  // it is to be on this node's disk, whoever else has it
 	copying bool
 	copies  []NodeID // who may have one
 	stored  bool     // it is on this node's disk, beside others'
@@ -45,6 +46,9 @@ type entry struct {
 }
 
 func (e *entry) isGone() bool { return e.gone }
+
+// copied reports whether another node is known to have a copy, or was.
+func (e *entry) copied() bool { return e.holder != nil }
 
 // over reports whether nobody needs the entry any more.
 func (e *entry) over() bool { return e.gone || e.left == 0 && e.pinned == 0 }
@@ -74,7 +78,7 @@ func (n *Node) store(e *entry) {
 	if e.own != nil && !e.own.kept {
 		r = n.ownRecord(e.own)
 	}
-	if e.copy || e.copying || e.copied {
+	if e.copy || e.copying || e.copied() || e.written {
 		if r == nil {
 			r = &pb.StoredCustody{Place: e.l.place.pb()}
 		}
@@ -154,8 +158,11 @@ func (n *Node) again(s *stream, a *arrival) {
 	if a.echo {
 		p.taken.add(a.id)
 	}
-	if e == nil || e.acked || e.copied {
+	switch {
+	case e == nil || e.acked || e.copied():
 		p.kept.add(a.id)
+	case a.awaited:
+		n.hasten(e)
 	}
 }
 
@@ -313,7 +320,7 @@ func (n *Node) endShares(e *entry, node NodeID, sent bool) {
 				p.shares.pop()
 			}
 		}
-		if e.copied && !e.copy && e.left > 0 {
+		if e.copied() && !e.copy && e.left > 0 {
 			n.tellCopies(e, node)
 		}
 	}

@@ -222,7 +222,7 @@ func (s *sim) destroy(v *simNode) {
 	v.crash()
 	s.note("node %d is destroyed", v.i)
 	for _, p := range s.published {
-		if p.node == v && unkept[string(p.m.Properties)] {
+		if p.node == v && unkept[string(p.m.Properties)] && p.custody != core.CustodySwarm {
 			p.cut = true
 		}
 	}

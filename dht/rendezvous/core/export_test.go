@@ -33,7 +33,7 @@ func (n *Node) Kept() string {
 			if e.over() {
 				continue
 			}
-			s += fmt.Sprintf(" %q: %q left %d pinned %d copy %v copied %v acked %v shares", l.place.Prefix, e.m.Properties, e.left, e.pinned, e.copy, e.copied, e.acked)
+			s += fmt.Sprintf(" %q: %q left %d pinned %d copy %v copied %v acked %v shares", l.place.Prefix, e.m.Properties, e.left, e.pinned, e.copy, e.copied(), e.acked)
 			for _, h := range e.shares {
 				s += fmt.Sprintf(" %s{plain %v groups %v stored %v done %v}", h.node.Peer(), h.plain, h.groups, h.stored, h.done)
 			}

@@ -8,18 +8,13 @@ import (
 )
 
 // transfer sends the state of a location to a node, in as many frames as it takes, and tells whether all of
-// it arrived; each is called whenever some has. With custody go the messages that are still owed and the identities
-// of those that are over.
-func (n *Node) transfer(l *location, to NodeID, custody bool, each func(), done func(ok bool)) {
-	t := &transferring{n: n, l: l, to: to, children: l.sortedChildren()}
+// it arrived; each is called whenever some has. With it go messages in custody, and identities of those that are over.
+func (n *Node) transfer(l *location, to NodeID, entries []*entry, streams []*stream, each func(), done func(ok bool)) {
+	t := &transferring{n: n, l: l, to: to, children: l.sortedChildren(), entries: entries, streams: streams}
 	for _, o := range sortedKeys(l.owners) {
 		t.registrations = append(t.registrations, l.owners[o].pb()...)
 	}
 	n.eachRetained(l, func(k *Kept) { t.retained = append(t.retained, k.Message.Topic) })
-	if custody {
-		t.entries = slices.Clone(l.order.live())
-		t.streams = n.streamsOf(l)
-	}
 	p := &pump{n: n, to: to, done: done}
 	p.next = func() (func(op uint64) any, func(bool)) {
 		f := t.next()
@@ -186,7 +181,7 @@ func (n *Node) handOver(l *location) {
 			n.handedOver(l)
 		}
 	}
-	n.transfer(l, to, true, func() {}, func(ok bool) {
+	n.transfer(l, to, slices.Clone(l.order.live()), n.streamsOf(l), func() {}, func(ok bool) {
 		if !ok {
 			after(false)
 			return
@@ -260,6 +255,6 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 		n.offerCopies(l)
 	}
 	// The other lets go when this is acknowledged: a second copy comes first.
-	n.copyEntries(l, func(e *entry) bool { return !e.copied }, func() { n.ackSafe(p.id, f.GetOp()) })
+	n.copyEntries(l, func(e *entry) bool { return !e.copied() }, func() { n.ackSafe(p.id, f.GetOp()) })
 	n.settle(l)
 }

@@ -33,7 +33,7 @@ func (n *Node) receiveLeaving(p *peer, f *pb.Leaving) {
 		l.retry = 0
 		if l.phase == serving {
 			// What it published need not wait for its second copy.
-			n.copyEntries(l, func(e *entry) bool { return !e.copied && !e.copying && e.s.hop == p.id }, nil)
+			n.copyEntries(l, func(e *entry) bool { return !e.copied() && !e.copying && e.s.hop == p.id }, nil)
 			n.tickChange(l)
 		}
 	}

@@ -67,6 +67,7 @@ type location struct {
 	onListed []func()
 
 	order      fifo[*entry] // in custody, as they came; some are over
+	hasty      []*entry     // of these, to be copied before the effects are taken
 	choosing   int          // of these, how many go out when they are copied
 	streams    int          // epochs that are remembered of it
 	sent       map[NodeID]bool
@@ -382,7 +383,7 @@ func (n *Node) bare(l *location) bool {
 func (n *Node) tickLocation(l *location, full bool) {
 	if l.phase == serving {
 		n.tickRegisters(l)
-		n.tickCustody(l)
+		n.tickCustody(l, full)
 		n.tickChange(l)
 		n.tickListing(l)
 		n.tickUnsettled(l)

@@ -36,6 +36,7 @@ type peer struct {
 	refuses []uint64             // and those that this node cannot carry out
 	taken   acks
 	kept    acks
+	written acks
 	store   acks
 	done    acks
 	refused []*pb.Refusal
@@ -192,7 +193,7 @@ func (n *Node) Down(id NodeID) {
 	}
 	p.up = false
 	p.acks, p.refuses = p.acks[:0], nil
-	p.taken, p.kept, p.store, p.done, p.refused = acks{}, acks{}, acks{}, acks{}, nil
+	p.taken, p.kept, p.written, p.store, p.done, p.refused = acks{}, acks{}, acks{}, acks{}, acks{}, nil
 	n.outOfReach(p)
 }
 
@@ -413,8 +414,8 @@ func (n *Node) flushAcks() {
 		if !p.up {
 			continue
 		}
-		if taken, kept := p.taken.take(), p.kept.take(); taken != nil || kept != nil {
-			n.send(p.id, &pb.PublishAck{Taken: taken, Kept: kept})
+		if taken, kept, written := p.taken.take(), p.kept.take(), p.written.take(); taken != nil || kept != nil || written != nil {
+			n.send(p.id, &pb.PublishAck{Taken: taken, Kept: kept, Written: written})
 		}
 		if stored, done := p.store.take(), p.done.take(); stored != nil || done != nil || p.refused != nil {
 			n.send(p.id, &pb.DeliverAck{Stored: stored, Done: done, Refused: p.refused})

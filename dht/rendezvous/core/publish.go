@@ -37,6 +37,7 @@ type pending struct {
 	served   bool
 	detour   bool // this node's own subscribers get it from the rendezvous
 	waits    bool // here, until it is known where to
+	custody  CustodyAt
 	accepted bool
 	kept     bool
 	lent     bool // m is good during the event only
@@ -68,6 +69,9 @@ type Publication struct {
 	// Here this node's own plain subscribers get it then, by a Delivery, and not by way of its rendezvous.
 	Note func()
 	Here bool
+	// Awaited says that the acknowledgement of a message of QoS 1 or 2 waits until another node has it on its disk, or until it is
+	// with all that it is for; see CustodyAt.
+	Awaited bool
 	// Lent says that Message, but for its Topic, is good only until the effects of this event are carried out. It is for
 	// messages of QoS 0 that are not retained and Served, of which nearly all go into a frame at once.
 	Lent bool
@@ -107,6 +111,9 @@ func (n *Node) Publish(p Publication) {
 	}
 	*e = pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now,
 		detour: !p.Served && !p.Here, lent: p.Lent, note: p.Note, here: p.Here}
+	if p.Awaited && p.Message.QoS > 0 && p.Origin != nil {
+		e.custody = CustodyAwaited
+	}
 	if e.detour {
 		r.detours++
 		n.detours++
@@ -143,14 +150,15 @@ func (n *Node) publish(e *pending, t *trail) {
 	if t != nil {
 		t.r, t.epoch, t.seq = r, e.epoch, e.seq
 	}
-	if !e.m.Retain {
+	if !e.m.Retain && e.custody == CustodyUnasked {
 		n.acceptWhenRoom(e)
 	}
 	if e.note != nil {
 		n.stage(e)
-		return
+	} else {
+		n.dispatch(e)
 	}
-	n.dispatch(e)
+	n.await(e)
 }
 
 // stage keeps a message here until it is safe together with what was to be noted of it.
@@ -216,7 +224,7 @@ func (n *Node) accept1(e *pending) {
 	}
 	e.accepted = true
 	if e.origin != nil && e.m.QoS > 0 {
-		n.out = append(n.out, Effect{Kind: Accept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Once: &e.once})
+		n.out = append(n.out, Effect{Kind: Accept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Custody: e.custody, Once: &e.once})
 	}
 }
 
@@ -224,7 +232,7 @@ func (n *Node) accept1(e *pending) {
 // for have it. What is retained may be so by this node's disk.
 func (n *Node) acceptKept(e *pending) {
 	if e.origin != nil && e.m.QoS > 0 && !e.m.Retain {
-		n.out = append(n.out, Effect{Kind: AcceptKept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Once: &e.once})
+		n.out = append(n.out, Effect{Kind: AcceptKept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Custody: e.custody, Once: &e.once})
 	}
 }
 
@@ -265,7 +273,8 @@ func (n *Node) transmit(e *pending) {
 	e.via, e.sent = r.hop, n.now
 	r.sentTo, r.sentAt = r.hop, n.now
 	f := n.frames.Publish()
-	*f = proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour, Version: r.set.Version}
+	*f = proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour, Version: r.set.Version,
+		Awaited: e.custody == CustodyAwaited}
 	if e.epoch != nil {
 		f.Epoch, f.Seq, f.Released = e.epoch.id, e.seq, e.epoch.release
 		if age := n.now - e.at; age > time.Second {
@@ -353,7 +362,8 @@ func (n *Node) linger(e *pending) {
 // arriveOwn takes a message of this node to its location, which this node deals with.
 func (n *Node) arriveOwn(e *pending) {
 	a := n.newArrival()
-	*a = arrival{m: e.m, from: n.self, publisher: n.self, served: e.served, echo: e.detour, own: e, age: n.now - e.at}
+	*a = arrival{m: e.m, from: n.self, publisher: n.self, served: e.served, echo: e.detour, own: e, age: n.now - e.at,
+		awaited: e.custody == CustodyAwaited}
 	if e.epoch != nil {
 		a.id = e.id()
 		a.released = e.epoch.release
@@ -369,7 +379,9 @@ func (n *Node) taken(e *pending) {
 		e.r.detours--
 		n.detours--
 	}
-	n.accept1(e)
+	if e.custody != CustodyAwaited {
+		n.accept1(e)
+	}
 }
 
 // let lets go of a message that others keep now.
@@ -380,6 +392,7 @@ func (n *Node) let(e *pending) {
 	e.kept = true
 	n.stats.Kept.observe(n.now - e.at)
 	n.taken(e)
+	n.acceptSafe(e)
 	s := e.epoch
 	if s.open.get(e.seq) != nil {
 		s.open.remove(e.seq)
@@ -394,30 +407,30 @@ func (n *Node) let(e *pending) {
 	n.acceptMore()
 }
 
-func (n *Node) receivePublishAck(p *peer, f *pb.PublishAck) {
-	n.ackRanges(p, f.GetTaken(), false)
-	n.ackRanges(p, f.GetKept(), true)
+func (n *Node) receivePublishAck(f *pb.PublishAck) {
+	n.ackRanges(f.GetTaken(), n.taken, func(p *peer) *acks { return &p.taken })
+	n.ackRanges(f.GetWritten(), n.acceptSafe, func(p *peer) *acks { return &p.written })
+	n.ackRanges(f.GetKept(), func(e *pending) {
+		n.let(e)
+		n.acceptKept(e)
+	}, func(p *peer) *acks { return &p.kept })
 }
 
-func (n *Node) ackRanges(_ *peer, ranges []*pb.Ranges, kept bool) {
+// ackRanges calls each with this node's own messages that are acknowledged, and passes on what is said of others', as what by
+// names.
+func (n *Node) ackRanges(ranges []*pb.Ranges, each func(*pending), by func(*peer) *acks) {
 	for _, rs := range ranges {
 		s := n.mine[rs.GetEpoch()]
 		if s == nil {
 			if to, ok := n.relayed[rs.GetEpoch()]; ok {
-				n.relayAck(to, rs, kept)
+				n.relayAck(to, rs, by)
 			}
 			continue
 		}
 		for _, g := range rs.GetRanges() {
 			for seq := max(g.GetFrom(), s.release+1); seq <= min(g.GetTo(), s.seq); seq++ {
-				e := s.open.get(seq)
-				switch {
-				case e == nil:
-				case kept:
-					n.let(e)
-					n.acceptKept(e)
-				default:
-					n.taken(e)
+				if e := s.open.get(seq); e != nil {
+					each(e)
 				}
 			}
 		}
@@ -425,7 +438,7 @@ func (n *Node) ackRanges(_ *peer, ranges []*pb.Ranges, kept bool) {
 }
 
 // relayAck passes an acknowledgement back on the way that its message came.
-func (n *Node) relayAck(to NodeID, rs *pb.Ranges, kept bool) {
+func (n *Node) relayAck(to NodeID, rs *pb.Ranges, by func(*peer) *acks) {
 	p := n.dirtyPeer(to)
 	if p == nil {
 		return
@@ -434,11 +447,7 @@ func (n *Node) relayAck(to NodeID, rs *pb.Ranges, kept bool) {
 	for _, g := range rs.GetRanges() {
 		for seq := g.GetFrom(); seq <= g.GetTo() && budget > 0; seq++ {
 			budget--
-			if id := (Identity{rs.GetEpoch(), seq}); kept {
-				p.kept.add(id)
-			} else {
-				p.taken.add(id)
-			}
+			by(p).add(Identity{rs.GetEpoch(), seq})
 		}
 	}
 }

@@ -168,7 +168,8 @@ func (n *Node) exchangeDigests(p *peer) {
 }
 
 func (n *Node) digest(l *location, answer bool) *pb.Digest {
-	return &pb.Digest{Place: l.place.pb(), Set: l.set.pb(), Have: l.have(), Answer: answer, Retained: n.retainedSum(l)}
+	return &pb.Digest{Place: l.place.pb(), Set: l.set.pb(), Have: l.have(), Answer: answer, Retained: n.retainedSum(l),
+		Children: n.childrenSum(l)}
 }
 
 func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
@@ -181,7 +182,7 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 	}
 	n.learnSet(place, set)
 	l := n.locations[at]
-	if l == nil && (len(f.GetHave()) > 0 || f.GetRetained() != 0) {
+	if l == nil && (len(f.GetHave()) > 0 || f.GetRetained() != 0 || f.GetChildren() != 0) {
 		l = n.memberOf(p, place, f.GetSet()) // it was away when something came there for the first time
 	}
 	switch {
@@ -200,6 +201,9 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 	}
 	if f.GetRetained() != n.retainedSum(l) {
 		n.sendRetained(l, p.id)
+	}
+	if f.GetChildren() != n.childrenSum(l) {
+		n.sendChildren(l, p.id)
 	}
 	if !f.GetAnswer() {
 		n.send(p.id, n.digest(l, true))

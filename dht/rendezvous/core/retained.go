@@ -225,6 +225,43 @@ func (l *location) sortedChildren() []Place {
 	return c
 }
 
+// freshChild is for how long a child that was heard of is one that members tell each other of: those that are about to leave the
+// list must not come back to it from another member, over and over.
+const freshChild = 4 * relistEvery
+
+// freshChildren returns the children that were heard of not long ago, in order.
+func (n *Node) freshChildren(l *location) []Place {
+	return slices.DeleteFunc(l.sortedChildren(), func(c Place) bool { return n.now-l.children[c] > freshChild })
+}
+
+// childrenSum is the same at two members that have the same list of children.
+func (n *Node) childrenSum(l *location) (sum uint64) {
+	for c, heard := range l.children {
+		if n.now-heard <= freshChild {
+			sum += hash(Identity{Seq: uint64(c.Depth)}, proto.Group{Name: c.Prefix}, "") //nolint:gosec // a count of levels
+		}
+	}
+	return sum
+}
+
+// sendChildren sends the list of children to another member.
+func (n *Node) sendChildren(l *location, to NodeID) {
+	children := n.freshChildren(l)
+	p := &pump{n: n, to: to, done: func(bool) {}}
+	p.next = func() (func(op uint64) any, func(bool)) {
+		f := &pb.Replicate{Place: l.place.pb(), Set: l.set.pb(), Sync: true}
+		for size := 0; len(children) > 0 && size < proto.SoftFrame; children = children[1:] {
+			f.Children = append(f.Children, children[0].pb())
+			size += 16 + len(children[0].Prefix)
+		}
+		if len(f.GetChildren()) == 0 {
+			return nil, nil
+		}
+		return func(op uint64) any { f.Op = op; return f }, func(bool) {}
+	}
+	p.run()
+}
+
 // whenListed calls f when the location is listed above, or cannot be for longer than a publisher waits.
 func (n *Node) whenListed(l *location, m *proto.Message, f func()) {
 	if l.listed || !m.Retain || len(m.Payload) == 0 || l.place.Depth == 0 {
@@ -303,8 +340,14 @@ func (n *Node) listHere(l *location, child Place, done func(ok bool)) {
 		return
 	}
 	g := &gather{n: n}
-	for _, m := range l.set.Members {
-		if m != n.self && n.inReach(m) {
+	members := slices.Clone(l.set.Members)
+	if l.change != nil { // who comes in may have been sent the list already
+		members = append(members, l.change.members...)
+	}
+	asked := map[NodeID]bool{n.self: true}
+	for _, m := range members {
+		if !asked[m] && n.inReach(m) {
+			asked[m] = true
 			g.left++
 			n.request(m, func(op uint64) any {
 				return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Children: []*pb.Place{child.pb()}}

@@ -311,7 +311,7 @@ func (n *Node) tickRoutes(full bool) {
 		n.tickEpochs(r, patience)
 		n.retry(r)
 		for _, e := range r.out.live() {
-			if !e.accepted && r.hop == "" && n.now-e.at > promiseTime {
+			if !e.accepted && e.custody != CustodyAwaited && r.hop == "" && n.now-e.at > promiseTime {
 				n.accept1(e) // nobody can put a retained message in order now
 			}
 		}

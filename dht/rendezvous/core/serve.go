@@ -56,28 +56,36 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 	if stamp != 0 {
 		n.retain(l, e)
 	}
-	echo := a.echo
+	echo, awaited := a.echo, a.awaited
 	if !n.chosen(e) {
-		n.goOut(e, echo)
+		n.goOut(e, echo, awaited)
 		return
 	}
 	l.choosing++
 	n.copyEntries(l, func(o *entry) bool { return o == e }, func() {
 		l.choosing--
-		n.goOut(e, echo)
+		n.goOut(e, echo, awaited)
 	})
 }
 
 // goOut sends a message that is in custody here to those that it is for, and tells its publisher's node, which waits for
-// that with echo, when it is retained.
-func (n *Node) goOut(e *entry, echo bool) {
+// that with echo, when it is retained; with awaited that waits for a second copy.
+func (n *Node) goOut(e *entry, echo, awaited bool) {
 	for i := range e.shares {
 		if !e.gone {
 			n.deliver(e, &e.shares[i])
 		}
 	}
-	if echo {
-		n.whenListed(e.l, e.m, func() { n.ackTaken(e) })
+	switch {
+	case echo:
+		n.whenListed(e.l, e.m, func() {
+			n.ackTaken(e)
+			if awaited { // now that it may be acknowledged
+				n.hasten(e)
+			}
+		})
+	case awaited:
+		n.hasten(e)
 	}
 	n.finish(e)
 }

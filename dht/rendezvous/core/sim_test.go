@@ -51,6 +51,7 @@ type sim struct {
 	forgets    bool          // nodes are killed, with what only they had
 	disorder   bool          // links break, so that order is not promised
 	uneven     bool          // some links are much slower than others
+	awaited    bool          // acknowledgements wait until messages are on two disks
 
 	published []*published
 	byID      map[core.Identity]*published // those that came to somebody
@@ -117,6 +118,8 @@ type simNode struct {
 	behind    time.Duration // how wrong its clock is
 	swarm     int           // before swarms have met: which of them it is in
 	leaving   bool
+	asleep    bool     // its clients are away, and what is for them waits in their sessions
+	missed    []func() // has them get it
 	interests map[string]*standing
 	got       []*published // in the order of their delivery
 	from      map[*published]int
@@ -271,7 +274,7 @@ func acknowledge(e core.Effect) {
 	}
 	switch from := e.Delivery.Origin.(type) {
 	case *published:
-		from.accepted = true
+		from.accepted, from.custody = true, e.Custody
 	case *simClient:
 		from.accept(e.Packet)
 	}

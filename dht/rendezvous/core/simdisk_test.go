@@ -225,18 +225,37 @@ func (v *simNode) queue(p *published, id core.Identity, to []proto.Group, done f
 		if v.life != life {
 			return
 		}
-		for _, g := range to {
-			v.clientGets(p, entryKey{id, g})
-		}
-		v.s.after(v.s.delay(), func() {
-			v.doIn(life, func() {
-				for _, g := range to {
-					v.disk.write(func(to *stores) { to.entries[entryKey{id, g}] = false })
-				}
-				done()
+		take := func() {
+			if v.life != life {
+				return
+			}
+			for _, g := range to {
+				v.clientGets(p, entryKey{id, g})
+			}
+			v.s.after(v.s.delay(), func() {
+				v.doIn(life, func() {
+					for _, g := range to {
+						v.disk.write(func(to *stores) { to.entries[entryKey{id, g}] = false })
+					}
+					done()
+				})
 			})
-		})
+		}
+		if v.asleep {
+			v.missed = append(v.missed, take)
+			return
+		}
+		take()
 	})
+}
+
+// wake has the clients back that were away.
+func (v *simNode) wake() {
+	v.asleep = false
+	for _, take := range v.missed {
+		take()
+	}
+	v.missed = nil
 }
 
 // clientGets has the clients get a message. One whose delivery had begun they know again by its packet ID, and at QoS 1 some may
