@@ -77,7 +77,13 @@ func (n *Node) goOut(e *entry, echo bool) {
 		}
 	}
 	if echo {
-		n.whenListed(e.l, e.m, func() { n.ackTaken(e) })
+		n.whenListed(e.l, e.m, func() {
+			if e.own != nil && e.own.firm && e.keeping > 0 {
+				e.whenKept = func() { n.ackTaken(e) }
+				return
+			}
+			n.ackTaken(e)
+		})
 	}
 	n.finish(e)
 }
