@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,7 +162,8 @@ func (w *Watch) runWork() {
 // tick lets time pass.
 func (w *Watch) tick() {
 	w.takeChanges()
-	w.watcher.tick(view{now: w.cfg.Swarm.Clock(), wall: time.Now(), heard: w.cfg.Swarm.Heard, seat: w.cfg.Swarm.Seat, sees: w.sees})
+	w.watcher.tick(view{now: w.cfg.Swarm.Clock(), wall: time.Now(), heard: w.cfg.Swarm.Heard, seat: w.cfg.Swarm.Seat,
+		reach: w.reach, sees: w.sees})
 	w.mu.Lock()
 	waits := len(w.held) > 0
 	w.mu.Unlock()
@@ -206,6 +208,11 @@ func (w *Watch) takeChanges() {
 		}
 		w.watcher.stands(name, c.at, x)
 	}
+}
+
+// reach reports whether a node can be talked to.
+func (w *Watch) reach(id core.NodeID) bool {
+	return slices.ContainsFunc(w.cfg.Swarm.Peers(), func(p core.PeerView) bool { return p.ID == id && p.InReach && p.Up })
 }
 
 // sees reports whether any node but one can be talked to.

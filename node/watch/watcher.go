@@ -38,6 +38,8 @@ type view struct {
 	wall  time.Time
 	heard func(core.NodeID) (ago time.Duration, ever bool)
 	seat  func(dht.Location) core.Seat
+	// reach reports whether a node can be talked to.
+	reach func(core.NodeID) bool
 	// sees reports whether any node but one can be talked to.
 	sees func(except core.NodeID) bool
 }
@@ -274,7 +276,7 @@ func (w *watcher) confirmed(v view, node core.NodeID, l *life, members []core.No
 			w.do(deed{kind: ask, node: node, member: m})
 		}
 		switch {
-		case a.pending || !asked || w.now-a.at >= answerLife:
+		case a.pending || !asked || w.now-a.at >= answerLife, !a.reached && v.reach(m):
 			waits = true
 		case a.reached:
 			reached++
