@@ -101,6 +101,10 @@ func (w *Watch) push(o *own) {
 		o.dirty = o.publishing
 		return
 	}
+	if !w.registered {
+		w.registered = true
+		w.cfg.Swarm.Register(Of(w.cfg.Host.ID())+"/#", core.Interest{Plain: true, QoS: 1, Hold: core.MaxHold}, nil)
+	}
 	o.publishing, o.dirty = true, false
 	o.waiters, o.next = append(o.waiters, o.next...), nil
 	cleared := o.will == nil
@@ -202,9 +206,10 @@ func (w *Watch) heardOwn(round int, said map[string][]byte) {
 	}
 	for _, o := range w.own {
 		f, x := standingIn(said, o.topic)
+		restored := o.restored
 		o.restored = false
 		switch {
-		case x != nil && x.resumed && o.will != nil:
+		case restored && x != nil && x.resumed && o.will != nil: // else it may be armed since: hear knows
 			w.over(o)
 		case f != nil && o.will != nil && f.epoch == o.will.record.Epoch:
 			w.wasFired(o, f)
@@ -286,8 +291,8 @@ func (w *Watch) hear(topic string, payload []byte) {
 		return
 	}
 	if !isMark {
-		if x, err := parseWill(payload); err == nil && x.resumed {
-			w.over(o)
+		if x, err := parseWill(payload); err == nil && x.resumed && !o.publishing {
+			w.confirmResumed(o, o.will.record.Epoch)
 		}
 		return
 	}
@@ -300,6 +305,23 @@ func (w *Watch) hear(topic string, payload []byte) {
 	default: // of one before
 		w.clear(topic)
 	}
+}
+
+// confirmResumed looks whether a client is at another node still: it may be back, and its new will on its way.
+func (w *Watch) confirmResumed(o *own, epoch uint64) {
+	resumed := false
+	w.cfg.Swarm.Retained(o.topic, func(ms []*proto.Message) {
+		for _, m := range ms {
+			x, err := parseWill(m.Payload)
+			resumed = err == nil && x.resumed
+		}
+	}, func() {
+		w.do(func() {
+			if resumed && o.will != nil && o.will.record.Epoch == epoch {
+				w.over(o)
+			}
+		})
+	})
 }
 
 // Resumed says that a client has gone on at this node with a session that a node had which can't be reached: its will there is not to be

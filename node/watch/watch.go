@@ -69,6 +69,9 @@ type Watch struct {
 	own       map[string]*own // by key
 	byTopic   map[string]*own
 	refreshed time.Time
+	// registered: what others say of this node's wills comes here. It does not before there are any, so that a node that has none
+	// founds no location. tidied: what was left by an earlier process is gone.
+	registered, tidied bool
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -112,7 +115,6 @@ func (w *Watch) Activate() {
 	if w.active.Swap(true) {
 		return
 	}
-	w.cfg.Swarm.Register(Of(w.cfg.Host.ID())+"/#", core.Interest{Plain: true, QoS: 1, Hold: core.MaxHold}, nil)
 	w.do(func() { w.cfg.Broker.Wills(w.armFound) })
 }
 
@@ -172,7 +174,11 @@ func (w *Watch) tick() {
 		w.mu.Lock()
 		asks, round := w.trust.tick(w.cfg.Swarm.Clock(), backed), w.trust.round
 		w.mu.Unlock()
-		if asks {
+		switch {
+		case asks && len(w.own) == 0 && !waits: // there is nothing that could have been sent, and nobody is bothered
+			w.heardOwn(round, nil)
+		case asks, w.registered && !w.tidied:
+			w.tidied = true
 			w.askOwn(round)
 		}
 	}
