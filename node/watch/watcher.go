@@ -105,7 +105,6 @@ type standing struct {
 	mark    *fired // nil: none
 	began   uint64 // the epoch that was begun with; 0: none
 	beganAt time.Duration
-	sealed  uint64 // the epoch that was sent from here
 }
 
 func newWatcher(self core.NodeID) *watcher {
@@ -162,7 +161,7 @@ func (w *watcher) drop(s *standing) {
 
 // epoch is that of the will that is to be sent; 0: none is.
 func (s *standing) epoch() uint64 {
-	if s.will == nil || s.will.resumed || s.sealed == s.will.record.Epoch || s.markedAs() && s.mark.sent {
+	if s.will == nil || s.will.resumed || s.markedAs() && s.mark.sent {
 		return 0
 	}
 	return s.will.record.Epoch
@@ -318,9 +317,9 @@ func (w *watcher) marked(topic string, epoch uint64) {
 // sent tells that a will's rendezvous has passed it on.
 func (w *watcher) sent(topic string, epoch uint64) {
 	s := w.wills[topic]
-	if s == nil || s.began != epoch || s.sealed == epoch {
+	if s == nil || s.began != epoch {
 		return
 	}
-	s.sealed = epoch
+	s.beganAt = w.now
 	w.do(deed{kind: seal, topic: topic, epoch: epoch})
 }
