@@ -52,7 +52,7 @@ lint: ## check formatting, go.mod, and what the linters find (see .golangci.yml)
 	$(GO) tool -modfile=tools/go.mod golangci-lint run
 
 generate: ## generate what is generated: needs protoc (Debian: protobuf-compiler)
-	protoc --plugin=protoc-gen-go="$$($(GO) tool -n protoc-gen-go)" -I proto/pb --go_out=$(or $(OUT),proto/pb) --go_opt=paths=source_relative route.proto session.proto store.proto
+	protoc --plugin=protoc-gen-go="$$($(GO) tool -n protoc-gen-go)" -I proto/pb --go_out=$(or $(OUT),proto/pb) --go_opt=paths=source_relative route.proto session.proto store.proto will.proto
 
 generated: ## check that what is generated is up to date
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && $(MAKE) --no-print-directory generate OUT=$$out && \

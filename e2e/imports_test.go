@@ -34,7 +34,7 @@ var imports = map[string]struct {
 		why: "a load generator measures any broker, by the same protocol as everybody",
 	},
 	"node": {
-		may:   "dht dht/rendezvous dht/rendezvous/core mqttfront mqttfront/access node/accounts node/admin node/backup node/certs node/config node/datadir node/memory node/roam node/store node/unixsock proto proto/topic",
+		may:   "dht dht/rendezvous dht/rendezvous/core mqttfront mqttfront/access node/accounts node/admin node/backup node/certs node/config node/datadir node/memory node/roam node/store node/unixsock node/watch proto proto/topic",
 		why:   "node joins the packages below it by the interfaces that they define; how frames look is none of its business",
 		tests: "proto/pb cmd/mozzie/client",
 	},
@@ -49,6 +49,10 @@ var imports = map[string]struct {
 	"node/roam": {
 		may: "dht/rendezvous/core mqttfront proto proto/pb",
 		why: "a session goes from one node's broker to another's, by the swarm that both are in",
+	},
+	"node/watch": {
+		may: "dht dht/rendezvous/core mqttfront proto proto/pb",
+		why: "a node's wills are sent by the swarm that it was in, for the broker that it had",
 	},
 	"node/config": {may: "node/strict", why: "a configuration is plain values: node maps them to the options of the packages"},
 	"node/strict": {why: "how a file is read does not depend on what is in it"},
@@ -120,11 +124,11 @@ var outside = []struct {
 	who   string
 	why   string
 }{
-	{"github.com/libp2p github.com/ipfs", "dht dht/rendezvous node node/roam", "libp2p's types end at the border of the packages that deal with it"},
+	{"github.com/libp2p github.com/ipfs", "dht dht/rendezvous node node/roam node/watch", "libp2p's types end at the border of the packages that deal with it"},
 	{"github.com/multiformats", "dht dht/rendezvous node node/config", "multiaddresses are text elsewhere; the configuration checks that text"},
 	{"github.com/mochi-mqtt", "mqttfront cmd/mozzie cmd/mozzie/client", "mochi is the codec of MQTT packets, and there are packets at the MQTT side only"},
 	{"github.com/prometheus", "dht node node/admin", "packages count, and node shows the counters"},
-	{"google.golang.org/protobuf", "proto proto/pb dht/rendezvous/core dht/rendezvous/core/storetest node/roam node/store", "frames are encoded in one place, and records where they are kept"},
+	{"google.golang.org/protobuf", "proto proto/pb dht/rendezvous/core dht/rendezvous/core/storetest node/roam node/store node/watch", "frames are encoded in one place, and records where they are kept"},
 	{"github.com/cockroachdb", "node/store", "there is one database, and one package that knows which"},
 	{"github.com/spf13", "cmd/mozzie", "command lines are the program's"},
 	{"os os/exec os/signal net net/http io/fs syscall", "cmd/mozzie cmd/mozzie/bench cmd/mozzie/client dht mqttfront node node/accounts node/admin node/backup node/certs node/config node/datadir node/memory node/store node/unixsock e2e e2e/bench e2e/ether",

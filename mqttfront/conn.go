@@ -77,10 +77,12 @@ type reading struct {
 	last    *slot // of the topic before
 	may     *slot // of the topic that granted has allowed to publish to
 	granted *grant
-	aliases []*slot // that the client set, by alias - 1
-	eases   bool    // it has published what is kept, while memory is scarce
-	bye     bool    // the client said DISCONNECT with success
-	expiry  *uint32 // from its DISCONNECT
+	aliases []*slot       // that the client set, by alias - 1
+	eases   bool          // it has published what is kept, while memory is scarce
+	bye     bool          // the client said DISCONNECT with success
+	status  string        // the topic of its will, if that is to be retained
+	armed   chan struct{} // closed when other nodes know the will that CONNACK waits for; nil: it does not
+	expiry  *uint32       // from its DISCONNECT
 }
 
 var errBye = errors.New("the client said goodbye")

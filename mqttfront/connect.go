@@ -178,6 +178,12 @@ func (c *conn) accept(pk *packets.Packet) error {
 	case !pk.Connect.Clean:
 		nc.asked = 0xffffffff
 	}
+	if will != nil && kindOf(will.Msg.Topic) == kindSwarm && c.b.wills != nil {
+		will.Epoch = c.b.wills.Identity()
+	}
+	if will != nil && will.Msg.Retain {
+		c.own.status = will.Msg.Topic
+	}
 	nc.expiry = min(time.Duration(nc.asked)*time.Second, cfg.MaxSessionExpiry)
 	nc.connack = func(present bool) []byte { return c.connack(&nc, asked, assigned, present) }
 	if n := len(nc.connack(false)); n > c.maxPacket { // [MQTT-3.1.2-24]

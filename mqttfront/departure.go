@@ -61,7 +61,7 @@ func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *D
 	u := b.begin(time.Now())
 	c := s.conn.Load()
 	subs, before := s.subsLocked(), s.standingLocked()
-	var due *WillRecord
+	var due, off *WillRecord
 	ends := fresh || s.log == nil || s.expiry == 0 || s.ended || s.expiredLocked(u.now)
 	var d *Departure
 	if ends {
@@ -72,6 +72,8 @@ func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *D
 	} else {
 		if s.will != nil && (s.will.Delay == 0) {
 			due = s.will
+		} else {
+			off = s.will
 		}
 		d = s.departLocked(u, to, number)
 	}
@@ -90,6 +92,7 @@ func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *D
 		b.restand(subs, before, after)
 	}
 	u.end()
+	b.disarm(s.key, off)
 	if due != nil {
 		s.publishWill(due, nil)
 	}

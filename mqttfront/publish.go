@@ -39,6 +39,7 @@ func (c *conn) onPublish(u *burst, packet, body []byte) error {
 		return nil
 	}
 	m := c.message(u, p, sl)
+	c.noteStatus(&m.Message)
 	if c.version < v5 && packet[0] == typePublish<<4 && len(packet)-len(body) == 1+varintLen(len(body)) && c.mount == "" {
 		m.packet = packet
 	} else {
@@ -145,6 +146,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 		return nil
 	}
 	m := c.message(u, p, sl)
+	c.noteStatus(&m.Message)
 	m.packet = nil
 	keep := m.owned()
 	if sl.kind == kindLocal && !c.b.retainLocal(m) {

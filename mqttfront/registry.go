@@ -102,10 +102,10 @@ func (b *Broker) attach(nc *newConnection) error {
 		return err
 	}
 	s := cl.s
-	before := s.standingLocked()
+	before, willBefore := s.standingLocked(), s.will
 	var due *WillRecord // without a delay the will of the connection that is taken over is due [MQTT-3.1.3-9]
 	if cl.present && cl.kicked != nil && s.will != nil && s.will.Delay == 0 {
-		due = s.will
+		due, willBefore = s.will, nil
 	}
 	if err := b.store.Err(); err != nil && nc.expiry > 0 && s.log == nil { // nobody is promised what can't be kept
 		nc.expiry = 0
@@ -129,6 +129,7 @@ func (b *Broker) attach(nc *newConnection) error {
 		b.finish(cl.over)
 	}
 	b.restand(subs, before, after)
+	b.armWill(nc.conn, s, nc.will, willBefore)
 	if due != nil {
 		s.publishWill(due, nil)
 	}
@@ -255,8 +256,9 @@ func (b *Broker) detach(c *conn) {
 	}
 	now := time.Now()
 	before := s.standingLocked()
+	var off *WillRecord // is not to be sent
 	if c.own.bye {
-		s.will = nil // [MQTT-3.1.2-8] [MQTT-3.14.4-3]
+		off, s.will = s.will, nil // [MQTT-3.1.2-8] [MQTT-3.14.4-3]
 	}
 	if c.own.expiry != nil {
 		s.setExpiryLocked(min(time.Duration(*c.own.expiry)*time.Second, b.cfg.MaxSessionExpiry))
@@ -264,6 +266,7 @@ func (b *Broker) detach(c *conn) {
 	if s.expiry == 0 { // finish has the will forgotten when it is on its way
 		s.endLocked()
 		s.mu.Unlock()
+		b.disarm(s.key, off)
 		b.finish(s)
 		return
 	}
@@ -282,8 +285,13 @@ func (b *Broker) detach(c *conn) {
 	s.armLocked(now, now)
 	after := s.standingLocked()
 	subs := s.subsLocked()
+	waits, expiry := s.will, s.expiry
 	s.mu.Unlock()
 	b.restand(subs, before, after)
+	b.disarm(s.key, off)
+	if b.wills != nil && waits != nil && waits.Epoch != 0 {
+		b.wills.Arm(string(s.key), waits, expiry, now, nil) // its delay has begun
+	}
 	s.publishLeaving(will)
 	u.end()
 	s.keepInSwarm(nil)

@@ -102,12 +102,25 @@ func (c *conn) uncork() error {
 	case <-c.b.stopped:
 		return net.ErrClosed
 	}
+	if c.own.armed != nil {
+		late := time.NewTimer(armTime)
+		select {
+		case <-c.own.armed:
+		case <-late.C:
+		case <-c.b.stopped:
+		}
+		late.Stop()
+		c.own.armed = nil
+	}
 	c.mu.Lock()
 	c.corked = nil
 	c.mu.Unlock()
 	c.flush()
 	return nil
 }
+
+// armTime is how long a client waits at most for other nodes to know its will.
+const armTime = 2 * time.Second
 
 // impatient are those who wait for the store, but not for as long as it takes: a client that asks for something that can't be
 // kept is told so.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
 // session is what the broker keeps for a client ID: subscriptions, and the messages on their way to the client.
@@ -33,7 +35,8 @@ type sessionState struct {
 	subs   subscriptions
 	log    SessionLog // nil: not kept
 	wills
-	version byte // of the protocol that the client spoke last
+	status  *proto.Message // what the client had retained last under the topic of its will; nil: nothing since this process was started
+	version byte           // of the protocol that the client spoke last
 
 	queue   fifo   // what waits to be sent
 	spilled int    // entries behind queue that only the log has

@@ -86,6 +86,7 @@ type Stats struct {
 
 	PromisesLocal atomic.Uint64 // SUBACKs that hold for this node only, for now
 	WillsSent     atomic.Uint64
+	WillsFalse    atomic.Uint64 // other nodes sent them of clients that were connected all the time
 	Takeovers     atomic.Uint64
 	Arrivals      atomic.Uint64 // sessions that came from other nodes
 	Departures    atomic.Uint64 // sessions that other nodes have taken over

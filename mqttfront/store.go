@@ -85,6 +85,8 @@ type WillRecord struct {
 	Msg    proto.Message // without Expires
 	Expiry time.Duration // from when it is sent; 0: never
 	Delay  time.Duration
+	// Epoch is with 1 the identity of the will's message, where other nodes know it (see WillKeeping); 0: they do not.
+	Epoch uint64
 }
 
 // Entry is a message on its way to one session.

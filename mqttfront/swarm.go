@@ -75,6 +75,8 @@ type Outgoing struct {
 	// Lent says that Msg, but for its Topic, is good until Publish returns, and to be cloned by whoever needs it longer.
 	// It is so for messages of QoS 0 that are not retained and are ServedHere.
 	Lent bool
+	// Epoch, where it is not 0, and 1 are the message's identity, so that it comes once though another node sends it too.
+	Epoch uint64
 }
 
 // Origin is the connection that a message came from. The broker compares origins to keep No Local.

@@ -78,13 +78,23 @@ func (s *session) publishLeaving(w *WillRecord) {
 	})
 }
 
-// publishWill publishes a will, to be retained or not [MQTT-3.1.2-14] [MQTT-3.1.2-15], unless the client has lost the right
-// to do that. forget, which may be nil, has the store forget it. It is called once, now or later.
+// publishWill publishes a will, unless another node has done so. forget, which may be nil, has the store forget it. It is called
+// once, now or later.
 func (s *session) publishWill(w *WillRecord, forget func()) {
-	b, msg := s.b, w.Msg
 	if forget == nil {
 		forget = func() {}
 	}
+	if s.b.wills == nil || w.Epoch == 0 {
+		s.sendWill(w, forget)
+		return
+	}
+	s.b.wills.Fire(string(s.key), w.Epoch, func() { s.sendWill(w, forget) }, forget)
+}
+
+// sendWill sends a will, to be retained or not [MQTT-3.1.2-14] [MQTT-3.1.2-15], unless the client has lost the right
+// to do that.
+func (s *session) sendWill(w *WillRecord, forget func()) {
+	b, msg := s.b, w.Msg
 	if g := s.grant.Load(); g != nil && !g.CanPublish(msg.Topic) {
 		b.stats.PubsDenied.Add(1)
 		forget()
@@ -106,7 +116,7 @@ func (s *session) publishWill(w *WillRecord, forget func()) {
 		})
 	case kindSwarm:
 		to := b.targets(m.slot)
-		o := Outgoing{Msg: &msg, ServedHere: !b.swarm.Detour(&msg)}
+		o := Outgoing{Msg: &msg, ServedHere: !b.swarm.Detour(&msg), Epoch: w.Epoch}
 		if msg.QoS > 0 && b.store.Err() == nil {
 			o.Note = forget
 			o.ServeHere = o.ServedHere && len(to.targets) > 0

@@ -26,6 +26,7 @@ import (
 	"github.com/mozzie-mqtt/mozzie/node/memory"
 	"github.com/mozzie-mqtt/mozzie/node/roam"
 	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/node/watch"
 )
 
 // Options are what a node can be told beside its configuration.
@@ -50,6 +51,8 @@ type Node struct {
 	host      *dht.Host
 	service   atomic.Pointer[rendezvous.Service] // nil until the swarm is joined
 	broker    atomic.Pointer[mqttfront.Broker]
+	watch     *watch.Watch                 // set before broker is
+	wills     *watch.Store                 // between the service and the database
 	roam      *roam.Roam                   // nil in an open swarm: sessions stay with their node; set before broker is
 	admin     atomic.Pointer[admin.Server] // nil until it serves, which it does before it can be noted here
 	registry  *prometheus.Registry
@@ -165,12 +168,15 @@ func (n *Node) onPeer(id peer.ID, connected bool) {
 	n.activateRoaming()
 }
 
-// activateRoaming lets sessions roam once there is another node.
+// activateRoaming lets sessions roam, and others know wills, once there is another node.
 func (n *Node) activateRoaming() {
 	n.peersMu.Lock()
 	n.met = n.met || n.host != nil && len(n.host.Connected()) > 0
-	r, met := n.roam, n.met
+	r, w, met := n.roam, n.watch, n.met
 	n.peersMu.Unlock()
+	if w != nil && met {
+		w.Activate()
+	}
 	if r != nil && met {
 		r.Activate()
 	}
@@ -181,6 +187,7 @@ func (n *Node) startService() error {
 	if err != nil {
 		return err
 	}
+	n.wills = watch.NewStore(n.db.Retained(), n.db.Retained().Each)
 	s := rendezvous.New(rendezvous.Config{
 		Host:      n.host.Libp2p(),
 		Database:  n.db.ID(),
@@ -191,7 +198,7 @@ func (n *Node) startService() error {
 		Limits:    n.coreLimits(),
 		Pending:   n.pending(),
 		Custody:   n.db.Custody(),
-		Retained:  n.db.Retained(),
+		Retained:  n.wills,
 		Journal:   n.db.Journal(),
 		Received:  n.db.Received(),
 		Log:       n.log,
@@ -245,6 +252,7 @@ func (n *Node) startBroker() error {
 		return err
 	}
 	n.service.Load().Restored()
+	n.startWatching(b)
 	n.startRoaming(b)
 	n.earlyMu.Lock()
 	n.pass(b, n.earlyDeliveries) // before others come
@@ -255,12 +263,22 @@ func (n *Node) startBroker() error {
 	return n.listen()
 }
 
+// startWatching has wills known to others, and others' wills sent.
+func (n *Node) startWatching(b *mqttfront.Broker) {
+	w := watch.New(watch.Config{Host: n.host.Libp2p(), Swarm: n.service.Load(), Broker: b, Store: n.wills, Log: n.log})
+	b.KeepWills(w)
+	n.peersMu.Lock()
+	n.watch = w
+	n.peersMu.Unlock()
+	n.activateRoaming()
+}
+
 // startRoaming lets the sessions of a private swarm go where their clients connect.
 func (n *Node) startRoaming(b *mqttfront.Broker) {
 	if n.cfg.Swarm.Open {
 		return
 	}
-	r := roam.New(roam.Config{Host: n.host.Libp2p(), Swarm: n.service.Load(), Broker: b, Log: n.log})
+	r := roam.New(roam.Config{Host: n.host.Libp2p(), Swarm: n.service.Load(), Broker: b, Resumed: n.watch.Resumed, Log: n.log})
 	b.Roam(r)
 	n.peersMu.Lock()
 	n.roam = r

@@ -20,6 +20,13 @@ func (n *Node) Stop(ctx context.Context) error {
 			cut = fmt.Errorf("clients were cut off: %w", inTime(err))
 		}
 	}
+	if n.watch != nil {
+		known, cancel := context.WithTimeout(ctx, leaveTime)
+		if err := n.watch.Leave(known); err != nil {
+			n.log.Debug("wills that were sent still stand", "error", err)
+		}
+		cancel()
+	}
 	if s := n.service.Load(); s != nil {
 		err := s.Leave(ctx)
 		if err != nil {
@@ -29,6 +36,9 @@ func (n *Node) Stop(ctx context.Context) error {
 	}
 	return errors.Join(cut, n.close())
 }
+
+// leaveTime is how long it is waited for that nobody has this node's wills any more.
+const leaveTime = 2 * time.Second
 
 // inTime says what the end of a context means here.
 func inTime(err error) error {
@@ -81,6 +91,9 @@ func (n *Node) close() error {
 		n.endBackups()
 		if w := n.memory.Load(); w != nil {
 			w.Close()
+		}
+		if n.watch != nil {
+			n.watch.Close()
 		}
 		if n.roam != nil {
 			n.roam.Close()

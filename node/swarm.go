@@ -4,12 +4,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
 	"github.com/mozzie-mqtt/mozzie/node/roam"
 	"github.com/mozzie-mqtt/mozzie/node/store"
+	"github.com/mozzie-mqtt/mozzie/node/watch"
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
@@ -27,6 +29,10 @@ func (w *swarm) Detour(m *proto.Message) bool { return w.s.Detour(m) }
 
 // Wanted implements mqttfront.Swarm.
 func (w *swarm) Wanted(topic string) bool { return w.s.Wanted(topic) }
+
+// ownWillHold is for how long it is remembered that a will of this node's client was sent: the others hear within that time that
+// they need not send it any more.
+const ownWillHold = time.Minute
 
 // batch is a slice that is used again, for what one read of a connection brings.
 type batch[T any] struct{ all []T }
@@ -60,7 +66,10 @@ func (w *swarm) Publish(outgoing []mqttfront.Outgoing) {
 	for i := range outgoing {
 		o := &outgoing[i]
 		p := core.Publication{Message: o.Msg, Packet: o.PacketID, Served: o.ServedHere, Lent: o.Lent,
-			Note: o.Note, Here: o.ServeHere}
+			Note: o.Note, Here: o.ServeHere, Epoch: o.Epoch}
+		if o.Epoch != 0 {
+			p.Hold = ownWillHold
+		}
 		if o.Origin != nil {
 			p.Origin, p.Awaited = o.Origin, w.awaited
 		}
@@ -213,6 +222,10 @@ func (n *Node) pass(b *mqttfront.Broker, came []core.Delivery) {
 	out := deliveries.Get().(*batch[mqttfront.Delivery])
 	for i := range came {
 		d := &came[i]
+		if strings.HasPrefix(d.Message.Topic, watch.Prefix) {
+			n.watch.Deliver(*d)
+			continue
+		}
 		if n.roam != nil && strings.HasPrefix(d.Message.Topic, roam.Prefix) {
 			n.roam.Deliver(*d)
 			continue

@@ -532,3 +532,24 @@ func (s *Service) Peers() (p []core.PeerView) {
 	s.View(func(n *core.Node) { p = n.Peers() })
 	return p
 }
+
+// Seat tells what this node is to a location; see core.Node.Seat.
+func (s *Service) Seat(at dht.Location) (seat core.Seat) {
+	s.View(func(n *core.Node) { seat = n.Seat(at) })
+	return seat
+}
+
+// Heard tells how long ago a node was alive, and has that be known from now on; see core.Node.Heard.
+func (s *Service) Heard(id core.NodeID) (ago time.Duration, ever bool) {
+	s.step(func(n *core.Node) { ago, ever = n.Heard(id) })
+	return ago, ever
+}
+
+// Backed reports whether this node holds leases from a majority of the set of a topic's location; see core.Node.Backed.
+func (s *Service) Backed(topic string) (backed bool) {
+	s.step(func(n *core.Node) { backed = n.Backed(topic) })
+	return backed
+}
+
+// Clock returns the time on a clock that goes on while the machine sleeps.
+func (s *Service) Clock() time.Duration { return bootTime() }

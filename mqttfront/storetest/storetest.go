@@ -146,7 +146,7 @@ func testRecord(t *testing.T, h *harness) {
 		Version: 4, Expiry: 90 * time.Second, Disconnected: time.Unix(1700000000, 0),
 		Will: &mqttfront.WillRecord{
 			Msg:    proto.Message{Topic: "will", Payload: []byte("gone"), Properties: []byte{1, 1}, QoS: 2, Retain: true},
-			Expiry: time.Minute, Delay: time.Second,
+			Expiry: time.Minute, Delay: time.Second, Epoch: 1<<63 + 1,
 		},
 	}
 	log.Save(want)

@@ -64,6 +64,7 @@ var errOutranked = errors.New("another node has claimed the session since")
 
 // fetch begins to bring a session here from the node that had it last, as a claim says.
 func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim) (mqttfront.Arrival, error) {
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	from := last.node
@@ -78,6 +79,7 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 		r.cfg.Log.Debug("fetching a session", "key", key, "number", number, "from", from.String(), "here", m.GetHead() != nil, "elsewhere", peer.ID(m.GetElsewhere()).String(), "error", err)
 		if err != nil {
 			r.cfg.Log.Info("a session goes on without the node that had it", "node", from.String(), "error", err)
+			r.cfg.Resumed(whole, from, key)
 			return r.lost(p, last), nil
 		}
 		if h := m.GetHead(); h != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
@@ -38,7 +39,10 @@ type Config struct {
 	Host   host.Host
 	Swarm  Swarm
 	Broker Broker
-	Log    *slog.Logger
+	// Resumed says that a client has gone on here with a session that a node had which can't be reached, so that nobody sends its
+	// will of there. It waits for that, until ctx is over.
+	Resumed func(ctx context.Context, node peer.ID, key string)
+	Log     *slog.Logger
 }
 
 // What is ours to tune.
@@ -311,6 +315,13 @@ func (r *Roam) take(h *hold, begins bool) {
 				h.ready, h.mine = true, true
 			}
 			r.mu.Unlock()
+			if begins && last != nil && last.node != r.self && r.cfg.Host.Network().Connectedness(last.node) != network.Connected {
+				r.goes(func() { // its node can't end it
+					ctx, cancel := context.WithTimeout(r.ctx, keepTime)
+					defer cancel()
+					r.cfg.Resumed(ctx, last.node, h.key)
+				})
+			}
 			if lost {
 				r.lose(h, last)
 				return

@@ -65,6 +65,18 @@ func (r *Retained) count(k *core.Kept, by int) {
 	}
 }
 
+// Each calls visit with everything that is kept, by location, tombstones too. visit must not change the store.
+func (r *Retained) Each(visit func(at dht.Location, k *core.Kept)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for at, names := range r.at {
+		names.All(func(_ string, k *core.Kept) bool {
+			visit(at, k)
+			return true
+		})
+	}
+}
+
 // Bytes implements core.Retained.
 func (r *Retained) Bytes() int {
 	r.mu.Lock()

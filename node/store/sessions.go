@@ -116,7 +116,7 @@ func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
 		s.DisconnectedMs = rec.Disconnected.UnixMilli()
 	}
 	if w := rec.Will; w != nil {
-		s.Will = &pb.StoredWill{Message: storedMessage(&w.Msg), ExpiryMs: w.Expiry.Milliseconds(), DelayMs: w.Delay.Milliseconds()}
+		s.Will = &pb.StoredWill{Message: storedMessage(&w.Msg), ExpiryMs: w.Expiry.Milliseconds(), DelayMs: w.Delay.Milliseconds(), Epoch: w.Epoch}
 	}
 	if a := rec.Arriving; a != nil {
 		s.Arriving = &pb.StoredArrival{From: []byte(a.From), Number: a.Number, Frontier: a.Frontier, Own: a.Own, Drained: a.Drained}
@@ -159,7 +159,7 @@ func (l *sessionLog) load() (rec mqttfront.SessionRecord, err error) {
 			return rec, fmt.Errorf("session %d: its will: %w", l.id, err)
 		}
 		rec.Will = &mqttfront.WillRecord{Msg: *m, Expiry: time.Duration(w.GetExpiryMs()) * time.Millisecond,
-			Delay: time.Duration(w.GetDelayMs()) * time.Millisecond}
+			Delay: time.Duration(w.GetDelayMs()) * time.Millisecond, Epoch: w.GetEpoch()}
 	}
 	if a := s.GetArriving(); a != nil {
 		rec.Arriving = &mqttfront.Arriving{From: string(a.GetFrom()), Number: a.GetNumber(), Frontier: a.GetFrontier(), Own: a.GetOwn(), Drained: a.GetDrained()}

@@ -335,6 +335,7 @@ type StoredWill struct {
 	Message       *StoredMessage         `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
 	ExpiryMs      int64                  `protobuf:"varint,2,opt,name=expiry_ms,json=expiryMs,proto3" json:"expiry_ms,omitempty"`
 	DelayMs       int64                  `protobuf:"varint,3,opt,name=delay_ms,json=delayMs,proto3" json:"delay_ms,omitempty"`
+	Epoch         uint64                 `protobuf:"fixed64,4,opt,name=epoch,proto3" json:"epoch,omitempty"` // with number 1 its message's identity, where other nodes know it; 0: they do not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -386,6 +387,13 @@ func (x *StoredWill) GetExpiryMs() int64 {
 func (x *StoredWill) GetDelayMs() int64 {
 	if x != nil {
 		return x.DelayMs
+	}
+	return 0
+}
+
+func (x *StoredWill) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
 	}
 	return 0
 }
@@ -959,12 +967,13 @@ const file_store_proto_rawDesc = "" +
 	"\adrained\x18\x05 \x01(\bR\adrained\"9\n" +
 	"\x0fStoredDeparture\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\fR\x02to\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x06R\x06number\"~\n" +
+	"\x06number\x18\x02 \x01(\x06R\x06number\"\x94\x01\n" +
 	"\n" +
 	"StoredWill\x128\n" +
 	"\amessage\x18\x01 \x01(\v2\x1e.mozzie.store.v1.StoredMessageR\amessage\x12\x1b\n" +
 	"\texpiry_ms\x18\x02 \x01(\x03R\bexpiryMs\x12\x19\n" +
-	"\bdelay_ms\x18\x03 \x01(\x03R\adelayMs\"\x81\x01\n" +
+	"\bdelay_ms\x18\x03 \x01(\x03R\adelayMs\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x06R\x05epoch\"\x81\x01\n" +
 	"\x12StoredSubscription\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03qos\x18\x02 \x01(\rR\x03qos\x12\x19\n" +

@@ -22,27 +22,29 @@ type share struct {
 
 // entry is a message in custody here.
 type entry struct {
-	l       *location
-	s       *stream
-	id      Identity
-	m       *proto.Message
-	size    int
-	shares  []share
-	few     [1]share // where shares are, if there are no more
-	left    int      // shares that are not done
-	at      time.Duration
-	stamp   uint64
-	own     *pending // this node's own message
-	pinned  int      // what else it is kept for: settling, being retained elsewhere
-	unset   *unsettled
-	copy    bool  // this is the second copy; another node serves it
-	holder  *peer // who is known to have a copy; nil: nobody
-	written bool  // it is to be on this node's disk, whoever else has it
-	copying bool
-	copies  []NodeID // who may have one
-	stored  bool     // it is on this node's disk, beside others'
-	acked   bool     // who sent it was told that it may let go
-	gone    bool
+	l        *location
+	s        *stream
+	id       Identity
+	m        *proto.Message
+	size     int
+	shares   []share
+	few      [1]share // where shares are, if there are no more
+	left     int      // shares that are not done
+	at       time.Duration
+	stamp    uint64
+	own      *pending // this node's own message
+	pinned   int      // what else it is kept for: settling, being retained elsewhere
+	keeping  int      // at how many members it is not retained yet
+	whenKept func()   // to be called when it is at all of them; nil: nobody waits
+	unset    *unsettled
+	copy     bool  // this is the second copy; another node serves it
+	holder   *peer // who is known to have a copy; nil: nobody
+	written  bool  // it is to be on this node's disk, whoever else has it
+	copying  bool
+	copies   []NodeID // who may have one
+	stored   bool     // it is on this node's disk, beside others'
+	acked    bool     // who sent it was told that it may let go
+	gone     bool
 }
 
 func (e *entry) isGone() bool { return e.gone }

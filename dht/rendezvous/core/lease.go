@@ -19,6 +19,15 @@ type lease struct {
 	// ahead of the other's, at most. The other counts on this node until counts, at most; 0: it is not known.
 	ahead  time.Duration
 	counts time.Duration
+	heard  time.Duration // when the other was alive, as its leases and questions tell
+	spoke  bool          // it was heard at all
+}
+
+// hear notes that the other was alive at a time.
+func (l *lease) hear(at time.Duration) {
+	if !l.spoke || at > l.heard {
+		l.heard, l.spoke = at, true
+	}
 }
 
 // stalledAfter is how long a node that is out of reach, and not down, is asked for leases before the connection is given up. TCP waits
@@ -64,6 +73,7 @@ func (n *Node) receiveLease(p *peer, f *pb.Lease) {
 		life := min(time.Duration(f.GetForMs())*time.Millisecond, LeaseTime)
 		if asked <= n.now && asked+life > p.lease.held {
 			p.lease.held = asked + life
+			p.lease.hear(asked)
 		}
 		if p.up && !p.reach && p.lease.held > n.now {
 			p.reach, p.since = true, n.now
@@ -71,6 +81,7 @@ func (n *Node) receiveLease(p *peer, f *pb.Lease) {
 		}
 	}
 	if f.GetAsk() != 0 {
+		p.lease.hear(n.now)
 		p.lease.hearAsk(n.now, time.Duration(f.GetAsk())) //nolint:gosec // whatever it is, it is compared alone
 	}
 	if f.GetAsk() != 0 && !n.left {

@@ -160,7 +160,7 @@ func (n *Node) Up(h *pb.Hello) {
 	p.up, p.reach, p.seen, p.since = true, true, true, n.now
 	n.savePeer(p)
 	p.ups++
-	p.lease = lease{granted: p.lease.granted} // it may still count on that one
+	p.lease = lease{granted: p.lease.granted, heard: p.lease.heard, spoke: p.lease.spoke} // it may still count on that one
 	if news {
 		n.spread(id, []*pb.Known{p.known()})
 	}

@@ -17,31 +17,35 @@ type sending struct {
 	used    time.Duration // when the last number was given
 	kept    spans         // numbers that others keep, above released
 	release uint64
+	until   time.Duration // it is not said to be over before
 	open    numbered[*pending]
 	served  spans // numbers that this node's own plain subscribers had from it
 }
 
 // pending is a message of this node that it must not lose.
 type pending struct {
-	m        *proto.Message
-	r        *route
-	epoch    *sending // nil: QoS 0
-	seq      uint64
-	origin   any
-	packet   uint16
-	via      NodeID // who it was sent to; "" when it must be sent (again)
-	at       time.Duration
-	sent     time.Duration
-	note     func() // what has to be safe with it, before it goes out
-	here     bool   // with note: this node's own plain subscribers want it then
-	served   bool
-	detour   bool // this node's own subscribers get it from the rendezvous
-	waits    bool // here, until it is known where to
-	custody  CustodyAt
-	accepted bool
-	kept     bool
-	lent     bool // m is good during the event only
-	once     Once // its client was told that it is kept
+	m         *proto.Message
+	r         *route
+	epoch     *sending // nil: QoS 0
+	seq       uint64
+	origin    any
+	packet    uint16
+	via       NodeID // who it was sent to; "" when it must be sent (again)
+	at        time.Duration
+	sent      time.Duration
+	note      func() // what has to be safe with it, before it goes out
+	here      bool   // with note: this node's own plain subscribers want it then
+	served    bool
+	detour    bool // this node's own subscribers get it from the rendezvous
+	waits     bool // here, until it is known where to
+	custody   CustodyAt
+	accepted  bool
+	kept      bool
+	lent      bool   // m is good during the event only
+	once      Once   // its client was told that it is kept
+	given     uint64 // the epoch that it is published under, where that was given; 0: it was not
+	givenHold time.Duration
+	firm      bool // it is accepted when it is where it goes
 }
 
 // own gives a message that was lent memory of its own.
@@ -75,6 +79,13 @@ type Publication struct {
 	// Lent says that Message, but for its Topic, is good only until the effects of this event are carried out. It is for
 	// messages of QoS 0 that are not retained and Served, of which nearly all go into a frame at once.
 	Lent bool
+	// Epoch, where it is not 0, and 1 are the message's identity, at any QoS: who publishes another under the same, from whatever
+	// node, publishes the same one, which comes once. That is remembered for Hold at least after the last of them.
+	Epoch uint64
+	Hold  time.Duration
+	// Firm has Accept follow at any QoS, and not before the message is passed on by its rendezvous and, if it is to be retained,
+	// kept by all members in reach.
+	Firm bool
 }
 
 // Detour reports whether a message, if published now, is to be served to this node's own subscribers only
@@ -100,7 +111,7 @@ func (n *Node) placeFor(name string) Place {
 func (n *Node) Publish(p Publication) {
 	n.stats.Published++
 	place := n.placeFor(p.Message.Topic)
-	if p.Message.QoS == 0 && !n.room(place) {
+	if p.Message.QoS == 0 && p.Epoch == 0 && !n.room(place) {
 		n.stats.DroppedQoS0++
 		return
 	}
@@ -110,7 +121,11 @@ func (n *Node) Publish(p Publication) {
 		e = new(pending)
 	}
 	*e = pending{m: p.Message, r: r, origin: p.Origin, packet: p.Packet, served: p.Served, at: n.now,
-		detour: !p.Served && !p.Here, lent: p.Lent, note: p.Note, here: p.Here}
+		detour: !p.Served && !p.Here, lent: p.Lent, note: p.Note, here: p.Here, given: p.Epoch, givenHold: p.Hold, firm: p.Firm}
+	if n.mine[e.given] != nil { // it is on its way from here already, or was
+		n.publishedAlready(e)
+		return
+	}
 	if p.Awaited && p.Message.QoS > 0 && p.Origin != nil {
 		e.custody = CustodyAwaited
 	}
@@ -129,10 +144,18 @@ func (n *Node) Publish(p Publication) {
 	}
 }
 
+// publishedAlready takes over a message that this node has published under the same identity: it is where that one is.
+func (n *Node) publishedAlready(e *pending) {
+	if e.note != nil {
+		n.cfg.Custody.Together(e.note)
+	}
+	n.accept1(e)
+}
+
 // publish sends a message of this node's clients on its way, in its turn.
 func (n *Node) publish(e *pending, t *trail) {
 	r := e.r
-	if e.m.QoS == 0 && !e.m.Retain {
+	if e.m.QoS == 0 && !e.m.Retain && e.given == 0 {
 		if r.quiet && e.served && n.holds(r.hop) {
 			n.stats.Suppressed++
 			if q := n.peers[r.hop]; q != nil {
@@ -150,7 +173,7 @@ func (n *Node) publish(e *pending, t *trail) {
 	if t != nil {
 		t.r, t.epoch, t.seq = r, e.epoch, e.seq
 	}
-	if !e.m.Retain && e.custody == CustodyUnasked {
+	if !e.m.Retain && !e.firm && e.custody == CustodyUnasked {
 		n.acceptWhenRoom(e)
 	}
 	if e.note != nil {
@@ -180,6 +203,16 @@ func (n *Node) stage(e *pending) {
 // identify gives a message its identity.
 func (n *Node) identify(r *route, e *pending) {
 	n.use(r)
+	if e.given != 0 {
+		s := &sending{id: e.given, born: n.now, used: n.now, seq: 1, until: n.now + e.givenHold}
+		r.old = append(r.old, s)
+		n.mine[s.id] = s
+		e.epoch, e.seq = s, 1
+		if e.served {
+			s.served.add(1)
+		}
+		return
+	}
 	s := r.epoch
 	if s == nil || n.now-s.born > epochLife || s.seq >= epochSize {
 		if s != nil {
@@ -223,7 +256,7 @@ func (n *Node) accept1(e *pending) {
 		return
 	}
 	e.accepted = true
-	if e.origin != nil && e.m.QoS > 0 {
+	if e.origin != nil && (e.m.QoS > 0 || e.firm) {
 		n.out = append(n.out, Effect{Kind: Accept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Custody: e.custody, Once: &e.once})
 	}
 }
@@ -231,7 +264,7 @@ func (n *Node) accept1(e *pending) {
 // acceptKept has a client that still waits for this node's disk wait no longer: others keep its message, or those that it is
 // for have it. What is retained may be so by this node's disk.
 func (n *Node) acceptKept(e *pending) {
-	if e.origin != nil && e.m.QoS > 0 && !e.m.Retain {
+	if e.origin != nil && e.m.QoS > 0 && !e.m.Retain && !e.firm {
 		n.out = append(n.out, Effect{Kind: AcceptKept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Custody: e.custody, Once: &e.once})
 	}
 }

@@ -65,8 +65,12 @@ func (n *Node) retain(l *location, e *entry) {
 	n.keepRetained(l, k)
 	n.keepElsewhere(l, k, func() func(bool) {
 		e.pinned++
+		e.keeping++
 		return func(bool) {
 			e.pinned--
+			if e.keeping--; e.keeping == 0 && e.whenKept != nil {
+				e.whenKept()
+			}
 			n.finish(e)
 		}
 	})

@@ -352,7 +352,7 @@ func (n *Node) tickEpochs(r *route, patience time.Duration) {
 		r.epoch = nil
 	}
 	r.old = slices.DeleteFunc(r.old, func(s *sending) bool {
-		if s.open.len() > 0 || s.release < s.seq {
+		if s.open.len() > 0 || s.release < s.seq || n.now < s.until {
 			return false
 		}
 		delete(n.mine, s.id)

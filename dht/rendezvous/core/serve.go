@@ -79,6 +79,10 @@ func (n *Node) goOut(e *entry, echo, awaited bool) {
 	switch {
 	case echo:
 		n.whenListed(e.l, e.m, func() {
+			if e.own != nil && e.own.firm && e.keeping > 0 {
+				e.whenKept = func() { n.ackTaken(e) }
+				return
+			}
 			n.ackTaken(e)
 			if awaited { // now that it may be acknowledged
 				n.hasten(e)
