@@ -49,6 +49,9 @@ func TestGivenIdentity(t *testing.T) {
 			s.cut(first)
 		}
 		publishAll(first, time.Minute)
+		if s.rng.IntN(2) == 0 {
+			publishAll(first, time.Minute)
+		}
 		s.run(time.Duration(s.rng.IntN(3000)) * time.Millisecond)
 		switch what {
 		case 1:
@@ -76,6 +79,11 @@ func TestGivenIdentity(t *testing.T) {
 				s.fail("%s is not accepted", p.id)
 			}
 		}
+		for _, v := range s.nodes {
+			if g := v.n.Gauges(); g.Outbox > 0 {
+				s.fail("node %d keeps %d messages in its outbox", v.i, g.Outbox)
+			}
+		}
 		s.report(seed)
 	})
 }
@@ -84,11 +92,13 @@ func TestGivenIdentity(t *testing.T) {
 func TestFirm(t *testing.T) {
 	for _, qos := range []byte{0, 1} {
 		s, a, b, c, level := limited(t, nil)
+		a.publish(level+"/before", 1, true, "x") // the place above knows the location
+		s.run(time.Second)
 		s.slow = 30 * time.Millisecond
 		p := &published{id: "firm", node: a, groups: map[string]bool{}, took: map[string]int{}}
 		p.m = &proto.Message{Topic: level + "/x", QoS: qos, Retain: true, Payload: []byte("x"), Properties: userProperty("firm")}
 		s.published = append(s.published, p)
-		a.do(func() { a.n.Publish(core.Publication{Message: p.m, Origin: p, Served: true, Firm: true}) })
+		a.do(func() { a.n.Publish(core.Publication{Message: p.m, Origin: p, Firm: true}) })
 		at := core.Place{Prefix: level, Depth: 1}.Location()
 		for range 200_000 {
 			s.run(10 * time.Microsecond)
@@ -105,6 +115,51 @@ func TestFirm(t *testing.T) {
 		if !p.accepted {
 			t.Errorf("QoS %d: it is not accepted within two seconds", qos)
 		}
+	}
+}
+
+// TestFirmWithoutOthers: a firm message does not wait for who is registered for it and is dead, also where there is nobody else.
+func TestFirmWithoutOthers(t *testing.T) {
+	s := newSim(t, 1, time.Millisecond)
+	s.disorder = true
+	a, b := s.add(), s.add()
+	s.connect(a, b)
+	s.run(time.Second)
+	b.subscribe("firm/#", 1)
+	s.run(time.Second)
+	s.cut(b)
+	s.run(20 * time.Second)
+	p := &published{id: "firm", node: a, groups: map[string]bool{}, took: map[string]int{}}
+	p.m = &proto.Message{Topic: "firm/x", QoS: 1, Retain: true, Payload: []byte("x"), Properties: userProperty("firm")}
+	s.published = append(s.published, p)
+	a.publishAs(p, 1001, time.Minute)
+	s.run(5 * time.Second)
+	if !p.accepted {
+		t.Error("it is not accepted")
+	}
+	s.rejoin(b)
+	s.run(30 * time.Second)
+	b.want(t, []*published{p})
+}
+
+// TestFirmAway: a message that is to be firm is not accepted before its rendezvous has it.
+func TestFirmAway(t *testing.T) {
+	s, a, b, _, level := limited(t, nil)
+	s.disorder = true
+	a.publish(level+"/before", 1, false, "x")
+	s.run(time.Second)
+	p := &published{id: "firm", node: b, groups: map[string]bool{}, took: map[string]int{}}
+	p.m = &proto.Message{Topic: level + "/x", QoS: 1, Payload: []byte("x"), Properties: userProperty("firm")}
+	s.published = append(s.published, p)
+	s.hang(a, 2*time.Second)
+	b.publishAs(p, 1001, time.Minute)
+	s.run(1900 * time.Millisecond)
+	if p.accepted {
+		t.Error("it is accepted, and its rendezvous hangs")
+	}
+	s.run(time.Second)
+	if !p.accepted {
+		t.Error("it is not accepted when its rendezvous goes on")
 	}
 }
 
