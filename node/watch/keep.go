@@ -125,12 +125,12 @@ func (w *Watch) push(o *own) {
 	})
 }
 
-// record is what can stand at a location.
-type record interface{ encode() ([]byte, error) }
+// standable is what can stand at a location.
+type standable interface{ encode() ([]byte, error) }
 
 // publish has something stand under a topic, or, with nil, nothing. done is called by runWork, when all members in reach have it, and,
 // unless firm is set, so has who is registered for it: that is the node that it is about, which hears of what others write.
-func (w *Watch) publish(topic string, what record, firm bool, done func(error)) {
+func (w *Watch) publish(topic string, what standable, firm bool, done func(error)) {
 	m := &proto.Message{Topic: topic, QoS: 1, Retain: true}
 	if x, ok := what.(*will); what != nil && (!ok || x != nil) {
 		b, err := what.encode()
