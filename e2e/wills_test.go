@@ -216,3 +216,25 @@ func TestWillsResumed(t *testing.T) {
 		t.Errorf("the client that went on left a will: %v", sub.got)
 	}
 }
+
+// TestWillsOfTwo: of two nodes, in an open swarm, the one that is left sends the wills of the other; and when that is back, its client
+// leaves another one.
+func TestWillsOfTwo(t *testing.T) {
+	nodes := startSwarm(t, 2, setup{})
+	victim := nodes[1]
+	sub := newDurable(t, nodes[0].mqtt, "sub", "will/#")
+	eventually(t, patience, sub.idle)
+	connectWilled(t, victim.mqtt, willed{id: "thing", resume: true, expiry: 3600, qos: 1, payload: "first"})
+	victim.kill()
+	began := time.Now()
+	eventually(t, patience, func() error { return sub.lacks(map[string]bool{"first": true}) })
+	t.Logf("the will was there %v after the node's death", time.Since(began))
+	victim.start()
+	victim.ready()
+	c := connectWilled(t, victim.mqtt, willed{id: "thing", resume: true, expiry: 3600, qos: 1, payload: "second"})
+	c.Close()
+	eventually(t, patience, func() error { return sub.lacks(map[string]bool{"second": true}) })
+	if n := sub.has("first"); n != 1 {
+		t.Errorf("the first will came %d times", n)
+	}
+}

@@ -29,6 +29,8 @@ const (
 	TwoHolders Excuse = "two connections of a client, with a fault in the time between"
 	// What waited for up to a second, because a rendezvous was out of reach, is stamped as if it had not.
 	WithinASecond Excuse = "an older retained message by up to a second, with a fault in the time between"
+	// Who can't be told from the dead has its clients' wills sent by others, and arms them anew.
+	WillFalseAlarm Excuse = "the will of a client that was connected: its node was out of reach for so long that it was taken for dead"
 	// A session whose holder is out of reach is answered for by what the node itself has.
 	SessionFault Excuse = "no session present at another node, with a fault in the time between"
 )
@@ -36,8 +38,6 @@ const (
 // What is not done yet. Each has a knob in Known, and goes with it.
 const (
 	KnownForgetting   Excuse = "KNOWN: came twice after a crash (Known.Forgetting)"
-	KnownWillsAtCrash Excuse = "KNOWN: no will of a client that was connected at the crash (Known.WillsAtCrash)"
-	KnownNodeWills    Excuse = "KNOWN: no will of a client of a node that lost its disk (Known.NodeWills)"
 	KnownSharedTwice  Excuse = "KNOWN: two members of a shared group have it at QoS 2, with a fault in the time between (Known.SharedTwice)"
 	KnownSessionsStay Excuse = "KNOWN: the disk of the subscriber's node was wiped (Known.SessionsStay)"
 )
@@ -50,16 +50,12 @@ type Known struct {
 	// SharedTwice: where links break or a node hangs, two nodes may each take themselves for the rendezvous for a while, and choose
 	// different members of a shared group.
 	SharedTwice bool
-	// WillsAtCrash: a node that crashed does not send the wills of the clients that were connected.
-	WillsAtCrash bool
-	// NodeWills: nobody sends the wills of the clients of a node that does not come back with its disk.
-	NodeWills bool
 	// SessionsStay: sessions are at their node alone, and are lost with its disk.
 	SessionsStay bool
 }
 
 // KnownNow is what is missing now.
-var KnownNow = Known{Forgetting: true, SharedTwice: true, WillsAtCrash: true, NodeWills: true, SessionsStay: true}
+var KnownNow = Known{Forgetting: true, SharedTwice: true, SessionsStay: true}
 
 const (
 	// handOver is how long a publisher's node has to be well, with all others, until others have what it acknowledged: a
@@ -76,6 +72,10 @@ const (
 	stamping = time.Second
 	// handingBack is how long after all nodes have met a rendezvous that took over meanwhile may take to hand back: a lease.
 	handingBack = 5 * time.Second
+	// silence is for how long a node has to be out of reach, about, until others send its clients' wills; taken is how long they, or the
+	// node itself when it is back, may take, and how long all has to have been well before.
+	silence = 10 * time.Second
+	taken   = 40 * time.Second
 	// notice is how long a node may take to see that a connection is closed, or to fall after it is killed.
 	notice = time.Second
 )

@@ -164,6 +164,9 @@ func (c *checker) shared(s *session) bool {
 
 func (c *checker) twice(m *message, s *session, e Event, text string) {
 	switch {
+	case m.willOf != nil && c.alarmed(m.willOf):
+		c.report.excuse(WillFalseAlarm)
+		return
 	case c.known.Forgetting && c.restarted(m.firstSend, e.At):
 		c.report.excuse(KnownForgetting)
 		return

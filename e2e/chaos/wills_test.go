@@ -36,24 +36,45 @@ func (c *checker) fate(k *connection) (owed bool, excuse Excuse) {
 	}
 	gone := c.thawed(k.node, k.closed)
 	crash := c.crashed(k.node, k.closed-notice, gone+notice)
-	_, wiped := c.wiped(k.node, k.closed-notice)
-	wiped = wiped && crash
-	known := KnownWillsAtCrash
-	if wiped {
-		known = KnownNodeWills
-	}
-	tolerated := c.known.WillsAtCrash && !wiped || c.known.NodeWills && wiped
 	switch {
 	case k.how == howSaid && !crash && !c.befallen(k.node, k.closed-answerLimit, k.closed):
 		return false, ""
 	case k.how == howSaid, k.how == howUnread, k.how == howRefuse, !k.accepted:
 		return false, WillUnknown
-	case crash && tolerated:
-		return false, known
+	case crash && !c.stayedAway(k):
+		return false, WillUnknown
 	case k.how == howLost || k.how == howLeft || strings.HasPrefix(k.how, howSent):
 		return true, ""
 	}
 	return false, WillUnknown
+}
+
+// stayedAway reports whether a client did not come back for so long after a crash of its node that its will has to be sent, by the
+// node or those that watch it, with no other fault in the time between.
+func (c *checker) stayedAway(k *connection) bool {
+	until := k.closed + taken
+	for _, other := range c.conns[k.client] {
+		if other.number > k.number && other.began < until {
+			return false
+		}
+	}
+	for _, f := range c.faults {
+		if !f.has(k.node) && f.from <= until && f.to >= k.closed-taken {
+			return false
+		}
+	}
+	return c.end > until
+}
+
+// alarmed reports whether a will may have been sent though its client was connected: there was a fault for so long that its node was
+// taken for dead. The client's next will is another one for the nodes, and the same for who reads them.
+func (c *checker) alarmed(k *connection) bool {
+	for _, s := range c.storms {
+		if s.to-s.from >= silence && s.from <= k.closed && s.to >= k.began {
+			return true
+		}
+	}
+	return false
 }
 
 // befallen reports whether a node was down or hung at any time between two.
@@ -70,7 +91,11 @@ func (c *checker) befallen(node int, from, to time.Duration) bool {
 func (c *checker) checkWills() {
 	for _, all := range c.conns {
 		for _, k := range all {
-			if k.will != nil && k.will.wasUnfired && k.will.got > 0 {
+			switch {
+			case k.will == nil || !k.will.wasUnfired || k.will.got == 0:
+			case c.alarmed(k):
+				c.report.excuse(WillFalseAlarm)
+			default:
 				c.violation(Event{At: k.closed, Client: k.client, Conn: k.number, Node: k.node, Msg: k.will.id}, "will", nil, "the client had said goodbye")
 			}
 		}

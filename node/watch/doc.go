@@ -18,9 +18,10 @@
 //
 // # Goroutines
 //
-//   - runTick: lets the time of both pass. Owner Watch, ends in Close.
+//   - runWork: does one thing after another: what others say, what the broker wants, and a tick each second. Owner Watch, ends in
+//     Close.
 //   - runAsk: asks a member. Owner Watch, bounded by askTime.
 //   - runAnswer: answers one, in libp2p's goroutine. Ends with the stream, after askTime at the latest.
 //
-// Watch.mu is taken before Store.mu; neither broker nor swarm is called with it held.
+// Neither broker nor swarm is called with Watch.mu or Store.mu held, but for the swarm's clock.
 package watch

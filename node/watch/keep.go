@@ -125,12 +125,12 @@ func (w *Watch) push(o *own) {
 	})
 }
 
-// record is what can stand at a location.
-type record interface{ encode() ([]byte, error) }
+// standable is what can stand at a location.
+type standable interface{ encode() ([]byte, error) }
 
-// publish has something stand under a topic, or, with nil, nothing. done is called by runWork, when its rendezvous has it; with
-// firm, when all members in reach have.
-func (w *Watch) publish(topic string, what record, firm bool, done func(error)) {
+// publish has something stand under a topic, or, with nil, nothing. done is called by runWork, when all members in reach have it, and,
+// unless firm is set, so has who is registered for it: that is the node that it is about, which hears of what others write.
+func (w *Watch) publish(topic string, what standable, firm bool, done func(error)) {
 	m := &proto.Message{Topic: topic, QoS: 1, Retain: true}
 	if x, ok := what.(*will); what != nil && (!ok || x != nil) {
 		b, err := what.encode()
@@ -140,7 +140,7 @@ func (w *Watch) publish(topic string, what record, firm bool, done func(error)) 
 		}
 		m.Payload, m.Expires = b, time.Now().Add(core.MaxHold)
 	}
-	w.cfg.Swarm.Publish([]core.Publication{{Message: m, Served: true, Firm: firm, Origin: &accepted{w, done}}})
+	w.cfg.Swarm.Publish([]core.Publication{{Message: m, Served: !firm, Firm: firm, Origin: &accepted{w, done}}})
 }
 
 // accepted is told when something stands; it is a mqttfront.Origin.
@@ -328,7 +328,7 @@ func (w *Watch) confirmResumed(o *own, epoch uint64) {
 // sent. It waits for that until ctx is over.
 func (w *Watch) Resumed(ctx context.Context, node peer.ID, key string) {
 	stands := make(chan struct{})
-	w.publish(nameOf(node, key), &will{resumed: true}, false, func(error) { close(stands) })
+	w.publish(nameOf(node, key), &will{resumed: true}, true, func(error) { close(stands) })
 	select {
 	case <-stands:
 	case <-ctx.Done():

@@ -51,9 +51,12 @@ func TestDelay(t *testing.T) {
 func FuzzWill(f *testing.F) {
 	add := func(change func(*pb.Will)) {
 		b, err := aWill().encode()
+		if err != nil {
+			f.Fatal(err)
+		}
 		var p pb.Will
-		if err == nil {
-			err = protobuf.Unmarshal(b, &p)
+		if err := protobuf.Unmarshal(b, &p); err != nil {
+			f.Fatal(err)
 		}
 		change(&p)
 		if b, err = protobuf.Marshal(&p); err != nil {

@@ -273,6 +273,7 @@ type Node struct {
 	toAsk     fifo[*query] // that wait for others to end
 	lacking   []lacking
 	lookups   map[dht.Location]*lookup
+	strangers map[NodeID]time.Duration // nodes that are no peers, and when they were dialled last
 	timers    timers
 
 	op    uint64 // the last number given to an operation
