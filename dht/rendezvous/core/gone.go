@@ -59,7 +59,7 @@ func (n *Node) ForgetNode(peer string) error {
 func (n *Node) bury(p *peer) {
 	if !p.gone {
 		n.lose(p)
-		p.since = n.now // it is remembered for a while that it is
+		p.since = n.now                         // it is remembered for a while that it is
 		for _, l := range n.sortedLocations() { // what could not be changed without it can be now
 			if l.retry = 0; l.change != nil {
 				n.abort(l)
