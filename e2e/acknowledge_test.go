@@ -38,7 +38,7 @@ func TestAcknowledgeSwarm(t *testing.T) {
 			}
 			var all sync.WaitGroup
 			for i := range 12 {
-				c := connect5(t, publisher.mqtt, func(cp *paho.Connect) { cp.Properties.RequestProblemInfo = true })
+				c := connect5(t, publisher.mqtt)
 				all.Go(func() {
 					for ctx.Err() == nil {
 						payload := fmt.Sprint(sent.Add(1))

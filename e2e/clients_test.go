@@ -289,7 +289,8 @@ func connect5Over(t testing.TB, conn net.Conn, options ...func(*paho.Connect)) *
 			c.add(message{r.Packet.Topic, string(r.Packet.Payload), r.Packet.QoS, r.Packet.Retain})
 			return true, nil
 		}}})
-	cp := &paho.Connect{ClientID: clientID(), CleanStart: true, KeepAlive: 30, Properties: &paho.ConnectProperties{}}
+	cp := &paho.Connect{ClientID: clientID(), CleanStart: true, KeepAlive: 30,
+		Properties: &paho.ConnectProperties{RequestProblemInfo: true}} // else SUBACK does not say what it promises
 	for _, option := range options {
 		option(cp)
 	}

@@ -195,6 +195,22 @@ func (b *Broker) Queued() (messages, sessions int) {
 	return messages, sessions
 }
 
+// Kept returns how many sessions are here that outlive their connections, those of connected clients only where that is said, and
+// how many QoS 1 and 2 messages wait in them.
+func (b *Broker) Kept(connected bool) (sessions, messages int) {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	for _, s := range b.sessions {
+		s.mu.Lock()
+		if s.expiry > 0 && !s.ended && (connected || s.conn.Load() == nil) {
+			sessions++
+			messages += s.waiting - s.zeros
+		}
+		s.mu.Unlock()
+	}
+	return sessions, messages
+}
+
 func (b *Broker) connsLocked() []*conn {
 	cs := make([]*conn, 0, len(b.conns))
 	for c := range b.conns {

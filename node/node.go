@@ -63,6 +63,8 @@ type Node struct {
 	listeners []listener
 	memory    atomic.Pointer[memory.Watcher] // nil: memory has no limit
 	stopping  atomic.Bool
+	left      atomic.Bool   // for good
+	gone      chan struct{} // closed when it has left for good, or tried to
 	stopOnce  sync.Once
 	stopErr   error
 
@@ -87,7 +89,7 @@ type peerEvent struct {
 
 // Start starts a node and returns when clients are served. When it fails, nothing is left running.
 func Start(ctx context.Context, cfg config.Config, opt Options) (_ *Node, err error) {
-	n := &Node{cfg: cfg, opt: opt, log: opt.Log, started: time.Now(), registry: prometheus.NewRegistry()}
+	n := &Node{cfg: cfg, opt: opt, log: opt.Log, started: time.Now(), registry: prometheus.NewRegistry(), gone: make(chan struct{})}
 	if n.dir, err = datadir.Open(cfg.Data); err != nil {
 		return nil, err
 	}

@@ -53,15 +53,10 @@ func inTime(err error) error {
 // that what they need is theirs.
 func (n *Node) sayKept(left bool) {
 	b, s := n.broker.Load(), n.service.Load()
-	if b == nil {
-		return // no client was ever served
+	if b == nil || n.left.Load() {
+		return // no client was ever served, or there is no next start
 	}
-	alone := true
-	for _, p := range s.Peers() {
-		if p.InReach && !p.Left {
-			alone = false
-		}
-	}
+	alone := alone(s.Peers())
 	queued, sessions := b.Queued()
 	retained, g := int(b.Stats().LocalRetained.Load()), core.Gauges{}
 	if alone || !left {

@@ -17,7 +17,7 @@ var (
 	placeA    = &pb.Place{Prefix: "a", Depth: 1}
 	placeAB   = &pb.Place{Prefix: "a/b", Depth: 2}
 	set       = &pb.Set{Version: 3, Members: [][]byte{[]byte(nodeA), []byte(nodeB)}}
-	known     = []*pb.Known{{Node: []byte(nodeB), Addresses: []string{"/ip4/10.0.0.1/tcp/7883", "/ip6/::1/tcp/1"}, Left: true, Life: 5}}
+	known     = []*pb.Known{{Node: []byte(nodeB), Addresses: []string{"/ip4/10.0.0.1/tcp/7883", "/ip6/::1/tcp/1"}, Left: true, Life: 5, Gone: true}}
 	ballot    = &pb.Ballot{Round: 2, Node: []byte(nodeA)}
 	ranges    = []*pb.Ranges{{Epoch: 0x0102030405060708, Ranges: []*pb.Range{{From: 1, To: 1}, {From: 3, To: 300}}}}
 	pbMessage = &pb.Message{Topic: "a/b", Payload: []byte("on"), Properties: []byte{1, 1}, Qos: 2, Retain: true, ExpiresMs: 1001}
@@ -41,12 +41,12 @@ func frames() []frameCase {
 	full := &Message{Topic: "a/b", Payload: []byte("on"), Properties: []byte{1, 1}, QoS: 2, Retain: true, Expires: now.Add(time.Second)}
 	return []frameCase{
 		{"Hello", &pb.Hello{Node: []byte(nodeA), Version: 1, Life: 4, Addresses: []string{"/ip4/10.0.0.2/tcp/7883"}, Known: known, Serves: true, Time: 1767225600000}, `
-			78010a100102030405060708706565722d6f6e651001180422162f6970342f31302e302e302e322f7463702f37383833
-			2a3e0a101112131415161718706565722d74776f12162f6970342f31302e302e302e312f7463702f37383833120e2f69
-			70362f3a3a312f7463702f311801200530013880d0eab6b733`},
+			7a010a100102030405060708706565722d6f6e651001180422162f6970342f31302e302e302e322f7463702f37383833
+			2a400a101112131415161718706565722d74776f12162f6970342f31302e302e302e312f7463702f37383833120e2f69
+			70362f3a3a312f7463702f3118012005280130013880d0eab6b733`},
 		{"Nodes", &pb.Nodes{Known: known, Time: 1767225600000}, `
-			48020a3e0a101112131415161718706565722d74776f12162f6970342f31302e302e302e312f7463702f37383833120e
-			2f6970362f3a3a312f7463702f31180120051080d0eab6b733`},
+			4a020a400a101112131415161718706565722d74776f12162f6970342f31302e302e302e312f7463702f37383833120e
+			2f6970362f3a3a312f7463702f311801200528011080d0eab6b733`},
 		{"Lease", &pb.Lease{Ask: 1, Granted: 2, ForMs: 5000}, `1603090100000000000000110200000000000000188827`},
 		{"Ack", &pb.Ack{Ops: []uint64{1, 1 << 62}, Refused: []uint64{7}}, `10040a0a01808080808080808040120107`},
 		{"Publish", &Publish{Message: full, Location: loc, Depth: 2, Epoch: 9, Seq: 8, Released: 7, Age: 1500 * time.Millisecond,
@@ -142,7 +142,7 @@ func frames() []frameCase {
 		{"Digest", &pb.Digest{Place: placeA, Set: set, Have: []*pb.Seq{{Owner: []byte(nodeB), Seq: 6}}, Answer: true, Retained: 0xfeed, Children: 0xc0}, `
 			5a210a050a016110011226080312100102030405060708706565722d6f6e6512101112131415161718706565722d7477
 			6f1a140a101112131415161718706565722d74776f1006200129edfe00000000000031c000000000000000`},
-		{"Leaving", &pb.Leaving{Node: []byte(nodeA)}, `13220a100102030405060708706565722d6f6e65`},
+		{"Leaving", &pb.Leaving{Node: []byte(nodeA), Gone: true}, `15220a100102030405060708706565722d6f6e651001`},
 		{"Recall", &pb.Recall{Stored: ranges}, `19230a160908070605040302011204080110011205080310ac02`},
 	}
 }

@@ -90,8 +90,8 @@ one. Connect a client to the nearest node; what it publishes reaches whoever sub
 		&cobra.Group{ID: "client", Title: "Publish, subscribe, measure:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"node":   {newRun(), newPasswd(), newAccounts(), newAccess(), newConfig(), newBackup(), newRestore(), newDemo()},
-		"ask":    {newStatus(), newPeers(), newLocate(), newInvite(), newReload()},
+		"node":   {newRun(), newPasswd(), newAccounts(), newAccess(), newConfig(), newBackup(), newRestore(), newLeave(), newDemo()},
+		"ask":    {newStatus(), newPeers(), newLocate(), newInvite(), newNodes(), newReload()},
 		"client": {newPub(), newSub(), newBench()},
 		"":       {newVersion(), newCompletion(), newMan()},
 	} {

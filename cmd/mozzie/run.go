@@ -29,14 +29,18 @@ type runningNode interface {
 	// Stop hands over what the node is responsible for, says goodbye and ends it; at the end of ctx the rest
 	// is cut off.
 	Stop(ctx context.Context) error
+	// Gone is closed when the node has left its swarm for good, and is to be stopped.
+	Gone() <-chan struct{}
 }
 
-// reloadOnHangup has the node read again what may change at each SIGHUP, until ctx ends. The node says in the log how it
-// went.
+// reloadOnHangup has the node read again what may change at each SIGHUP, until ctx ends or the node has left for good. The node says
+// in the log how it went.
 func reloadOnHangup(ctx context.Context, hangups <-chan os.Signal, n runningNode, m *manager) {
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-n.Gone():
 			return
 		case <-hangups:
 			m.reloading()

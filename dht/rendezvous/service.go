@@ -436,11 +436,28 @@ func (s *Service) OnPeer(id peer.ID, connected bool) {
 // Leave leaves politely: it hands over what this node is responsible for, and returns when that is done, or
 // with ctx's error. The broker must have stopped publishing and subscribing.
 func (s *Service) Leave(ctx context.Context) error {
+	return s.leave(ctx, func(n *core.Node) {
+		n.WithdrawAll()
+		n.Leave()
+	})
+}
+
+// LeaveForGood is Leave for a node that will not come back: nobody keeps anything for it, or waits for it.
+func (s *Service) LeaveForGood(ctx context.Context) error {
+	return s.leave(ctx, (*core.Node).LeaveForGood)
+}
+
+// ForgetNode takes another node for gone for good; see core.Node.ForgetNode.
+func (s *Service) ForgetNode(id peer.ID) (err error) {
+	s.step(func(n *core.Node) { err = n.ForgetNode(string(id)) })
+	return err
+}
+
+func (s *Service) leave(ctx context.Context, begin func(*core.Node)) error {
 	s.step(func(n *core.Node) {
 		if !s.leaving {
 			s.leaving = true
-			n.WithdrawAll()
-			n.Leave()
+			begin(n)
 		}
 	})
 	select {

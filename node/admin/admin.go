@@ -18,6 +18,11 @@
 //	GET, PUT /api/v1/access   the access rules, as the YAML of their file; replaces them (Changed); both need the token
 //	GET /api/v1/access/check?user=&client=&publish= (or &subscribe=)
 //	                          what a client may do, and why; Verdict; needs the token
+//	GET /api/v1/leave         what would be lost if the node left for good; AtStake
+//	POST /api/v1/leave?timeout=&discard_sessions=
+//	                          leaves for good, and ends the node; Left
+//	POST /api/v1/nodes/forget?node=
+//	                          takes another node for gone for good
 //	GET /api/v1/backup        the node's data directory in one file (package node/backup); needs the token
 //	GET /debug/pprof/         Go's profiles, where the configuration says so
 //
@@ -62,6 +67,13 @@ type Node interface {
 	// Backup makes a copy of what the node keeps, to be written into a backup. ErrBusy says that there is one already that
 	// is not closed.
 	Backup() (Snapshot, error)
+	// AtStake is what would be lost if the node left for good now.
+	AtStake() AtStake
+	// Leave leaves the swarm for good, and has the node end when that is done, or ctx has ended it. Without discard it is refused where
+	// sessions would be lost (ErrSessions, wrapped). ErrAlone says that there is nobody to hand over to, ErrLeaving that the node stops already.
+	Leave(ctx context.Context, discard bool) (Left, error)
+	// Forget takes another node for gone for good, by its peer ID. ErrBadNodeName, ErrNoNode and ErrNodeThere say why not.
+	Forget(peerID string) error
 	// Check says what a client may do. ErrBadQuestion, wrapped, says what is wrong with the question.
 	Check(q Question) (Verdict, error)
 }

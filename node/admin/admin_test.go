@@ -62,6 +62,28 @@ func (n fakeNode) Reload() ([]string, error) {
 	return []string{"accounts"}, nil
 }
 
+func (n fakeNode) AtStake() AtStake { return AtStake{Sessions: len(n.reasons), Messages: 3} }
+func (n fakeNode) Leave(ctx context.Context, discard bool) (Left, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		return Left{}, errors.New("no deadline")
+	}
+	if n.reasons != nil && !discard {
+		return Left{}, fmt.Errorf("%w: 1", ErrSessions)
+	}
+	return Left{Lost: n.AtStake(), TookS: 1}, nil
+}
+func (n fakeNode) Forget(peerID string) error {
+	switch peerID {
+	case "":
+		return ErrBadNodeName
+	case "there":
+		return ErrNodeThere
+	case "unknown":
+		return ErrNoNode
+	}
+	return nil
+}
+
 func (n fakeNode) Accounts() []Account { return []Account{{Name: "alice", Password: true}} }
 func (n fakeNode) SetAccount(_ context.Context, name string, c AccountChange) (bool, error) {
 	switch {

@@ -167,7 +167,7 @@ func guard(network, token string, next http.Handler) http.Handler {
 }
 
 // acts are the paths that change something, with the method for it. Those of accounts have no others below them.
-var acts = map[string]string{"/api/v1/reload": http.MethodPost}
+var acts = map[string]string{"/api/v1/reload": http.MethodPost, forgetPath: http.MethodPost}
 
 // methodsOf returns what may be done at a path.
 func methodsOf(path string) string {
@@ -176,6 +176,8 @@ func methodsOf(path string) string {
 		return m
 	case isAccounts(path) && path != accountsPath:
 		return "PUT, DELETE"
+	case path == leavePath:
+		return "GET, HEAD, POST"
 	case path == accessPath:
 		return "GET, HEAD, PUT"
 	}
@@ -235,6 +237,7 @@ func routes(node Node, o Options) http.Handler {
 	accountRoutes(mux, node)
 	accessRoutes(mux, node)
 	backupRoutes(mux, node)
+	leaveRoutes(mux, node)
 	mux.HandleFunc("/api/v1/reload", func(w http.ResponseWriter, _ *http.Request) { reload(w, node) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q", r.URL.Path))

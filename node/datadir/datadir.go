@@ -29,6 +29,7 @@ const (
 	adminFile   = "admin.addr" // where the running node's administration API answers
 	// RestoringFile is there while a backup is put into the directory.
 	RestoringFile = "restoring"
+	leftFile      = "left" // there when the node has left its swarm for good, with when
 )
 
 // atHome may be in a directory that no node has used yet: what an administrator or the system puts there.
@@ -65,14 +66,29 @@ func (e *NewerError) Error() string {
 		"use that version, or another directory with --data", e.Path, e.Version, Version)
 }
 
+// LeftError says that the directory is that of a node which has left its swarm for good.
+type LeftError struct{ Path, When string }
+
+func (e *LeftError) Error() string {
+	return fmt.Sprintf("the node of the data directory %s has left its swarm for good at %s (mozzie leave): nobody counts on it any more. "+
+		"To begin anew give another directory with --data, or remove this one; accounts.yaml, access.yaml, mozzie.yaml and swarm.key can be taken along", e.Path, e.When)
+}
+
 // Open makes the directory if it is not there, and takes it. The error says what to do.
 func Open(path string) (*Dir, error) {
 	d, err := OpenToRestore(path)
-	if err == nil && d.Restoring() {
+	if err != nil {
+		return nil, err
+	}
+	if when, left := d.left(); left {
+		_ = d.Close()
+		return nil, &LeftError{Path: d.path, When: when}
+	}
+	if d.Restoring() {
 		_ = d.Close()
 		return nil, fmt.Errorf("putting a backup into the data directory %s was cut off: do it again with \"mozzie restore\"", d.path)
 	}
-	return d, err
+	return d, nil
 }
 
 // OpenToRestore is Open for who puts a backup into the directory, perhaps once more.
@@ -291,6 +307,23 @@ func (d *Dir) NextLife(now time.Time) (uint64, error) {
 // SetAdmin notes where this node's administration API answers, for the commands; Close takes the note away.
 func (d *Dir) SetAdmin(address string) error { return d.WriteFile(adminFile, []byte(address+"\n")) }
 
+// SetLeft notes, for good, that the node has left its swarm.
+func (d *Dir) SetLeft(now time.Time) error {
+	return d.WriteFile(leftFile, []byte(now.UTC().Format(time.RFC3339)+"\n"))
+}
+
+// left reports whether the node has left its swarm, and when.
+func (d *Dir) left() (when string, left bool) {
+	if _, err := os.Lstat(d.Path(leftFile)); err != nil {
+		return "", false
+	}
+	text, err := ReadSmall(d.Path(leftFile))
+	if when = strings.TrimSpace(string(text)); err != nil || when == "" {
+		when = "a time that is not known"
+	}
+	return when, true
+}
+
 // Restoring reports whether a backup is being put into the directory, or that was cut off.
 func (d *Dir) Restoring() bool {
 	_, err := os.Lstat(d.Path(RestoringFile))
@@ -300,6 +333,7 @@ func (d *Dir) Restoring() bool {
 // SetRestoring notes, for good, that a backup is being put into the directory, or that it is in it.
 func (d *Dir) SetRestoring(restoring bool) error {
 	if restoring {
+		_ = os.Remove(d.Path(leftFile)) // what is restored is another node than the one that left
 		return d.WriteFile(RestoringFile, nil)
 	}
 	if err := os.Remove(d.Path(RestoringFile)); err != nil {

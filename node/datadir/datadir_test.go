@@ -163,3 +163,36 @@ func TestNextLife(t *testing.T) {
 		}
 	}
 }
+
+// TestLeft: the directory of a node that has left its swarm is not used again, unless a backup is put into it.
+func TestLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetLeft(time.Unix(1_800_000_000, 0)); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	for range 2 {
+		d, err = Open(path)
+		var left *LeftError
+		if !errors.As(err, &left) || left.When != "2027-01-15T08:00:00Z" || d != nil {
+			t.Fatalf("%v, %v", d, err)
+		}
+	}
+	if d, err = OpenToRestore(path); err != nil {
+		t.Fatal(err)
+	}
+	for _, restoring := range []bool{true, false} {
+		if err := d.SetRestoring(restoring); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Close()
+	if d, err = Open(path); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+}

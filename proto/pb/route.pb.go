@@ -136,6 +136,7 @@ type Known struct {
 	Addresses     []string               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"` // multiaddresses without /p2p
 	Left          bool                   `protobuf:"varint,3,opt,name=left,proto3" json:"left,omitempty"`          // it left politely
 	Life          uint64                 `protobuf:"varint,4,opt,name=life,proto3" json:"life,omitempty"`          // rises with every start of the node; the highest counts
+	Gone          bool                   `protobuf:"varint,5,opt,name=gone,proto3" json:"gone,omitempty"`          // it will not come back, and what it had is lost: nobody is to wait for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +197,13 @@ func (x *Known) GetLife() uint64 {
 		return x.Life
 	}
 	return 0
+}
+
+func (x *Known) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
 }
 
 // 1: the first frame of every stream.
@@ -3584,6 +3592,7 @@ func (x *Digest) GetChildren() uint64 {
 type Leaving struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Gone          bool                   `protobuf:"varint,2,opt,name=gone,proto3" json:"gone,omitempty"` // it has handed over all that it will, and what stands or is kept for it is not needed any more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3623,6 +3632,13 @@ func (x *Leaving) GetNode() []byte {
 		return x.Node
 	}
 	return nil
+}
+
+func (x *Leaving) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
 }
 
 // 35: the sender waits to hear that these messages, stored where it is sent, are done; it may not be the one
@@ -3937,12 +3953,13 @@ const file_route_proto_rawDesc = "" +
 	"\x05depth\x18\x02 \x01(\rR\x05depth\"9\n" +
 	"\x03Set\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x18\n" +
-	"\amembers\x18\x02 \x03(\fR\amembers\"a\n" +
+	"\amembers\x18\x02 \x03(\fR\amembers\"u\n" +
 	"\x05Known\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04left\x18\x03 \x01(\bR\x04left\x12\x12\n" +
-	"\x04life\x18\x04 \x01(\x04R\x04life\"\xc1\x01\n" +
+	"\x04life\x18\x04 \x01(\x04R\x04life\x12\x12\n" +
+	"\x04gone\x18\x05 \x01(\bR\x04gone\"\xc1\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x12\n" +
@@ -4224,9 +4241,10 @@ const file_route_proto_rawDesc = "" +
 	"\x04have\x18\x03 \x03(\v2\x14.mozzie.route.v1.SeqR\x04have\x12\x16\n" +
 	"\x06answer\x18\x04 \x01(\bR\x06answer\x12\x1a\n" +
 	"\bretained\x18\x05 \x01(\x06R\bretained\x12\x1a\n" +
-	"\bchildren\x18\x06 \x01(\x06R\bchildren\"\x1d\n" +
+	"\bchildren\x18\x06 \x01(\x06R\bchildren\"1\n" +
 	"\aLeaving\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\fR\x04node\"9\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
+	"\x04gone\x18\x02 \x01(\bR\x04gone\"9\n" +
 	"\x06Recall\x12/\n" +
 	"\x06stored\x18\x01 \x03(\v2\x17.mozzie.route.v1.RangesR\x06storedB(Z&github.com/mozzie-mqtt/mozzie/proto/pbb\x06proto3"
 

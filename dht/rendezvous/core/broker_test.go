@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -74,7 +75,7 @@ func (v *simNode) register(inner string, done func(bool)) {
 		}
 	}
 	if v.s.diskTime > 0 {
-		i.Hold = time.Hour
+		i.Hold = cmp.Or(v.s.hold, time.Hour)
 	}
 	v.do(func() { v.n.Register(inner, i, done) })
 }
@@ -187,6 +188,7 @@ func (v *simNode) deliver(d core.Delivery) {
 		return
 	}
 	p := s.published[i]
+	v.came = append(v.came, p)
 	queued := []proto.Group{}
 	if d.Plain && v.matches(p.m.Topic) {
 		if d.Receipt != nil && s.diskTime > 0 {

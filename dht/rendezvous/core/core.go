@@ -12,7 +12,7 @@
 // subscription: registrant.go (its node), register.go and replicate.go (the rendezvous and the other members),
 // inherit.go (locations below), unsettled.go (what is owed to those that were missed). Retained messages:
 // retained.go, query.go. Who is responsible: peers.go, lease.go, set.go, location.go, founding.go, lookup.go, change.go,
-// handover.go, pump.go, leave.go.
+// handover.go, pump.go, leave.go, gone.go.
 package core
 
 import (
@@ -318,6 +318,7 @@ type Node struct {
 	restoring bool // see Config
 
 	leaving bool
+	forGood bool // not to come back
 	parting bool // nothing is left to be handed over
 	parted  bool // and everybody has heard of it
 	left    bool

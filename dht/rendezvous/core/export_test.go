@@ -104,3 +104,25 @@ func (n *Node) Owed(visit func(by NodeID, id Identity)) {
 		}
 	}
 }
+
+// KeptFor is how many messages are in custody for a node, and what it owes.
+func (n *Node) KeptFor(id NodeID) (kept int) {
+	for _, l := range n.locations {
+		for _, e := range l.order.live() {
+			for _, s := range e.shares {
+				if s.node == id && !s.done && !e.gone {
+					kept++
+				}
+			}
+		}
+		if l.owners[id] != nil {
+			kept++
+		}
+	}
+	for _, s := range n.streams {
+		if s.owed[id] != nil {
+			kept++
+		}
+	}
+	return kept
+}

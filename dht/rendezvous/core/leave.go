@@ -22,7 +22,14 @@ func (n *Node) Leave() {
 }
 
 func (n *Node) receiveLeaving(p *peer, f *pb.Leaving) {
-	if NodeID(f.GetNode()) != p.id || p.left {
+	if NodeID(f.GetNode()) != p.id {
+		return
+	}
+	if f.GetGone() && !p.ending {
+		p.ending = true // what it has sent before is dealt with
+		n.spread(p.id, []*pb.Known{p.known()})
+	}
+	if p.left {
 		return
 	}
 	p.left = true
@@ -74,6 +81,11 @@ func (n *Node) tickLeave() {
 	}
 	if n.parted {
 		n.left = true
+		for _, p := range n.ordered {
+			if n.forGood && p.up {
+				n.send(p.id, &pb.Leaving{Node: []byte(n.self), Gone: true})
+			}
+		}
 		n.out = append(n.out, Effect{Kind: Left})
 	}
 }

@@ -26,7 +26,8 @@ type peer struct {
 	reach     bool // up, and its lease has not run out
 	left      bool // politely
 	restored  bool // it was met in an earlier life of this node
-	gone      bool // replaced by the same peer with another database
+	gone      bool // replaced by the same peer with another database, or forgotten for good
+	ending    bool // it is gone for good when it goes down
 	seen      bool // it has been up
 	ups       int  // how often: a frame sent since the last time is not lost while it is up
 	since     time.Duration
@@ -126,7 +127,7 @@ func (n *Node) knownNodes() []*pb.Known {
 }
 
 func (p *peer) known() *pb.Known {
-	return &pb.Known{Node: []byte(p.id), Addresses: p.addresses, Left: p.left, Life: p.life}
+	return &pb.Known{Node: []byte(p.id), Addresses: p.addresses, Left: p.left, Life: p.life, Gone: p.gone || p.ending}
 }
 
 // Up tells that a node has said Hello and can be sent to.
@@ -141,7 +142,7 @@ func (n *Node) Up(h *pb.Hello) {
 	}
 	n.hearTime(h.GetTime())
 	news := p.life < h.GetLife() || p.left
-	p.life, p.left, p.gone = max(p.life, h.GetLife()), false, false
+	p.life, p.left, p.gone, p.ending = max(p.life, h.GetLife()), false, false, false
 	if len(h.GetAddresses()) > 0 {
 		p.addresses = bounded(h.GetAddresses())
 	}
@@ -195,6 +196,10 @@ func (n *Node) Down(id NodeID) {
 	p.acks, p.refuses = p.acks[:0], nil
 	p.taken, p.kept, p.written, p.store, p.done, p.refused = acks{}, acks{}, acks{}, acks{}, acks{}, nil
 	n.outOfReach(p)
+	if p.ending {
+		p.ending = false
+		n.bury(p)
+	}
 }
 
 // outOfReach marks a peer as unreachable and lets everything that waits for it go on without it.
@@ -241,6 +246,11 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 		}
 		p := n.peers[id]
 		switch {
+		case k.GetGone():
+			if p == nil || p.gone || p.up || k.GetLife() < p.life { // one that is up tells by itself
+				continue
+			}
+			n.bury(p)
 		case p == nil && (k.GetLeft() || n.successor(id, k.GetLife())):
 			continue
 		case p == nil && len(n.peers) >= min(4*n.cfg.Small, n.cfg.Limits.Nodes):

@@ -52,6 +52,8 @@ type sim struct {
 	disorder   bool          // links break, so that order is not promised
 	uneven     bool          // some links are much slower than others
 	awaited    bool          // acknowledgements wait until messages are on two disks
+	hold       time.Duration // what is asked for with registrations; 0: an hour
+	sparse     bool          // nodes tick rarely: nothing happens for days
 
 	published []*published
 	byID      map[core.Identity]*published // those that came to somebody
@@ -122,6 +124,7 @@ type simNode struct {
 	missed    []func() // has them get it
 	interests map[string]*standing
 	got       []*published // in the order of their delivery
+	came      []*published // from other nodes or by way of a location, in order
 	from      map[*published]int
 	began     map[entryKey]bool     // deliveries that its clients know of
 	versions  map[core.Place]uint64 // by which it served places
@@ -240,7 +243,11 @@ func simLog() *slog.Logger {
 func (v *simNode) tick(life uint64) {
 	if v.alive && v.life == life {
 		v.do(func() { v.n.Tick() })
-		v.s.after(tickEvery, func() { v.tick(life) })
+		every := tickEvery
+		if v.s.sparse {
+			every = time.Minute
+		}
+		v.s.after(every, func() { v.tick(life) })
 	}
 }
 
