@@ -37,6 +37,7 @@ type entry struct {
 	unset   *unsettled
 	copy    bool // this is the second copy; another node serves it
 	copied  bool // another node has a copy
+	written bool // it is to be on this node's disk, whoever else has it
 	copying bool
 	copies  []NodeID // who may have one
 	stored  bool     // it is on this node's disk, beside others'
@@ -64,7 +65,9 @@ func (n *Node) enter(e *entry) {
 	e.l.order.compact((*entry).isGone)
 	e.l.order.push(e)
 	for i := range e.shares {
-		n.owe(e, e.shares[i].node)
+		if !e.shares[i].done { // of what is not settled those are known too that are through with it
+			n.owe(e, e.shares[i].node)
+		}
 	}
 }
 
@@ -74,7 +77,7 @@ func (n *Node) store(e *entry) {
 	if e.own != nil && !e.own.kept {
 		r = n.ownRecord(e.own)
 	}
-	if e.copy || e.copying || e.copied {
+	if e.copy || e.copying || e.copied || e.written {
 		if r == nil {
 			r = &pb.StoredCustody{Place: e.l.place.pb()}
 		}

@@ -45,6 +45,7 @@ type sim struct {
 	small    int
 	slow     time.Duration // the longest delay
 	diskTime time.Duration // until what is written is safe, at most; 0: it is at once, and nobody waits for it
+	lazy     time.Duration // how long clients take at most to acknowledge some of what comes from a queue; 0: no time
 	loss     bool          // QoS 0 may be lost: nodes come and go
 	merged   bool          // there is one swarm
 	forgets  bool          // nodes are killed, with what only they had
@@ -113,6 +114,7 @@ type simNode struct {
 	up        map[int]bool
 	wants     map[int]bool // nodes that it tries to connect to
 	alive     bool
+	frozen    time.Duration // its process is stopped until then
 	behind    time.Duration // how wrong its clock is
 	swarm     int           // before swarms have met: which of them it is in
 	leaving   bool
@@ -232,6 +234,10 @@ func simLog() *slog.Logger {
 }
 
 func (v *simNode) tick(life uint64) {
+	if v.s.now < v.frozen {
+		v.s.after(v.frozen-v.s.now, func() { v.tick(life) })
+		return
+	}
 	if v.alive && v.life == life {
 		v.do(func() { v.n.Tick() })
 		v.s.after(tickEvery, func() { v.tick(life) })
@@ -256,6 +262,10 @@ func (v *simNode) do(event func()) {
 
 // doIn is do, unless the node has crashed since it was in a life.
 func (v *simNode) doIn(life uint64, event func()) {
+	if v.s.now < v.frozen {
+		v.s.after(v.frozen-v.s.now, func() { v.doIn(life, event) })
+		return
+	}
 	if v.life == life {
 		v.do(event)
 	}
