@@ -159,3 +159,59 @@ func (s *sim) meet() {
 		}
 	}
 }
+
+// TestRestartedWhileCut starts a node again that is cut off from the others, in the middle of what its clients publish: it is
+// alone, and matches what they publish with the little that it knows. Its own subscribers at the root, whose set it may be no
+// member of, get all that is acknowledged to them, and so do the others when it is back.
+func TestRestartedWhileCut(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond}[seed%2]
+		s.lazy = time.Duration(s.rng.IntN(2)) * 5 * time.Second
+		s.grow(3 + s.rng.IntN(5))
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
+				if s.rng.IntN(2) == 0 {
+					v.subscribe(f, 2)
+				}
+			}
+		}
+		v := s.pick()
+		v.subscribe("+/+", 2)
+		s.run(8 * time.Second)
+		some := func(n int) {
+			for range s.rng.IntN(n) {
+				s.publishOne(v)
+				s.run(time.Duration(s.rng.Int64N(int64(200 * time.Millisecond))))
+			}
+		}
+		pause := func(most time.Duration) { s.run(time.Duration(s.rng.Int64N(int64(most)))) }
+		some(10)
+		s.cut(v)
+		pause(7 * time.Second)
+		some(20)
+		for range 1 + s.rng.IntN(2) {
+			v.crash()
+			pause(5 * time.Second)
+			v.reboot()
+			pause([]time.Duration{time.Second, 10 * time.Second}[s.rng.IntN(2)])
+			some(20)
+			if s.rng.IntN(2) == 0 {
+				v.subscribe([]string{"b/#", "+/c"}[s.rng.IntN(2)], 1)
+			}
+		}
+		pause(30 * time.Second) // after a minute it would be a swarm of its own
+		some(10)
+		s.rejoin(v)
+		some(10)
+		s.run(90 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.checkNothingLeft()
+		s.report(seed)
+	})
+}
