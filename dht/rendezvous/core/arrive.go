@@ -240,6 +240,10 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 
 // receiveSync answers when everything that came before it is where it belongs, in order.
 func (n *Node) receiveSync(p *peer, f *pb.Sync) {
+	if f.GetOp() == 0 {
+		n.passProbe(p.id, f)
+		return
+	}
 	n.passSync(p.id, f, func() { n.ack(p.id, f.GetOp()) })
 }
 
@@ -262,22 +266,15 @@ func (n *Node) passSync(from NodeID, f *pb.Sync, done func()) {
 	}
 	if r.switching && from != r.leaving {
 		n.behind(r, 0, func() { n.passSync(from, f, done) })
+		put(&r.behind, from, true)
+		n.probe(r.leaving, from, f)
 		return
 	}
-	to := r.hop
-	if l := n.locations[r.at]; l != nil {
-		switch {
-		case l.undecided(), l.pulling && f.GetEpoch() != 0: // behind what waits here
-			l.markers = append(l.markers, func() { n.passSync(from, f, done) })
-			return
-		case l.phase == serving:
-			to = n.self
-		case l.phase == filling:
-			to = l.filler
-		default:
-			to = n.rendezvous(l.set)
-		}
+	if l := n.locations[r.at]; l != nil && (l.undecided() || l.pulling && f.GetEpoch() != 0) { // behind what waits here
+		l.markers = append(l.markers, func() { n.passSync(from, f, done) })
+		return
 	}
+	to := n.syncHop(r)
 	if to == n.self || to == "" || to == from || f.GetHops() >= proto.MaxHops {
 		n.delivered(f.GetEpoch(), done)
 		return
@@ -285,6 +282,44 @@ func (n *Node) passSync(from NodeID, f *pb.Sync, done func()) {
 	n.request(to, func(op uint64) any {
 		return &pb.Sync{Op: op, Place: f.GetPlace(), Hops: f.GetHops() + 1, Token: f.GetToken(), Epoch: f.GetEpoch()}
 	}, func(bool) { done() })
+}
+
+// syncHop is where what comes for a place goes on from here.
+func (n *Node) syncHop(r *route) NodeID {
+	l := n.locations[r.at]
+	switch {
+	case l == nil:
+		return r.hop
+	case l.phase == serving:
+		return n.self
+	case l.phase == filling:
+		return l.filler
+	}
+	return n.rendezvous(l.set)
+}
+
+// probe goes after what a Sync that is held back here waits for. Where nodes have different views of who is the rendezvous, each of
+// some may wait for the Sync of the next: a probe that comes back to the node whose Sync it is for has found such a circle.
+func (n *Node) probe(to, from NodeID, f *pb.Sync) {
+	if f.GetToken() != 0 && to != "" && to != n.self && to != from && f.GetHops() < proto.MaxHops {
+		n.send(to, &pb.Sync{Place: f.GetPlace(), Hops: f.GetHops() + 1, Token: f.GetToken()})
+	}
+}
+
+func (n *Node) passProbe(from NodeID, f *pb.Sync) {
+	place, _ := placeOf(f.GetPlace())
+	r := n.routes[place]
+	switch {
+	case r == nil:
+	case r.switching && r.token == f.GetToken():
+		if r.behind[from] { // who waits for this node, which waits for it
+			n.switched(r)
+		}
+	case r.switching && r.behind[from]:
+		n.probe(r.leaving, from, f)
+	case !r.switching:
+		n.probe(n.syncHop(r), from, f)
+	}
 }
 
 // delivered has done called when what was sent of an epoch from here is with the subscribers' nodes.

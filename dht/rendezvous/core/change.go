@@ -75,6 +75,11 @@ func (n *Node) tickChange(l *location) {
 func (n *Node) abort(l *location) {
 	l.change = nil
 	l.retry = n.now + time.Second + time.Duration(n.cfg.Rand.Int64N(int64(time.Second)))
+	n.timers.set(l.retry, func() { // one that holds nothing has its turn seldom
+		if n.locations[l.at] == l {
+			n.watch(l)
+		}
+	})
 	n.settle(l)
 }
 

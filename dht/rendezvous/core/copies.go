@@ -43,6 +43,7 @@ func (n *Node) promote(l *location) {
 // tickCustody has a second copy made of what its subscribers take their time with, and another where the one who had it is dead
 // or no member any more.
 func (n *Node) tickCustody(l *location, full bool) {
+	n.relieve(l)
 	if n.custodyFull(1) {
 		return // publishers' nodes keep theirs, and their clients wait
 	}
@@ -88,6 +89,32 @@ func (n *Node) copyBatch(l *location, to NodeID, batch []*entry, done func()) {
 			done()
 		}
 	})
+}
+
+// relieve takes over what nodes that are leaving have published, and no other member can be given a copy of: this node's disk has
+// to do. Else they would wait for subscribers that may be away for long, or who left before them.
+func (n *Node) relieve(l *location) {
+	if n.copyHolder(l) != "" {
+		return
+	}
+	var batch []*entry
+	for _, e := range l.order.live() {
+		if p := n.peers[e.s.hop]; !e.gone && !e.copy && !e.acked && e.own == nil && p != nil && p.left && p.up {
+			if batch = append(batch, e); !e.written {
+				e.written = true
+				n.store(e)
+			}
+		}
+	}
+	if len(batch) > 0 {
+		n.safe(func() {
+			for _, e := range batch {
+				if !e.gone {
+					n.ackKept(e)
+				}
+			}
+		})
+	}
 }
 
 // sendCopies sends messages in custody to another member, in as many frames as it takes.
@@ -211,10 +238,10 @@ func (n *Node) holders(c *pb.Custody, from NodeID) (ids []NodeID) {
 	return ids
 }
 
-// copyHolder is the member that keeps second copies.
+// copyHolder is the member that keeps second copies: none that is leaving.
 func (n *Node) copyHolder(l *location) NodeID {
 	for _, m := range l.set.Members {
-		if m != n.self && n.inReach(m) {
+		if m != n.self && n.inReach(m) && !n.peers[m].left {
 			return m
 		}
 	}

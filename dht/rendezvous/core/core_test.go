@@ -93,6 +93,7 @@ func TestStable(t *testing.T) {
 		s.check()
 		s.checkSets()
 		s.checkRetained()
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }
@@ -199,6 +200,7 @@ func TestStreamsBreak(t *testing.T) {
 		s.check()
 		s.checkSets()
 		s.checkRetained()
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }

@@ -70,7 +70,9 @@ func (n *Node) enter(e *entry) {
 	e.l.order.compact((*entry).isGone)
 	e.l.order.push(e)
 	for i := range e.shares {
-		n.owe(e, e.shares[i].node)
+		if !e.shares[i].done { // of what is not settled those are known too that are through with it
+			n.owe(e, e.shares[i].node)
+		}
 	}
 }
 

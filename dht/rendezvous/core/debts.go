@@ -71,6 +71,9 @@ func (n *Node) forgive(node NodeID) {
 
 // destroyed reports whether a node has lost its database.
 func (n *Node) destroyed(id NodeID) bool {
+	if id.Peer() == n.self.Peer() {
+		return id != n.self // this one, before it lost its own
+	}
 	if p := n.peers[id]; p != nil {
 		return p.gone
 	}

@@ -34,6 +34,7 @@ func TestStopsInTheMiddle(t *testing.T) {
 		if stops.from[p] != 1 {
 			s.fail("node %d got it %d times", stops.i, stops.from[p])
 		}
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }

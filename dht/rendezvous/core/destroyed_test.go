@@ -57,6 +57,7 @@ func TestDestroyed(t *testing.T) {
 		s.check()
 		s.checkSets()
 		s.checkRetained()
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }
@@ -134,6 +135,7 @@ func TestComesBack(t *testing.T) {
 		s.join(s.addPeer(lost.id.Peer()))
 		s.run(90 * time.Second)
 		s.check()
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }

@@ -41,6 +41,7 @@ func TestPublishersCrash(t *testing.T) {
 		s.check()
 		s.checkSets()
 		s.checkRetained()
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }
@@ -98,6 +99,7 @@ func TestCrashes(t *testing.T) {
 		s.check()
 		s.checkSets()
 		s.checkRetained()
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // WhyStill says what keeps a node from leaving.
@@ -125,4 +126,78 @@ func (n *Node) KeptFor(id NodeID) (kept int) {
 		}
 	}
 	return kept
+}
+
+// Left says what is left of what was published.
+func (n *Node) Left() string {
+	s := n.Kept() + n.Outbox()
+	add := func(what string, number int) {
+		if number > 0 {
+			s += fmt.Sprintf(" %s %d", what, number)
+		}
+	}
+	add("outbox", n.outCount)
+	add("outbox bytes", n.outBytes)
+	add("custody", n.cfg.Custody.Len())
+	n.cfg.Custody.Load(func(id Identity, m *proto.Message, r *pb.StoredCustody) {
+		s += fmt.Sprintf(" %x/%d %q %v", id.Epoch, id.Seq, m.Topic, r)
+	})
+	add("waiting", n.waiting)
+	add("waiting bytes", n.waitBytes)
+	add("unsettled bytes", n.unsetBytes)
+	add("detours", n.detours)
+	add("unaccepted", n.unaccepted.len())
+	add("unstored", n.unstored.len())
+	for _, l := range n.sortedLocations() {
+		add(fmt.Sprintf("unsettled at %q", l.place.Prefix), l.unsettled.len())
+		add(fmt.Sprintf("choosing at %q", l.place.Prefix), l.choosing)
+	}
+	for _, r := range n.sortedRoutes() {
+		if r.epoch != nil {
+			add(fmt.Sprintf("open epoch at %q", r.place.Prefix), 1)
+		}
+		add(fmt.Sprintf("old epochs at %q", r.place.Prefix), len(r.old))
+		add(fmt.Sprintf("held at %q", r.place.Prefix), len(r.held))
+		add(fmt.Sprintf("detours at %q", r.place.Prefix), r.detours)
+	}
+	for _, p := range n.ordered {
+		add(fmt.Sprintf("shares for %s", p.id.Peer()), p.owed)
+		add(fmt.Sprintf("bytes for %s", p.id.Peer()), p.bytes)
+	}
+	for _, epoch := range sortedKeys(n.mine) {
+		x := n.mine[epoch]
+		s += fmt.Sprintf(" own epoch %x seq %d release %d kept %v", epoch, x.seq, x.release, x.kept)
+	}
+	for _, epoch := range sortedKeys(n.streams) {
+		x := n.streams[epoch]
+		add(fmt.Sprintf("entries of %x at %q (%v, closed %v, low %d)", epoch, x.l.place.Prefix, x.l.phase, x.closed, x.low), x.entries.len())
+		if x.l.phase == serving {
+			for _, node := range sortedKeys(x.owed) {
+				s += fmt.Sprintf(" owed %x at %q by %s %v", epoch, x.l.place.Prefix, node.Peer(), *x.owed[node])
+			}
+		}
+	}
+	for _, epoch := range sortedKeys(n.epochs) {
+		add(fmt.Sprintf("receipts of %x", epoch), n.epochs[epoch].open.len())
+	}
+	return s
+}
+
+// Epochs says what is remembered of epochs.
+func (n *Node) Epochs() (s string) {
+	for _, epoch := range sortedKeys(n.streams) {
+		x := n.streams[epoch]
+		s += fmt.Sprintf(" stream %x of %q (%v) low %d freed %d seen %v entries %d closed %v lively %v", epoch, x.l.place.Prefix, x.l.phase, x.low, x.freed, x.seen, x.entries.len(), x.closed, x.lively)
+		for _, node := range sortedKeys(x.owed) {
+			s += fmt.Sprintf(" owed by %s %v", node.Peer(), *x.owed[node])
+		}
+		for _, node := range sortedKeys(x.told) {
+			s += fmt.Sprintf(" told %s %d", node.Peer(), x.told[node])
+		}
+	}
+	for _, epoch := range sortedKeys(n.epochs) {
+		x := n.epochs[epoch]
+		s += fmt.Sprintf(" received %x low %d plain %v groups %v open %d closed %v", epoch, x.low, x.plain, x.groups, x.open.len(), x.closed)
+	}
+	return s
 }

@@ -29,7 +29,7 @@ func (n *Node) mayReturn() bool {
 func (n *Node) foundSet(l *location, members []NodeID) {
 	l.set = Set{1, members}
 	n.saveLocation(l)
-	l.asking = map[NodeID]bool{}
+	l.asking, l.blank = map[NodeID]bool{}, map[NodeID]bool{}
 	for _, m := range members {
 		if p := n.peers[m]; m != n.self && (p.reach || n.now-p.since < promiseTime) {
 			l.asking[m] = true
@@ -68,7 +68,10 @@ func (n *Node) askFounding(l *location, m NodeID) {
 	n.need(m)
 	n.request(m, func(op uint64) any {
 		return &pb.Found{Op: op, Place: l.place.pb(), Set: l.set.pb()}
-	}, func(bool) {
+	}, func(ok bool) {
+		if ok && l.blank != nil {
+			l.blank[m] = true
+		}
 		if delete(l.asking, m); len(l.asking) == 0 && l.phase == founding {
 			n.founded(l)
 		}
@@ -87,6 +90,9 @@ func (n *Node) askFoundings(m NodeID) {
 // founded ends the founding: everybody who could be asked has answered.
 func (n *Node) founded(l *location) {
 	l.phase = standby
+	if len(l.blank)+1 >= n.majority(l.set) { // else another set may stand, at those who could not be asked
+		l.blank = nil
+	}
 	for _, m := range l.set.Members { // from now on no other offer replaces it
 		if m != n.self && n.inReach(m) {
 			n.send(m, &pb.SetNews{Place: l.place.pb(), Set: l.set.pb()})

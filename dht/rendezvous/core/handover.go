@@ -168,8 +168,12 @@ func (n *Node) handOver(l *location) {
 		return
 	}
 	to := n.rendezvous(l.set)
-	if to == n.self || to == "" {
+	switch to {
+	case n.self:
 		n.review(l)
+		return
+	case "": // all of them are out of reach, for a while perhaps
+		n.timers.set(n.now+leaseEvery/10, func() { n.handOver(l) })
 		return
 	}
 	after := func(ok bool) {

@@ -18,6 +18,7 @@ func (n *Node) Leave() {
 			n.send(p.id, &pb.Leaving{Node: []byte(n.self)})
 		}
 	}
+	n.reviewRoutes() // this node founds no sets any more: what it was to put in one goes to others
 	n.tickLeave()
 }
 
@@ -41,6 +42,7 @@ func (n *Node) receiveLeaving(p *peer, f *pb.Leaving) {
 		if l.phase == serving {
 			// What it published need not wait for its second copy.
 			n.copyEntries(l, func(e *entry) bool { return !e.copied() && !e.copying && e.s.hop == p.id }, nil)
+			n.relieve(l)
 			n.tickChange(l)
 		}
 	}

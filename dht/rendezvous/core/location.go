@@ -48,7 +48,7 @@ type location struct {
 	asking  map[NodeID]bool // founding: who has not answered
 	founder NodeID          // whose offer the set is; until it says that it stands, or offered is over, another may replace it
 	offered time.Duration
-	blank   map[NodeID]bool // not nil: this node is a member that has missed what came before; who has told it
+	blank   map[NodeID]bool // not nil: this node is a member that may have missed what came before; who has told it
 	head    NodeID          // the rendezvous, when it was last looked
 	filler  NodeID          // filling: who fills it
 	route   *route
@@ -403,7 +403,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 	if !full {
 		return
 	}
-	if l.blank != nil {
+	if l.blank != nil && l.phase >= standby {
 		n.catchUp(l)
 	}
 	n.lapse(l)

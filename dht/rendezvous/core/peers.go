@@ -78,6 +78,7 @@ func (n *Node) inReach(id NodeID) bool {
 
 func (n *Node) addPeer(id NodeID) *peer {
 	p := &peer{id: id, point: dht.PeerPoint(id.Peer()), since: n.now, ops: map[uint64]operation{}}
+	p.gone = id.Peer() == n.self.Peer() // this node with an earlier database: nobody will come back under that name
 	n.peers[id] = p
 	i, _ := slices.BinarySearchFunc(n.ordered, id, func(p *peer, id NodeID) int { return cmp.Compare(p.id, id) })
 	n.ordered = slices.Insert(n.ordered, i, p)

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -12,10 +13,12 @@ import (
 // own is what this node's own subscribers want at one place.
 type own struct {
 	interests map[string]*Interest
-	changed   map[string]bool // since what was sent last
-	seq       uint64          // of the last change
-	sent      uint64          // what was sent last
-	base      uint64          // what is known to stand
+	changed   map[string]bool      // since what was sent last
+	seq       uint64               // of the last change
+	sent      uint64               // what was sent last
+	base      uint64               // what is known to stand
+	stood     uint64               // what stood before this node was started, as that number: to those that it goes to it is no new one
+	before    map[string]*Interest // that; nil when it is known to stand
 	waiters   []waiter
 	flying    bool // an answer is waited for
 	whole     bool // the next one must say everything
@@ -91,6 +94,10 @@ func equalInterest(a, b *Interest) bool {
 func (n *Node) Restored() {
 	n.restoring = false
 	for _, r := range n.sortedRoutes() {
+		if r.own != nil {
+			r.own.stood, r.own.before = r.own.seq, maps.Clone(r.own.interests)
+			clear(r.own.changed)
+		}
 		n.sendRegister(r)
 	}
 }
@@ -128,8 +135,15 @@ func (n *Node) sendRegister(r *route) {
 		o.whole = registrationSize(change) > proto.SoftFrame
 	}
 	parts := []*pb.Registration{change}
-	if o.whole {
-		parts = wholeRegistration(n.self, o.seq, o.base, o.interests)
+	switch {
+	case o.before != nil: // what has changed since goes with the next
+		o.sent, o.flying, o.asked = o.stood, true, n.now
+		for _, p := range wholeRegistration(n.self, o.stood, o.stood, o.before) {
+			n.sendRegistration(r, p)
+		}
+		return
+	case o.whole:
+		parts = wholeRegistration(n.self, o.seq, max(o.base, o.stood), o.interests)
 	}
 	o.sent = o.seq
 	o.flying, o.asked = true, n.now
@@ -197,6 +211,7 @@ func (n *Node) registerAnswered(place Place, f *pb.RegisterAck) {
 		n.sendRegister(r)
 		return
 	}
+	o.before = nil
 	o.whole, o.base, o.refreshed, o.local = false, f.GetSeq(), n.now, f.GetLocal() || f.GetFull()
 	waiters := o.waiters
 	o.waiters = nil

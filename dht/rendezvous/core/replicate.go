@@ -189,8 +189,11 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 	case l != nil && l.phase < standby:
 		return
 	case l == nil || !l.set.has(p.id): // it missed that it is no member any more
-		if known := n.setOf(place); known.beats(set, at) {
+		switch known := n.setOf(place); {
+		case known.beats(set, at):
 			n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: known.pb()})
+		case l == nil && set.has(n.self) && !f.GetAnswer(): // nothing is here
+			n.send(p.id, &pb.Digest{Place: f.GetPlace(), Set: f.GetSet(), Answer: true})
 		}
 		return
 	}

@@ -24,13 +24,14 @@ type route struct {
 	out       fifo[*pending] // messages that nobody else is known to have, in order; some are over
 	held      []func()       // what came while the hop changes, in order
 	heldBytes int
-	switching bool          // what was sent to the old hop is being waited for
-	leaving   NodeID        // switching: the old hop
-	toward    NodeID        // the new one, when the marker was sent
-	token     uint64        // the marker's
-	detours   int           // messages on their way that this node's own subscribers get from the rendezvous
-	quiet     bool          // the hop has said that nobody is interested
-	slow      time.Duration // until then nothing waits for what was published to it
+	behind    map[NodeID]bool // whose Syncs are among what is held
+	switching bool            // what was sent to the old hop is being waited for
+	leaving   NodeID          // switching: the old hop
+	toward    NodeID          // the new one, when the marker was sent
+	token     uint64          // the marker's
+	detours   int             // messages on their way that this node's own subscribers get from the rendezvous
+	quiet     bool            // the hop has said that nobody is interested
+	slow      time.Duration   // until then nothing waits for what was published to it
 
 	own    *own
 	used   time.Duration
@@ -164,10 +165,14 @@ func (n *Node) reroute(r *route) {
 // mark sends a marker after what is on its way by the old hop. When it has come to where that is, the hop may change,
 // unless where to has changed as well: what is behind the first marker may have been passed on.
 func (n *Node) mark(r *route, toward NodeID) {
-	r.toward, r.token = toward, n.cfg.Rand.Uint64()|1
+	token := n.cfg.Rand.Uint64() | 1
+	r.toward, r.token = toward, token
 	n.request(r.leaving, func(op uint64) any {
-		return &pb.Sync{Op: op, Place: r.place.pb(), Token: r.token}
+		return &pb.Sync{Op: op, Place: r.place.pb(), Token: token}
 	}, func(ok bool) {
+		if r.token != token {
+			return // it went on without that
+		}
 		if hop := n.nextHop(r); ok && hop != r.toward && hop != r.leaving && n.inReach(r.leaving) {
 			n.mark(r, hop)
 			return
@@ -186,7 +191,7 @@ func (n *Node) behind(r *route, size int, do func()) {
 
 // switched sends what waits to whoever is the rendezvous now.
 func (n *Node) switched(r *route) {
-	r.switching, r.leaving, r.sentTo, r.token = false, "", "", 0
+	r.switching, r.leaving, r.sentTo, r.token, r.behind = false, "", "", 0, nil
 	old := r.hop
 	r.hop = n.nextHop(r)
 	if r.hop != old || !n.inReach(old) {

@@ -89,7 +89,7 @@ func sortByDistance(ids []NodeID, at dht.Location) {
 func (n *Node) majority(s Set) int {
 	live := 0
 	for _, m := range s.Members {
-		if p := n.peers[m]; p == nil || !p.gone {
+		if p := n.peers[m]; m == n.self || m.Peer() != n.self.Peer() && (p == nil || !p.gone) {
 			live++
 		}
 	}

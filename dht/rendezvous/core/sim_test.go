@@ -54,6 +54,7 @@ type sim struct {
 	awaited    bool          // acknowledgements wait until messages are on two disks
 	hold       time.Duration // what is asked for with registrations; 0: an hour
 	sparse     bool          // nodes tick rarely: nothing happens for days
+	lazy       time.Duration // how long clients take at most to acknowledge some of what comes from a queue; 0: no time
 
 	published []*published
 	byID      map[core.Identity]*published // those that came to somebody
@@ -117,6 +118,7 @@ type simNode struct {
 	up        map[int]bool
 	wants     map[int]bool // nodes that it tries to connect to
 	alive     bool
+	frozen    time.Duration // its process is stopped until then
 	behind    time.Duration // how wrong its clock is
 	swarm     int           // before swarms have met: which of them it is in
 	leaving   bool
@@ -241,6 +243,10 @@ func simLog() *slog.Logger {
 }
 
 func (v *simNode) tick(life uint64) {
+	if v.s.now < v.frozen {
+		v.s.after(v.frozen-v.s.now, func() { v.tick(life) })
+		return
+	}
 	if v.alive && v.life == life {
 		v.do(func() { v.n.Tick() })
 		every := tickEvery
@@ -269,6 +275,10 @@ func (v *simNode) do(event func()) {
 
 // doIn is do, unless the node has crashed since it was in a life.
 func (v *simNode) doIn(life uint64, event func()) {
+	if v.s.now < v.frozen {
+		v.s.after(v.frozen-v.s.now, func() { v.doIn(life, event) })
+		return
+	}
 	if v.life == life {
 		v.do(event)
 	}

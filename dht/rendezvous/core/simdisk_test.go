@@ -107,6 +107,12 @@ func (d *disk) crash() {
 	d.revert()
 }
 
+// close is what is done when a node has left: all is written.
+func (d *disk) close() {
+	d.commit(d.done + len(d.writes))
+	d.crash()
+}
+
 // diskCustody is core.Custody on such a disk. What has no record is in memory alone.
 type diskCustody struct{ d *disk }
 
@@ -232,7 +238,11 @@ func (v *simNode) queue(p *published, id core.Identity, to []proto.Group, done f
 			for _, g := range to {
 				v.clientGets(p, entryKey{id, g})
 			}
-			v.s.after(v.s.delay(), func() {
+			wait := v.s.delay()
+			if v.s.lazy > 0 && v.s.rng.IntN(4) == 0 {
+				wait = time.Duration(v.s.rng.Int64N(int64(v.s.lazy)))
+			}
+			v.s.after(wait, func() {
 				v.doIn(life, func() {
 					for _, g := range to {
 						v.disk.write(func(to *stores) { to.entries[entryKey{id, g}] = false })

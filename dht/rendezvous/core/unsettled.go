@@ -62,7 +62,7 @@ func (n *Node) rematch(l *location) {
 
 // addShare gives a message to one more node, if there is anything for it.
 func (n *Node) addShare(e *entry, s share) {
-	if !s.plain && len(s.groups) == 0 {
+	if e.gone || !s.plain && len(s.groups) == 0 {
 		return
 	}
 	e.shares = append(e.shares, s)

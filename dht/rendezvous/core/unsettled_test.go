@@ -67,6 +67,7 @@ func TestMatchedIsNotSettled(t *testing.T) {
 			s.fail("what was published before reached a subscription made after the swarm was whole again")
 		}
 		s.checkSets()
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }

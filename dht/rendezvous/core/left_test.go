@@ -1,0 +1,217 @@
+package core_test
+
+import (
+	"testing"
+	"time"
+)
+
+// checkNothingLeft lets a swarm whose nodes are all up be idle, and checks that nothing is left of what was published: not in
+// memory, not on the disks. Then a node stops politely, which takes no time.
+func (s *sim) checkNothingLeft() {
+	s.run(3 * time.Minute)
+	slow := time.Duration(0)
+	for _, v := range s.nodes {
+		if !v.alive {
+			continue
+		}
+		if left := v.n.Left(); left != "" {
+			s.fail("node %d, idle, still has%s", v.i, left)
+		}
+		if n := v.disk.safe.custody.Len(); n > 0 {
+			s.fail("node %d, idle, still has %d messages on its disk", v.i, n)
+		}
+		slow = max(slow, v.disk.most)
+	}
+	s.pick().stop()
+	s.checkStops(4*time.Second + 10*slow) // a refused proposal is made again after 1 to 2 s
+}
+
+// TestNothingLeft does all kinds of things to a swarm: nodes crash, freeze, stop politely and are started again, links break, and
+// groups of nodes are cut off from one another. When it is whole again everything has come to everybody, and is gone.
+func TestNothingLeft(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second}[seed%3]
+		s.lazy = time.Duration(s.rng.IntN(2)) * 20 * time.Second
+		s.grow(2 + s.rng.IntN(4))
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
+				if s.rng.IntN(2) == 0 {
+					v.subscribe(f, 2)
+				}
+			}
+		}
+		s.run(8 * time.Second)
+		for range 6 {
+			s.trouble()
+		}
+		s.run(90 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.checkNothingLeft()
+		s.report(seed)
+	})
+}
+
+// trouble does something to the swarm while clients publish, and ends it.
+func (s *sim) trouble() {
+	some := func(n int, most time.Duration) {
+		for range s.rng.IntN(n) {
+			if v := s.nodes[s.rng.IntN(len(s.nodes))]; v.alive && s.now >= v.frozen {
+				s.publishOne(v)
+			}
+			s.run(time.Duration(s.rng.Int64N(int64(most))))
+		}
+	}
+	pause := func(most time.Duration) { s.run(time.Duration(s.rng.Int64N(int64(most)))) }
+	some(20, time.Millisecond)
+	pause([]time.Duration{time.Millisecond, 3 * time.Second}[s.rng.IntN(2)])
+	s.fault()
+	some(20, 200*time.Millisecond)
+	if s.rng.IntN(3) == 0 {
+		s.fault()
+		some(20, 200*time.Millisecond)
+	}
+	pause([]time.Duration{time.Second, 20 * time.Second}[s.rng.IntN(2)])
+	s.heal()
+	some(20, 200*time.Millisecond)
+	pause(10 * time.Second)
+}
+
+func (s *sim) fault() {
+	v := s.nodes[s.rng.IntN(len(s.nodes))]
+	switch s.rng.IntN(5) {
+	case 0:
+		if v.alive {
+			v.crash()
+		}
+	case 1:
+		if v.alive {
+			s.freeze(v, time.Duration(s.rng.Int64N(int64(15*time.Second))))
+		}
+	case 2:
+		if v.alive && s.now >= v.frozen {
+			v.stop()
+		}
+	case 3:
+		w := s.nodes[s.rng.IntN(len(s.nodes))]
+		s.disconnect(v, w)
+		s.after(time.Duration(s.rng.Int64N(int64(time.Second))), func() { s.connect(v, w) })
+	case 4:
+		s.split()
+	}
+}
+
+// split cuts the swarm in two.
+func (s *sim) split() {
+	side := make([]bool, len(s.nodes))
+	for i := range side {
+		side[i] = s.rng.IntN(2) == 0
+	}
+	s.note("split %v", side)
+	s.apart = func(v, w *simNode) bool { return side[v.i] != side[w.i] }
+	for _, v := range s.nodes {
+		for _, w := range s.nodes[:v.i] {
+			if s.apart(v, w) {
+				s.disconnect(v, w)
+			}
+		}
+	}
+}
+
+// heal ends what is wrong. A node that stops while it can't reach a majority of a set that it is in can't do so before.
+func (s *sim) heal() {
+	s.apart = nil
+	for _, v := range s.nodes {
+		s.run(max(0, v.frozen+1-s.now))
+	}
+	s.meet()
+	slow := time.Duration(0)
+	for _, v := range s.nodes {
+		slow = max(slow, v.disk.most)
+	}
+	s.checkStops(9*time.Second + 20*slow) // sets change, one after another perhaps, and each step has to be safe
+	for _, v := range s.nodes {
+		if !v.alive {
+			for _, p := range s.published { // its client has to publish it again
+				p.cut = p.cut || p.node == v && !p.accepted
+			}
+			if v.leaving {
+				v.disk.close()
+			}
+			v.leaving = false
+			v.reboot()
+			s.run(time.Duration(s.rng.Int64N(int64(time.Second))))
+		}
+	}
+	s.meet()
+}
+
+// meet connects everybody to everybody.
+func (s *sim) meet() {
+	for _, v := range s.nodes {
+		for _, w := range s.nodes[:v.i] {
+			s.connect(v, w)
+		}
+	}
+}
+
+// TestRestartedWhileCut starts a node again that is cut off from the others, in the middle of what its clients publish: it is
+// alone, and matches what they publish with the little that it knows. Its own subscribers at the root, whose set it may be no
+// member of, get all that is acknowledged to them, and so do the others when it is back.
+func TestRestartedWhileCut(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond}[seed%2]
+		s.lazy = time.Duration(s.rng.IntN(2)) * 5 * time.Second
+		s.grow(3 + s.rng.IntN(5))
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
+				if s.rng.IntN(2) == 0 {
+					v.subscribe(f, 2)
+				}
+			}
+		}
+		v := s.pick()
+		v.subscribe("+/+", 2)
+		s.run(8 * time.Second)
+		some := func(n int) {
+			for range s.rng.IntN(n) {
+				s.publishOne(v)
+				s.run(time.Duration(s.rng.Int64N(int64(200 * time.Millisecond))))
+			}
+		}
+		pause := func(most time.Duration) { s.run(time.Duration(s.rng.Int64N(int64(most)))) }
+		some(10)
+		s.cut(v)
+		pause(7 * time.Second)
+		some(20)
+		for range 1 + s.rng.IntN(2) {
+			v.crash()
+			pause(5 * time.Second)
+			v.reboot()
+			pause([]time.Duration{time.Second, 10 * time.Second}[s.rng.IntN(2)])
+			some(20)
+			if s.rng.IntN(2) == 0 {
+				v.subscribe([]string{"b/#", "+/c"}[s.rng.IntN(2)], 1)
+			}
+		}
+		pause(30 * time.Second) // after a minute it would be a swarm of its own
+		some(10)
+		s.rejoin(v)
+		some(10)
+		s.run(90 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.checkNothingLeft()
+		s.report(seed)
+	})
+}
