@@ -69,7 +69,7 @@ func (n *Node) askFounding(l *location, m NodeID) {
 	n.request(m, func(op uint64) any {
 		return &pb.Found{Op: op, Place: l.place.pb(), Set: l.set.pb()}
 	}, func(ok bool) {
-		if ok && l.blank != nil {
+		if ok && l.phase == founding {
 			l.blank[m] = true
 		}
 		if delete(l.asking, m); len(l.asking) == 0 && l.phase == founding {
