@@ -38,6 +38,7 @@ type pending struct {
 	detour   bool // this node's own subscribers get it from the rendezvous
 	waits    bool // here, until it is known where to
 	accepted bool
+	safe     bool // it was in the outbox on the disk: of retained ones
 	kept     bool
 	lent     bool // m is good during the event only
 	once     Once // its client was told that it is kept
@@ -145,6 +146,8 @@ func (n *Node) publish(e *pending, t *trail) {
 	}
 	if !e.m.Retain {
 		n.acceptWhenRoom(e)
+	} else if e.m.QoS > 0 {
+		defer n.acceptSafe(e) // with what becomes of it in this event
 	}
 	if e.note != nil {
 		n.stage(e)
@@ -215,16 +218,35 @@ func (n *Node) accept1(e *pending) {
 		return
 	}
 	e.accepted = true
-	if e.origin != nil && e.m.QoS > 0 {
+	switch {
+	case e.origin == nil || e.m.QoS == 0:
+	case !e.m.Retain:
 		n.out = append(n.out, Effect{Kind: Accept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Once: &e.once})
+	case e.safe:
+		n.acknowledge(e)
 	}
+}
+
+// acknowledge has a client acknowledged at once, unless it was.
+func (n *Node) acknowledge(e *pending) {
+	n.out = append(n.out, Effect{Kind: AcceptKept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Once: &e.once})
+}
+
+// acceptSafe notes when a retained message is in the outbox for good, or was and is retained. The disk is at work on that while
+// the message is on its way to its rendezvous, whose answer it waits for too.
+func (n *Node) acceptSafe(e *pending) {
+	n.safe(func() {
+		if e.safe = true; e.accepted && e.origin != nil {
+			n.acknowledge(e)
+		}
+	})
 }
 
 // acceptKept has a client that still waits for this node's disk wait no longer: others keep its message, or those that it is
 // for have it. What is retained may be so by this node's disk.
 func (n *Node) acceptKept(e *pending) {
 	if e.origin != nil && e.m.QoS > 0 && !e.m.Retain {
-		n.out = append(n.out, Effect{Kind: AcceptKept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Once: &e.once})
+		n.acknowledge(e)
 	}
 }
 
