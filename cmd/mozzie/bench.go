@@ -76,6 +76,7 @@ when what was measured until then is printed.`,
 	fs.BoolVar(&l.Persistent, "persistent", false, "give subscribers sessions that outlive their connections, which the broker keeps")
 	fs.StringVarP(&l.Prefix, "topic", "t", l.Prefix, "let topics begin with `TEXT`")
 	fs.Uint8VarP(&l.QoS, "qos", "q", l.QoS, "publish and subscribe with `QOS`: 0, 1 or 2")
+	fs.BoolVar(&l.Retain, "retain", false, "publish retained messages; the last one of each topic stays")
 	fs.IntVarP(&l.Size, "size", "s", l.Size, "payloads of `BYTES`, 24 at least")
 	fs.Float64VarP(&l.Rate, "rate", "r", l.Rate, "`N` messages a second from all publishers together; 0: as many as go through")
 	fs.IntVar(&l.Window, "window", l.Window, "at most `N` unacknowledged messages a publisher, QoS 1 and 2")
@@ -213,6 +214,7 @@ func (f *benchFlags) loadOf(cmd *cobra.Command, row bench.Row) (bench.Load, erro
 		"persistent": func() { l.Persistent = f.load.Persistent },
 		"topic":      func() { l.Prefix = f.load.Prefix },
 		"qos":        func() { l.QoS = f.load.QoS },
+		"retain":     func() { l.Retain = f.load.Retain },
 		"size":       func() { l.Size = f.load.Size },
 		"rate":       func() { l.Rate = f.load.Rate },
 		"window":     func() { l.Window = f.load.Window },

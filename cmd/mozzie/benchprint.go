@@ -86,6 +86,9 @@ func (p *benchPrinter) load(row bench.Row, l bench.Load, s bench.Summary, runs [
 	}
 	fmt.Fprintf(p.out, "%-6s %-28s %12s %9s %9s %9d %9d %6d %6s\n",
 		row.Name, what, thousands(s.Rate), micros(s.Latency.P50), micros(s.Latency.P99), s.Lost, s.Duplicates, s.OutOfOrder, cores)
+	if s.Ack.Max > 0 {
+		fmt.Fprintf(p.out, "%-6s %-28s %12s %9s %9s\n", "", "  acknowledged", "", micros(s.Ack.P50), micros(s.Ack.P99))
+	}
 	if l.Topics > 1 && l.Rate > 0 {
 		fmt.Fprintf(p.out, "%-6s %-28s %12s %9s %9s\n", "", "  the worst topic", "", micros(s.WorstTopic.P50), micros(s.WorstTopic.P99))
 	}

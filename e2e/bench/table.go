@@ -333,7 +333,34 @@ func machine(ctx context.Context) string {
 		}
 	}
 	kernel, _ := exec.CommandContext(ctx, "uname", "-sr").Output() // it only says where we are
-	return fmt.Sprintf("%s: %s, %d cores%s, %s, %s", time.Now().UTC().Format("2006-01-02"), model, runtime.NumCPU(), memory, strings.TrimSpace(string(kernel)), runtime.Version())
+	disk := ""
+	if took, err := syncTime(); err == nil {
+		disk = fmt.Sprintf(", a sync of the disk takes %s", micros(float64(took.Microseconds())))
+	}
+	return fmt.Sprintf("%s: %s, %d cores%s%s, %s, %s", time.Now().UTC().Format("2006-01-02"), model, runtime.NumCPU(), memory, disk, strings.TrimSpace(string(kernel)), runtime.Version())
+}
+
+// syncTime is how long it takes, in the median, to append to a file where the brokers have theirs and to sync that.
+func syncTime() (time.Duration, error) {
+	f, err := os.CreateTemp("", "mozzie-bench-sync-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	var took []time.Duration
+	for range 200 {
+		began := time.Now()
+		if _, err = f.Write(make([]byte, 256)); err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	return took[len(took)/2], nil
 }
 
 // load is how many processes want to run for each core, over the last minute; 0 where that cannot be told.

@@ -25,8 +25,9 @@ type Custody struct {
 type inCustody struct {
 	m      *proto.Message
 	number uint64            // 0: it is in memory alone, or in the group
-	record *pb.StoredCustody // as of the last start, or of the group
-	group  uint64            // number of the group that it is new in, if any
+	record *pb.StoredCustody // as of the last start
+	fresh  bool              // it is new in the group
+	at     uint32            // where in that
 }
 
 // fewMessages is how many messages the map may have room for without being made anew.
@@ -48,46 +49,56 @@ func (c *Custody) Put(id core.Identity, m *proto.Message, record *pb.StoredCusto
 		case kept.number > 0:
 			record.Message = kept.number
 			c.db.putLocked(custodyKey(id), record, false)
+		case kept.fresh:
+			c.db.group.news[kept.at].record = record
 		default:
-			if kept.group != c.db.groups {
-				kept.group = c.db.groups
-				c.db.group.take(c, id)
-				c.db.forecast.put(id, "")
-			}
-			kept.record = record
+			kept.fresh, kept.at = true, c.makeRoom()
+			c.db.group.news = append(c.db.group.news, newCustody{id, record})
+			c.db.group.open++
 			c.messages[id] = kept
+			c.db.forecast.put(id, "")
 		}
 	})
 }
 
 // custodies are the messages that are new in custody in a group. Most are gone before it ends, and cost nothing more.
 type custodies struct {
-	ids  []core.Identity // those that are gone among them
-	open int             // the others
+	news []newCustody
+	open int // those that are not gone
 }
 
-func (g *custodies) take(c *Custody, id core.Identity) {
-	if g.open++; len(g.ids) > 2*g.open+fewMessages {
-		g.ids = slices.DeleteFunc(g.ids, func(id core.Identity) bool { return !c.isNew(id) })
+type newCustody struct {
+	id     core.Identity
+	record *pb.StoredCustody // nil: it is gone
+}
+
+// makeRoom forgets what is gone of what is new, where that is most of it, and returns where the next one is to be.
+func (c *Custody) makeRoom() uint32 {
+	g := c.db.group
+	if len(g.news) > 2*g.open+fewMessages {
+		g.news = slices.DeleteFunc(g.news, func(n newCustody) bool { return n.record == nil })
+		for i, n := range g.news {
+			kept := c.messages[n.id]
+			kept.at = uint32(i) //nolint:gosec // fewer are in memory
+			c.messages[n.id] = kept
+		}
 	}
-	g.ids = append(g.ids, id)
+	return uint32(len(g.news)) //nolint:gosec // fewer are in memory
 }
-
-func (c *Custody) isNew(id core.Identity) bool { return c.messages[id].group == c.db.groups }
 
 // writeLocked has the new messages that are still in custody written with the group.
 func (c *Custody) writeLocked() {
-	g := c.db.group
-	for _, id := range g.ids {
-		if kept := c.messages[id]; c.isNew(id) { // it may be in the list twice
-			kept.number, kept.group = c.db.needLocked(kept.m), 0
-			kept.record.Message = kept.number
-			c.db.putLocked(custodyKey(id), kept.record, true)
-			kept.record = nil
-			c.messages[id] = kept
+	for _, n := range c.db.group.news {
+		if n.record == nil {
+			continue
 		}
+		kept := c.messages[n.id]
+		kept.number, kept.fresh = c.db.needLocked(kept.m), false
+		n.record.Message = kept.number
+		c.db.putLocked(custodyKey(n.id), n.record, true)
+		c.messages[n.id] = kept
 	}
-	g.custodies = custodies{}
+	c.db.group.custodies = custodies{}
 }
 
 func (c *Custody) keep(id core.Identity, m inCustody) {
@@ -121,7 +132,8 @@ func (c *Custody) Delete(id core.Identity) {
 		case kept.number > 0:
 			c.db.removeLocked(custodyKey(id))
 			c.db.releaseLocked(kept.number, kept.m)
-		case kept.group == c.db.groups:
+		case kept.fresh:
+			c.db.group.news[kept.at].record = nil
 			c.db.group.open--
 			c.db.forecast.gone(id, "")
 			c.db.unneededLocked()

@@ -10,8 +10,11 @@ import (
 // node is needed until its subscribers have it, some milliseconds. Where that has been so lately, a group that nobody is in a
 // hurry for is gathered for several times as long, so that only what came last is written with it.
 const (
-	// gatherFor is how long a group waits for what belongs to it.
-	gatherFor = time.Millisecond
+	// gatherShort is how long a group waits for what belongs to it where nothing is known to be gone soon, or somebody is in a
+	// hurry: an acknowledgement takes that much longer than the disk. What comes while the disk is at work gathers by itself.
+	gatherShort = 250 * time.Microsecond
+	// gatherStep is how often it is looked at where it pays to wait.
+	gatherStep = time.Millisecond
 	// gatherMost is how long one may be gathered for. It is what a message may wait for in addition to the disk, if nearly all
 	// others were delivered sooner.
 	gatherMost = 20 * time.Millisecond
@@ -59,8 +62,9 @@ func (f *forecast) sample(need time.Duration) {
 
 // gather waits until the group is to be written.
 func (d *DB) gather() {
-	for began := time.Now(); ; {
-		time.Sleep(gatherFor)
+	began := time.Now()
+	for wait := gatherShort; ; wait = gatherStep {
+		time.Sleep(wait)
 		now := time.Now()
 		d.mu.Lock()
 		d.forecast.look(now)

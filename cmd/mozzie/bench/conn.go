@@ -15,6 +15,7 @@ import (
 // First bytes of packets.
 const (
 	publishFirst    = 0x30
+	retainFlag      = 0x01
 	pubackFirst     = 0x40
 	pubrecFirst     = 0x50
 	pubrelFirst     = 0x62

@@ -57,6 +57,7 @@ type Load struct {
 	Prefix string
 
 	QoS    byte
+	Retain bool    // messages are retained
 	Size   int     // payload, bytes; at least headerSize
 	Window int     // unacknowledged messages of a publisher, QoS 1 and 2
 	Credit int     // messages of a publisher that were not delivered yet; 0: no bound

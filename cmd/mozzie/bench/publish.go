@@ -42,6 +42,9 @@ type publisher struct {
 
 	mu  sync.Mutex
 	ids []uint16 // packet identifiers that are free
+
+	sentAt []atomic.Int64 // by packet identifier, as time.Duration; nil: acknowledgements are not timed
+	took   histogram      // until they came; for answers alone, until it has ended
 }
 
 // What publish waits for.
@@ -86,7 +89,11 @@ func (p *publisher) publish() error {
 			if ids != nil {
 				id = ids[i]
 			}
-			buf = s.next(buf, id, p.run.now())
+			now := p.run.now()
+			if p.sentAt != nil {
+				p.sentAt[id].Store(int64(now))
+			}
+			buf = s.next(buf, id, now)
 			p.due += s.fan
 		}
 		p.sent.Add(uint64(n))
@@ -198,6 +205,14 @@ func (p *publisher) answers() error {
 		}
 		if len(done) == 0 {
 			continue
+		}
+		if p.sentAt != nil && p.run.measuring.Load() {
+			now := p.run.now()
+			for _, id := range done {
+				if int(id) < len(p.sentAt) {
+					p.took.add(now - time.Duration(p.sentAt[id].Load()))
+				}
+			}
 		}
 		p.mu.Lock()
 		p.ids = append(p.ids, done...)

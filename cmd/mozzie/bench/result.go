@@ -24,6 +24,8 @@ type Result struct {
 	Latency Latency `json:"latency_us"`
 	// WorstTopic has the highest p50 and the highest p99 of a topic, which need not be of one and the same.
 	WorstTopic Latency `json:"worst_topic_us"`
+	// Ack is how long it took from the write of a message to the end of its exchange, PUBACK or PUBCOMP; of loads with a rate.
+	Ack Latency `json:"ack_us"`
 
 	GeneratorCPU float64   `json:"generator_cores"` // CPU time over time
 	Brokers      []Process `json:"brokers,omitempty"`
@@ -114,6 +116,11 @@ func (r *run) result(before, after point) *Result {
 		res.WorstTopic = res.WorstTopic.worse(latencyOf(&topics[i]))
 	}
 	res.Latency = latencyOf(&all)
+	var acks histogram
+	for _, p := range r.publishers {
+		acks.merge(&p.took)
+	}
+	res.Ack = latencyOf(&acks)
 	for _, err := range r.problems {
 		res.Problems = append(res.Problems, err.Error())
 	}
@@ -166,6 +173,7 @@ func Summarize(runs []*Result) Summary {
 	s.GeneratorCPU = med(func(r *Result) float64 { return r.GeneratorCPU })
 	s.Latency = latency(func(r *Result) Latency { return r.Latency })
 	s.WorstTopic = latency(func(r *Result) Latency { return r.WorstTopic })
+	s.Ack = latency(func(r *Result) Latency { return r.Ack })
 	for i, p := range runs[0].Brokers {
 		s.Brokers = append(s.Brokers, Process{
 			PID: p.PID,

@@ -144,6 +144,9 @@ func (r *run) connect(ctx context.Context) error {
 		for id := min(r.Window, c.window); id > 0; id-- {
 			p.ids = append(p.ids, uint16(id))
 		}
+		if r.QoS > 0 && r.Rate > 0 {
+			p.sentAt = make([]atomic.Int64, len(p.ids)+1)
+		}
 	}
 	return nil
 }

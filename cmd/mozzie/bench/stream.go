@@ -38,7 +38,11 @@ func (s *stream) encode(run uint32, l *Load) {
 	binary.BigEndian.PutUint32(body[dataAt:], run)
 	binary.BigEndian.PutUint32(body[dataAt+4:], s.number)
 
-	s.packet = binary.AppendUvarint([]byte{publishFirst | l.QoS<<1}, uint64(len(body)))
+	first := publishFirst | l.QoS<<1
+	if l.Retain {
+		first |= retainFlag
+	}
+	s.packet = binary.AppendUvarint([]byte{first}, uint64(len(body)))
 	head := len(s.packet)
 	s.packet = append(s.packet, body...)
 	s.dataAt = head + dataAt

@@ -300,7 +300,7 @@ type Node struct {
 	trails     map[any]*trail // by client
 	trailing   fifo[*trail]   // with a message that waits
 
-	unstored   fifo[*Receipt] // deliveries whose senders are to be told that they are stored
+	unstored   fifo[Identity] // deliveries whose senders are to be told that they are stored
 	nextForget time.Duration
 	nextSweep  time.Duration
 	lively     []*stream // that something has changed about since they were last gone through

@@ -324,13 +324,10 @@ func (n *Node) restoreReceived() {
 		if !open {
 			return
 		}
-		c := r.open.get(id.Seq)
-		if c == nil {
-			c = &Receipt{id: id, stored: true}
-			c.from = c.first[:0]
-			r.open.put(id.Seq, c)
-		}
-		c.left++
+		u := r.open.get(id.Seq)
+		u.stored = u.stored || u.left == 0
+		u.left++
+		r.open.put(id.Seq, u)
 	})
 }
 

@@ -40,6 +40,7 @@ type pending struct {
 	waits     bool // here, until it is known where to
 	custody   CustodyAt
 	accepted  bool
+	safe      bool // it was in the outbox on the disk: of those that are not accepted at once
 	kept      bool
 	lent      bool   // m is good during the event only
 	once      Once   // its client was told that it is kept
@@ -150,6 +151,9 @@ func (n *Node) publishedAlready(e *pending) {
 		n.cfg.Custody.Together(e.note)
 	}
 	n.accept1(e)
+	if e.later() && e.m.QoS > 0 {
+		n.acceptWritten(e)
+	}
 }
 
 // publish sends a message of this node's clients on its way, in its turn.
@@ -173,8 +177,10 @@ func (n *Node) publish(e *pending, t *trail) {
 	if t != nil {
 		t.r, t.epoch, t.seq = r, e.epoch, e.seq
 	}
-	if !e.m.Retain && !e.firm && e.custody == CustodyUnasked {
+	if !e.later() {
 		n.acceptWhenRoom(e)
+	} else if e.m.QoS > 0 {
+		defer n.acceptWritten(e) // with what becomes of it in this event
 	}
 	if e.note != nil {
 		n.stage(e)
@@ -256,16 +262,38 @@ func (n *Node) accept1(e *pending) {
 		return
 	}
 	e.accepted = true
-	if e.origin != nil && (e.m.QoS > 0 || e.firm) {
-		n.out = append(n.out, Effect{Kind: Accept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Custody: e.custody, Once: &e.once})
+	switch {
+	case e.origin == nil || e.m.QoS == 0 && !e.firm:
+	case !e.later():
+		n.out = append(n.out, Effect{Kind: Accept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Once: &e.once})
+	case e.safe || e.m.QoS == 0:
+		n.acknowledge(e)
 	}
+}
+
+// later reports whether a message is accepted when it is known where it is, not as soon as it is in the outbox.
+func (e *pending) later() bool { return e.m.Retain || e.firm || e.custody != CustodyUnasked }
+
+// acknowledge has a client acknowledged at once, unless it was.
+func (n *Node) acknowledge(e *pending) {
+	n.out = append(n.out, Effect{Kind: AcceptKept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Custody: e.custody, Once: &e.once})
+}
+
+// acceptWritten notes when a message that is accepted later is in the outbox for good, or was and is where it goes. The disk is at
+// work on that while the message is on its way to its rendezvous, whose answer it waits for too.
+func (n *Node) acceptWritten(e *pending) {
+	n.safe(func() {
+		if e.safe = true; e.accepted && e.origin != nil {
+			n.acknowledge(e)
+		}
+	})
 }
 
 // acceptKept has a client that still waits for this node's disk wait no longer: others keep its message, or those that it is
 // for have it. What is retained may be so by this node's disk.
 func (n *Node) acceptKept(e *pending) {
 	if e.origin != nil && e.m.QoS > 0 && !e.m.Retain && !e.firm {
-		n.out = append(n.out, Effect{Kind: AcceptKept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Custody: e.custody, Once: &e.once})
+		n.acknowledge(e)
 	}
 }
 

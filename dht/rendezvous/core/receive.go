@@ -117,29 +117,66 @@ type received struct {
 	low     uint64
 	plain   spans
 	groups  map[proto.Group]*spans
-	open    numbered[*Receipt]
+	open    numbered[undone]
+	from    [][]NodeID // who may wait for one of open; undone has their numbers
 	closed  bool // nothing will follow
 	touched time.Duration
 }
 
-// Receipt stands for a message that this node's broker has and has not dealt with yet.
-type Receipt struct {
-	id     Identity
-	from   []NodeID // who waits to hear that it is done
-	first  [1]NodeID
-	left   int  // deliveries to the broker that are not done
-	stored bool // they were told that it need not be sent again
+// Receipt stands for a message that this node's broker has and has not dealt with yet. The core keeps none: very many messages
+// may wait in the queues of sessions.
+type Receipt struct{ id Identity }
+
+// undone is what the core keeps of such a message.
+type undone struct {
+	left   int32  // deliveries to the broker that are not done; 0: there is no such message
+	from   uint16 // who waits to hear that it is done: their number in received.from
+	stored bool   // they were told that it need not be sent again
 }
 
 // Identity returns the message's.
 func (c *Receipt) Identity() Identity { return c.id }
 
-// Receipt returns the one of a message that the broker has; nil where it has none.
+// Receipt returns one of a message that the broker has; nil where it has none.
 func (n *Node) Receipt(id Identity) *Receipt {
-	if r := n.epochs[id.Epoch]; r != nil {
-		return r.open.get(id.Seq)
+	if r := n.epochs[id.Epoch]; r != nil && r.open.get(id.Seq).left > 0 {
+		return &Receipt{id}
 	}
 	return nil
+}
+
+// waiting returns who waits to hear that a message is done.
+func (r *received) waiting(u undone) []NodeID {
+	if len(r.from) == 0 {
+		return nil
+	}
+	return r.from[u.from]
+}
+
+// maxWaiting bounds how many different groups of nodes wait for messages of an epoch: rendezvous and who may become one.
+const maxWaiting = 1000
+
+// wait has a node hear when a message is done, and reports whether that is news.
+func (r *received) wait(u *undone, node NodeID) bool {
+	if len(r.from) == 0 {
+		r.from = append(r.from, nil) // the first group is nobody
+	}
+	old := r.from[u.from]
+	if slices.Contains(old, node) {
+		return false
+	}
+	for i, group := range r.from {
+		if len(group) == len(old)+1 && group[len(old)] == node && slices.Equal(group[:len(old)], old) {
+			u.from = uint16(i) //nolint:gosec // maxWaiting
+			return true
+		}
+	}
+	if len(r.from) >= maxWaiting {
+		return false // it asks again when its link is made anew
+	}
+	r.from = append(r.from, append(slices.Clone(old), node))
+	u.from = uint16(len(r.from) - 1) //nolint:gosec // maxWaiting
+	return true
 }
 
 // group returns the numbers that came for a shared subscription.
@@ -218,31 +255,24 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 			groups = append(groups, g)
 		}
 	}
-	c := r.open.get(f.Seq)
+	u := r.open.get(f.Seq)
 	if !plain && len(groups) == 0 {
 		n.stats.Duplicates++
-		switch {
-		case c == nil:
+		if u.left == 0 {
 			n.doneWith(from, id)
-		case !slices.Contains(c.from, from):
-			c.from = append(c.from, from)
-			c.stored = false
-			n.unstored.push(c)
+		} else if r.wait(&u, from) {
+			u.stored = false
+			r.open.put(f.Seq, u)
+			n.unstored.push(id)
 		}
 		return
 	}
-	if c == nil {
-		c = &Receipt{id: id}
-		c.from = c.first[:0]
-		r.open.put(f.Seq, c)
-	}
-	if !slices.Contains(c.from, from) {
-		c.from = append(c.from, from)
-	}
-	c.left++
-	n.unstored.push(c)
+	r.wait(&u, from)
+	u.left++
+	r.open.put(f.Seq, u)
+	n.unstored.push(id)
 	n.stats.Delivered++
-	d := Delivery{Message: f.Message, Plain: plain, Groups: groups, Receipt: c}
+	d := Delivery{Message: f.Message, Plain: plain, Groups: groups, Receipt: &Receipt{id}}
 	if s := n.mine[f.Epoch]; s != nil {
 		if e := s.open.get(f.Seq); e != nil {
 			d.Origin = e.origin
@@ -260,11 +290,9 @@ func (n *Node) deliverOwn(e *pending) {
 	if !r.plain.add(e.seq) {
 		return
 	}
-	c := &Receipt{id: e.id(), left: 1}
-	c.from = c.first[:0]
-	r.open.put(e.seq, c)
+	r.open.put(e.seq, undone{left: 1})
 	n.stats.Delivered++
-	n.out = append(n.out, Effect{Kind: Deliver, Delivery: Delivery{Message: e.m, Plain: true, Origin: e.origin, Receipt: c}})
+	n.out = append(n.out, Effect{Kind: Deliver, Delivery: Delivery{Message: e.m, Plain: true, Origin: e.origin, Receipt: &Receipt{e.id()}}})
 }
 
 // receiveRecall tells another rendezvous, or the same one after its link broke, what became of messages that
@@ -276,14 +304,14 @@ func (n *Node) receiveRecall(p *peer, f *pb.Recall) {
 		for _, g := range rs.GetRanges() {
 			for seq := g.GetFrom(); seq <= g.GetTo() && budget > 0; seq++ {
 				budget--
-				var c *Receipt
+				var u undone
 				if r != nil {
-					c = r.open.get(seq)
+					u = r.open.get(seq)
 				}
-				if c == nil {
+				if u.left == 0 {
 					n.doneWith(p.id, Identity{rs.GetEpoch(), seq})
-				} else if !slices.Contains(c.from, p.id) {
-					c.from = append(c.from, p.id)
+				} else if r.wait(&u, p.id) {
+					r.open.put(seq, u)
 				}
 			}
 		}
@@ -302,27 +330,42 @@ func (n *Node) ownOrigin(id Identity) any {
 
 // Done tells that the broker needs a delivered message no more.
 func (n *Node) Done(c *Receipt) {
-	if c.left--; c.left > 0 {
+	r := n.epochs[c.id.Epoch]
+	if r == nil {
 		return
 	}
-	if r := n.epochs[c.id.Epoch]; r != nil {
-		r.open.remove(c.id.Seq)
-		if r.closed && r.open.len() == 0 {
+	u := r.open.get(c.id.Seq)
+	if u.left == 0 {
+		return
+	}
+	if u.left--; u.left > 0 {
+		r.open.put(c.id.Seq, u)
+		return
+	}
+	from := r.waiting(u)
+	r.open.remove(c.id.Seq)
+	if r.open.len() == 0 {
+		r.from = nil
+		if r.closed {
 			n.forgetEpoch(c.id.Epoch)
 		}
 	}
-	for _, from := range c.from {
-		n.doneWith(from, c.id)
+	for _, node := range from {
+		n.doneWith(node, c.id)
 	}
 }
 
 // Refuse tells that no member of a shared subscription is left here that can take a delivered message, so that
 // another node's may. Done is still to be called.
 func (n *Node) Refuse(c *Receipt, g proto.Group) {
-	if r := n.epochs[c.id.Epoch]; r != nil && r.groups[g] != nil {
+	r := n.epochs[c.id.Epoch]
+	if r == nil {
+		return
+	}
+	if r.groups[g] != nil {
 		r.groups[g].remove(c.id.Seq) // it may come back, when a member does
 	}
-	for _, from := range c.from {
+	for _, from := range r.waiting(r.open.get(c.id.Seq)) {
 		if from == n.self {
 			n.refused(c.id, g, n.self)
 		} else if p := n.dirtyPeer(from); p != nil {
@@ -382,15 +425,21 @@ func (n *Node) tickReceived() {
 	}
 }
 
-func (n *Node) tellStored(waiting []*Receipt) {
-	for _, c := range waiting {
-		if c.left == 0 || c.stored {
+func (n *Node) tellStored(waiting []Identity) {
+	for _, id := range waiting {
+		r := n.epochs[id.Epoch]
+		if r == nil {
 			continue
 		}
-		c.stored = true
-		for _, from := range c.from {
+		u := r.open.get(id.Seq)
+		if u.left == 0 || u.stored {
+			continue
+		}
+		u.stored = true
+		r.open.put(id.Seq, u)
+		for _, from := range r.waiting(u) {
 			if p := n.dirtyPeer(from); p != nil && from != n.self {
-				p.store.add(c.id)
+				p.store.add(id)
 			}
 		}
 	}
