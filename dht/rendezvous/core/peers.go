@@ -228,7 +228,7 @@ func (n *Node) peerInReach(p *peer) {
 	n.resendRoutes(p)
 	n.exchangeDigests(p)
 	if n.leaving {
-		n.send(p.id, &pb.Leaving{Node: []byte(n.self)})
+		n.send(p.id, &pb.Leaving{Node: []byte(n.self), Gone: n.forGood && n.left})
 	}
 }
 
