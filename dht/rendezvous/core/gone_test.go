@@ -207,3 +207,41 @@ func TestLeaveForGood(t *testing.T) {
 		s.report(seed)
 	})
 }
+
+// TestForgetSpreads: in a private swarm others believe that a node is gone for good, unless it is there for them, and in an open one
+// nobody does.
+func TestForgetSpreads(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		s := newSim(t, 1, time.Millisecond)
+		s.open, s.disorder, s.loss = open, true, true
+		s.grow(4)
+		s.run(5 * time.Second)
+		told, lost, there, hears := s.nodes[0], s.nodes[1], s.nodes[2], s.nodes[3]
+		s.apart = func(v, w *simNode) bool { return (v == lost || w == lost) && v != there && w != there }
+		s.disconnect(told, lost)
+		s.disconnect(hears, lost)
+		s.run(time.Second)
+		if err := told.forget(lost.id.Peer()); err != nil {
+			t.Fatal(err)
+		}
+		s.run(time.Second)
+		for v, want := range map[*simNode]bool{told: true, there: false, hears: !open} {
+			for _, p := range v.n.Peers() {
+				if p.ID == lost.id && p.Gone != want {
+					t.Errorf("open %v: node %d takes it for gone: %v, want %v", open, v.i, p.Gone, want)
+				}
+			}
+		}
+		s.apart = nil
+		s.connect(told, lost)
+		s.connect(hears, lost)
+		s.run(time.Second)
+		for _, v := range []*simNode{told, hears} {
+			for _, p := range v.n.Peers() {
+				if p.ID == lost.id && (p.Gone || !p.Up) {
+					t.Errorf("open %v: node %d does not let it in again: %+v", open, v.i, p)
+				}
+			}
+		}
+	}
+}

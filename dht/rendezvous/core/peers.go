@@ -247,7 +247,7 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 		p := n.peers[id]
 		switch {
 		case k.GetGone():
-			if p == nil || p.gone || p.up || k.GetLife() < p.life { // one that is up tells by itself
+			if !n.cfg.Private || p == nil || p.gone || p.up || k.GetLife() < p.life { // one that is up tells by itself
 				continue
 			}
 			n.bury(p)

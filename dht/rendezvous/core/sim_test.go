@@ -51,6 +51,7 @@ type sim struct {
 	disorder bool          // links break, so that order is not promised
 	uneven   bool          // some links are much slower than others
 	hold     time.Duration // what is asked for with registrations; 0: an hour
+	open     bool          // nodes do not believe what others say of nodes that are away
 	sparse   bool          // nodes tick rarely: nothing happens for days
 	awaited  bool          // acknowledgements wait until messages are on two disks
 
@@ -173,7 +174,7 @@ func (v *simNode) boot(limits core.Limits) {
 	s := v.s
 	v.life++
 	v.alive = true
-	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small, Limits: limits, Life: v.life, Restoring: v.life > 1,
+	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small, Limits: limits, Life: v.life, Restoring: v.life > 1, Private: !s.open,
 		Rand:    rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
 		Custody: diskCustody{v.disk}, Retained: diskRetained{v.disk}, Journal: diskJournal{v.disk}, Received: diskReceived{v.disk}, Log: simLog()})
 	s.after(time.Duration(s.rng.Int64N(int64(tickEvery))), func() { v.tick(v.life) })
