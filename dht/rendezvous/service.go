@@ -438,9 +438,14 @@ func (s *Service) Leave(ctx context.Context) error {
 	})
 }
 
-// LeaveForGood is Leave for a node that will not come back: nobody keeps anything for it, or waits for it.
+// LeaveForGood is Leave for a node that will not come back: nobody keeps anything for it, or waits for it. Where it fails it is a
+// Leave, which goes on.
 func (s *Service) LeaveForGood(ctx context.Context) error {
-	return s.leave(ctx, (*core.Node).LeaveForGood)
+	err := s.leave(ctx, (*core.Node).LeaveForGood)
+	if err != nil {
+		s.step((*core.Node).LeaveForNow) // it goes on leaving, and is to be there again when it is started
+	}
+	return err
 }
 
 // ForgetNode takes another node for gone for good; see core.Node.ForgetNode.

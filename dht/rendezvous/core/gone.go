@@ -84,3 +84,6 @@ func (n *Node) LeaveForGood() {
 	}
 	n.Leave()
 }
+
+// LeaveForNow makes LeaveForGood, where that is not done yet, a Leave: the node will come back.
+func (n *Node) LeaveForNow() { n.forGood = false }
