@@ -99,7 +99,7 @@ func TestLeaveForGood(t *testing.T) {
 	for _, n := range rest {
 		n.until("has nothing in custody", func(s admin.Status) bool { return s.Custody == 0 })
 	}
-	if _, stderr, code := mozzie(t, leaver.args...); code != 1 || !strings.Contains(stderr, "has left its swarm for good") {
+	if _, stderr, code := mozzie(t, leaver.args...); code != 2 || !strings.Contains(stderr, "has left its swarm for good") {
 		t.Errorf("the node is started again: %d, %s", code, stderr)
 	}
 }

@@ -194,6 +194,7 @@ func (n *Node) startService() error {
 		Host:      n.host.Libp2p(),
 		Database:  n.db.ID(),
 		Life:      life,
+		Private:   !n.cfg.Swarm.Open,
 		Restoring: true,
 		Depth:     n.cfg.Locations.Depth,
 		Small:     n.cfg.Swarm.Small,

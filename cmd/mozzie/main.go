@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mozzie-mqtt/mozzie/node/config"
+	"github.com/mozzie-mqtt/mozzie/node/datadir"
 )
 
 // Exit codes.
@@ -119,10 +120,11 @@ func usagef(format string, args ...any) error {
 func exitCode(err error) int {
 	var coded codedError
 	var problems config.Problems
+	var left *datadir.LeftError
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &problems):
+	case errors.As(err, &problems), errors.As(err, &left):
 		return exitUsage
 	}
 	return exitFailure

@@ -26,7 +26,8 @@ func newForget() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forget PEER_ID",
 		Short: "Take a node for gone for good",
-		Long: `Have a running node, and those that it is connected to, take another for gone for good: one that has burnt, say. Then
+		Long: `Have a running node take another for gone for good: one that has burnt, say. In a private swarm the nodes that it is
+connected to do the same; in an open one each has to be told by whoever runs it. Then
 nobody waits for it: sets that have lost their majority with it, such as those of a swarm of two, are whole again, and
 what is kept for its clients is dropped. A node that leaves by "mozzie leave" is forgotten by itself.
 

@@ -65,8 +65,8 @@ SIGTERM and Ctrl-C stop the node politely, within 10 seconds: clients are told, 
 for is handed over. What waits on its disk until it is started again is said in the log. A second signal stops it at once. SIGHUP has it
 read accounts, access rules and certificates again, as "mozzie reload" does.
 
-Exit code: 0 after a polite stop, 1 when the node cannot start, or has not handed everything over in time, 2 when
-its configuration is wrong.`,
+Exit code: 0 after a polite stop, or when the node has left for good (see "mozzie leave"), 1 when the node cannot start, or
+has not handed everything over in time, 2 when its configuration is wrong, or the node of the data directory has left.`,
 		Example: `  mozzie run
   mozzie run --join INVITE --mqtt 'tcp://0.0.0.0:1883?anonymous=true'
   mozzie run --open --listen /ip4/0.0.0.0/tcp/7883 --bootstrap /ip4/192.0.2.7/tcp/7883/p2p/12D3KooW...`,

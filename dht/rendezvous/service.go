@@ -57,6 +57,8 @@ type Config struct {
 	Database uint64
 	// Life rises with every start of the node.
 	Life uint64
+	// Private: see core.Config.
+	Private bool
 	// Restoring: Restored will be called.
 	Restoring bool
 	// Depth is how many levels of a topic make its location when this node publishes.
@@ -171,7 +173,7 @@ func New(cfg Config) *Service {
 	s.self = core.MakeNodeID(cfg.Database, string(cfg.Host.ID()))
 	s.core = core.New(core.Config{Self: s.self, Depth: cfg.Depth, Small: cfg.Small,
 		Limits: cfg.Limits, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), //nolint:gosec // identities need not be secret
-		Custody: cfg.Custody, Retained: cfg.Retained, Journal: cfg.Journal, Received: cfg.Received, Life: cfg.Life, Restoring: cfg.Restoring, Log: cfg.Log})
+		Custody: cfg.Custody, Retained: cfg.Retained, Journal: cfg.Journal, Received: cfg.Received, Life: cfg.Life, Private: cfg.Private, Restoring: cfg.Restoring, Log: cfg.Log})
 	s.quiet.Store(new(sync.Map))
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.coarse.Store(int64(bootTime()))
@@ -442,9 +444,14 @@ func (s *Service) Leave(ctx context.Context) error {
 	})
 }
 
-// LeaveForGood is Leave for a node that will not come back: nobody keeps anything for it, or waits for it.
+// LeaveForGood is Leave for a node that will not come back: nobody keeps anything for it, or waits for it. Where it fails it is a
+// Leave, which goes on.
 func (s *Service) LeaveForGood(ctx context.Context) error {
-	return s.leave(ctx, (*core.Node).LeaveForGood)
+	err := s.leave(ctx, (*core.Node).LeaveForGood)
+	if err != nil {
+		s.step((*core.Node).LeaveForNow) // it goes on leaving, and is to be there again when it is started
+	}
+	return err
 }
 
 // ForgetNode takes another node for gone for good; see core.Node.ForgetNode.

@@ -140,6 +140,8 @@ type Config struct {
 	Received Received
 	// Life rises with every start of the node.
 	Life uint64
+	// Private says that all nodes are trusted: what one says of another that is not here, that it is gone for good, is believed.
+	Private bool
 	// Restoring says that sessions from an earlier life are about to be registered: what stands for them is not touched before
 	// Node.Restored is called.
 	Restoring bool

@@ -17,7 +17,7 @@ var (
 	ErrUnknown = errors.New("no such node is known here")
 )
 
-// ForgetNode takes a node for gone for good, by its peer ID in bytes, and tells the others.
+// ForgetNode takes a node for gone for good, by its peer ID in bytes, and tells the others, who believe it in a private swarm.
 func (n *Node) ForgetNode(peer string) error {
 	var names []NodeID
 	name := func(id NodeID) {
@@ -84,3 +84,6 @@ func (n *Node) LeaveForGood() {
 	}
 	n.Leave()
 }
+
+// LeaveForNow makes LeaveForGood, where that is not done yet, a Leave: the node will come back.
+func (n *Node) LeaveForNow() { n.forGood = false }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // TestWeekAlone has one node of two be off for most of a week, while clients go on at the other: nothing waits there. When the other
@@ -206,4 +207,73 @@ func TestLeaveForGood(t *testing.T) {
 		s.checkRetained()
 		s.report(seed)
 	})
+}
+
+// TestForgetSpreads: in a private swarm others believe that a node is gone for good, unless it is there for them, and in an open one
+// nobody does.
+func TestForgetSpreads(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		s := newSim(t, 1, time.Millisecond)
+		s.open, s.disorder, s.loss = open, true, true
+		s.grow(4)
+		s.run(5 * time.Second)
+		told, lost, there, hears := s.nodes[0], s.nodes[1], s.nodes[2], s.nodes[3]
+		s.apart = func(v, w *simNode) bool { return (v == lost || w == lost) && v != there && w != there }
+		s.disconnect(told, lost)
+		s.disconnect(hears, lost)
+		s.run(time.Second)
+		if err := told.forget(lost.id.Peer()); err != nil {
+			t.Fatal(err)
+		}
+		s.run(time.Second)
+		for v, want := range map[*simNode]bool{told: true, there: false, hears: !open} {
+			for _, p := range v.n.Peers() {
+				if p.ID == lost.id && p.Gone != want {
+					t.Errorf("open %v: node %d takes it for gone: %v, want %v", open, v.i, p.Gone, want)
+				}
+			}
+		}
+		s.apart = nil
+		s.connect(told, lost)
+		s.connect(hears, lost)
+		s.run(time.Second)
+		for _, v := range []*simNode{told, hears} {
+			for _, p := range v.n.Peers() {
+				if p.ID == lost.id && (p.Gone || !p.Up) {
+					t.Errorf("open %v: node %d does not let it in again: %+v", open, v.i, p)
+				}
+			}
+		}
+	}
+}
+
+// TestLeaveForNow: a node that could not leave for good in time, and is stopped, is not taken for gone.
+func TestLeaveForNow(t *testing.T) {
+	s := newSim(t, 1, time.Millisecond)
+	s.disorder, s.loss, s.diskTime = true, true, 10*time.Millisecond
+	s.grow(3)
+	s.run(8 * time.Second)
+	v := s.nodes[1]
+	v.subscribe("a/#", 1)
+	s.run(8 * time.Second)
+	s.mute = func(frame any) bool { _, sync := frame.(*pb.Sync); return sync }
+	v.do(v.n.LeaveForGood)
+	v.leaving = true
+	s.run(time.Second)
+	if !v.alive {
+		t.Fatal("it has left, though nobody says that all is handed over")
+	}
+	v.do(v.n.LeaveForNow)
+	s.mute = nil
+	for began := s.now; v.alive && s.now-began < time.Minute; {
+		s.run(100 * time.Millisecond)
+	}
+	s.run(time.Second)
+	for _, w := range s.nodes {
+		for _, p := range w.n.Peers() {
+			if w != v && p.ID == v.id && (p.Gone || !p.Left || v.alive) {
+				t.Errorf("node %d: %+v, alive %v", w.i, p, v.alive)
+			}
+		}
+	}
 }

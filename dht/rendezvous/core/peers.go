@@ -229,7 +229,7 @@ func (n *Node) peerInReach(p *peer) {
 	n.resendRoutes(p)
 	n.exchangeDigests(p)
 	if n.leaving {
-		n.send(p.id, &pb.Leaving{Node: []byte(n.self)})
+		n.send(p.id, &pb.Leaving{Node: []byte(n.self), Gone: n.forGood && n.left})
 	}
 }
 
@@ -248,7 +248,7 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 		p := n.peers[id]
 		switch {
 		case k.GetGone():
-			if p == nil || p.gone || p.up || k.GetLife() < p.life { // one that is up tells by itself
+			if !n.cfg.Private || p == nil || p.gone || p.up || k.GetLife() < p.life { // one that is up tells by itself
 				continue
 			}
 			n.bury(p)

@@ -55,6 +55,7 @@ type sim struct {
 	hold       time.Duration // what is asked for with registrations; 0: an hour
 	sparse     bool          // nodes tick rarely: nothing happens for days
 	lazy       time.Duration // how long clients take at most to acknowledge some of what comes from a queue; 0: no time
+	open       bool          // nodes do not believe what others say of nodes that are away
 
 	published []*published
 	byID      map[core.Identity]*published // those that came to somebody
@@ -178,7 +179,7 @@ func (v *simNode) boot(limits core.Limits) {
 	s := v.s
 	v.life++
 	v.alive = true
-	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small, Limits: limits, Life: v.life, Restoring: v.life > 1,
+	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small, Limits: limits, Life: v.life, Restoring: v.life > 1, Private: !s.open,
 		Rand:    rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
 		Custody: diskCustody{v.disk}, Retained: diskRetained{v.disk}, Journal: diskJournal{v.disk}, Received: diskReceived{v.disk}, Log: simLog()})
 	s.after(time.Duration(s.rng.Int64N(int64(tickEvery))), func() { v.tick(v.life) })
