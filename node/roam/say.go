@@ -36,7 +36,7 @@ func (r *Roam) push(h *hold) {
 			f()
 		}
 		if dirty {
-			r.push(h)
+			r.goes(func() { r.push(h) })
 		}
 	})
 	if clears {
@@ -71,7 +71,7 @@ func (a *accepted) Accepted(uint16, mqttfront.Custody, error) {
 	}
 }
 
-// Deliver takes a message to a topic that begins with Prefix.
+// Deliver takes a message to a topic that begins with Prefix. The swarm takes none while it runs, nor while Accepted does.
 func (r *Roam) Deliver(d core.Delivery) {
 	if d.Receipt != nil {
 		defer r.cfg.Swarm.Done(d.Receipt)
@@ -96,7 +96,7 @@ func (r *Roam) Deliver(d core.Delivery) {
 	r.mu.Unlock()
 	switch {
 	case again:
-		r.push(h) // the other hears of it by that
+		r.goes(func() { r.push(h) }) // the other hears of it by that
 	case !wins:
 		r.goes(func() { r.lose(h, &c) })
 	}

@@ -13,9 +13,6 @@ import (
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
 )
 
-seed  = flag.Uint64("seed", 0, "simulate this seed alone")
-)
-
 // The simulation has one node with clients, x, and three that are the set of its location. What stands there is a register that
 // each side of a partition has for itself: the newest value wins where they meet, as with retained messages. The rendezvous of
 // a side is its first member. Everything that is said takes a while, or is lost where there is no way.

@@ -9,6 +9,8 @@ import (
 
 var (
 	seeds = flag.Int("seeds", 300, "how many seeds to simulate")
+	seed  = flag.Uint64("seed", 0, "simulate this seed alone")
+)
 
 // fault has something go wrong, or well again.
 func (s *sim) fault() {

@@ -11,7 +11,7 @@
 // quiet.go, custody.go, streams.go, debts.go, copies.go and acknowledge.go (the rendezvous and its replicas), receive.go (the subscriber's node). The way of a
 // subscription: registrant.go (its node), register.go and replicate.go (the rendezvous and the other members),
 // inherit.go (locations below), unsettled.go (what is owed to those that were missed). Retained messages:
-// retained.go, query.go. Who is responsible: peers.go, lease.go, set.go, location.go, founding.go, lookup.go, change.go,
+// retained.go, query.go. Who is responsible: peers.go, lease.go, heard.go, set.go, location.go, founding.go, lookup.go, change.go,
 // handover.go, pump.go, leave.go, gone.go.
 package core
 
