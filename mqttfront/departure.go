@@ -3,6 +3,7 @@ package mqttfront
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,10 +18,14 @@ type Departure struct {
 	quiet chan struct{} // closed when the connection that the session had is not read from any more
 	from  *conn         // which that was
 	more  chan struct{} // gets one when something was queued
+	back  atomic.Bool   // the session has come back here, and gets what is late itself
 
-	// Guarded by session.mu.
+	// Guarded by session.mu, and number and to by registry.reg as well.
 	receipts map[uint64]Receipt // of entries that were in memory, by position
 	fetched  []Entry            // and not taken yet
+	reserved uint64             // positions up to here are used up after a crash: somebody may have had them
+	begun    bool               // the other has some of it, or its registrations
+	streams  int                // by which it is being fetched
 	stopped  bool
 	late     subscriptions // once it is stopped: what they still bring is late
 	over     bool
@@ -28,8 +33,8 @@ type Departure struct {
 
 // Depart gives a session up to another node, which has claimed it under a number. fresh says that what there is of it is not
 // wanted. Its connection is told. It returns the session, nil where there is nothing to fetch under that number. It
-// waits for a client that is just bringing the session here.
-func (b *Broker) Depart(key, to string, number uint64, fresh bool) *Departure {
+// waits for a client that is just bringing the session here, until ctx is over.
+func (b *Broker) Depart(ctx context.Context, key, to string, number uint64, fresh bool) *Departure {
 	b.reg.Lock()
 	if d := b.departureLocked(key, to, number); d != nil {
 		b.reg.Unlock()
@@ -42,6 +47,8 @@ func (b *Broker) Depart(key, to string, number uint64, fresh bool) *Departure {
 		case <-coming:
 		case <-b.moves.Done():
 			return nil
+		case <-ctx.Done():
+			return nil
 		}
 		b.reg.Lock()
 	}
@@ -53,7 +60,15 @@ func (b *Broker) Depart(key, to string, number uint64, fresh bool) *Departure {
 func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *Departure {
 	b.reg.Lock()
 	s := b.sessions[key]
-	if s == nil || s.number > number { // it has come back here since
+	if s == nil {
+		d := b.departureLocked(string(key), to, number) // by whoever has waited too
+		if d == nil {
+			d = b.retargetLocked(key, to, number)
+		}
+		b.reg.Unlock()
+		return d
+	}
+	if s.number > number { // it has come back here since
 		b.reg.Unlock()
 		return nil
 	}
@@ -113,6 +128,95 @@ func (b *Broker) Departing(key, to string, number uint64) bool {
 	return b.departureLocked(key, to, number) != nil
 }
 
+// Yield gives a session up to another node, which is known to have the one under this key. It may be a part of that.
+func (b *Broker) Yield(key, to string, number uint64) { b.depart(sessionKey(key), to, number, false) }
+
+// Reclaim returns what waits for a node that has not begun to fetch it, for who has claimed it since; nil where there is nothing.
+func (b *Broker) Reclaim(key, to string, number uint64) *Departure {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	return b.retargetLocked(sessionKey(key), to, number)
+}
+
+// retargetLocked gives what waits for a node that has not begun to fetch it to one that has claimed it since. registry.reg is held.
+func (b *Broker) retargetLocked(key sessionKey, to string, number uint64) *Departure {
+	ds := b.departures[key]
+	for i := len(ds) - 1; i >= 0; i-- {
+		if d := ds[i]; d.number < number && d.retarget(to, number) {
+			return d
+		}
+	}
+	return nil
+}
+
+// retarget has a session wait for another node, unless somebody has begun to fetch it. registry.reg is held.
+func (d *Departure) retarget(to string, number uint64) bool {
+	s := d.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.begun || d.over {
+		return false
+	}
+	d.to, d.number = to, number
+	s.saveLocked()
+	return true
+}
+
+// Left is a part of a session that waits to be fetched, and is not being fetched now.
+type Left struct {
+	Key    string
+	To     string // peer ID
+	Number uint64 // of the claim
+	Born   uint64 // of the session
+}
+
+// Left returns what waits to be fetched by other nodes, and is not being fetched now.
+func (b *Broker) Left() (left []Left) {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	for key, ds := range b.departures {
+		for _, d := range ds {
+			d.s.mu.Lock()
+			if d.streams == 0 && !d.over {
+				left = append(left, Left{string(key), d.to, d.number, d.s.born})
+			}
+			d.s.mu.Unlock()
+		}
+	}
+	return left
+}
+
+// Drop forgets a part of a session that is over.
+func (b *Broker) Drop(l Left) {
+	b.reg.Lock()
+	d := b.departureLocked(l.Key, l.To, l.Number)
+	b.reg.Unlock()
+	if d != nil {
+		d.End()
+	}
+}
+
+// Offer has a part of a session that waits to be fetched wait for the node that has the rest of it, which may be this one.
+func (b *Broker) Offer(l Left, to string) {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	if d := b.departureLocked(l.Key, l.To, l.Number); d != nil {
+		d.s.mu.Lock()
+		defer d.s.mu.Unlock()
+		if d.streams == 0 && !d.over && d.to != to {
+			d.to = to
+			d.s.saveLocked()
+		}
+	}
+}
+
+// Fetching says that somebody begins to fetch the session, or with n = -1 that it ends.
+func (d *Departure) Fetching(n int) {
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	d.streams += n
+}
+
 // GoneTo returns the node that has taken over a session from here last; "" where none has.
 func (b *Broker) GoneTo(key string) string {
 	b.reg.Lock()
@@ -150,6 +254,7 @@ func (s *session) departLocked(u *burst, to string, number uint64) *Departure {
 	}
 	s.win, s.resend, s.releases, s.spilled = window{}, 0, nil, s.waiting
 	s.log.Rename(s.key.departed(number))
+	d.reserved = s.lastPos + reservedAhead
 	s.saveLocked()
 	return d
 }
@@ -192,7 +297,7 @@ func (d *Departure) offer(u *burst, e *Entry) {
 	size := int64(e.Msg.Size())
 	cfg := &d.b.cfg
 	switch {
-	case e.QoS == 0, d.over, d.stopped && e.mark() == (Mark{}): // what this node's clients publish has come to the other too
+	case e.QoS == 0, d.over, d.stopped && (e.mark() == (Mark{}) || d.back.Load()): // what this node's clients publish has come to the other too
 		u.over(*e)
 		return
 	case s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes, s.overShareLocked():
@@ -203,15 +308,31 @@ func (d *Departure) offer(u *burst, e *Entry) {
 	s.count(1, size)
 	e.held = nil
 	d.b.hold(e)
-	s.lastPos++
+	e.Pos = s.nextPos()
 	s.spilled++
-	e.Pos = s.lastPos
 	if e.Receipt != nil {
 		d.receipts[e.Pos] = e.Receipt
 	}
 	s.log.Append(e)
 	u.synced = true
+	if a := s.move.arriving; a != nil {
+		a.behind(e)
+	}
 	d.poke()
+}
+
+// reservedAhead is for how many entries a departure is saved once.
+const reservedAhead = 4096
+
+// nextPos returns the position of the next entry. Who fetches a session knows it by positions, which must not be used again after
+// a crash.
+func (s *session) nextPos() uint64 {
+	s.lastPos++
+	if s.move != nil && s.move.Departure != nil && s.lastPos > s.move.reserved {
+		s.move.reserved = s.lastPos + reservedAhead
+		s.saveLocked()
+	}
+	return s.lastPos
 }
 
 // poke tells who fetches that there may be more.
@@ -226,7 +347,8 @@ func (d *Departure) poke() {
 type DepartureHead struct {
 	Record  SessionRecord
 	Inbound []uint16
-	Sent    int // how many of the first entries were sent to the client
+	Sent    int       // how many of the first entries were sent to the client
+	Had     []MarkRun // what the session has had
 }
 
 // Head waits until the connection that the session had is not read from any more, and returns what the client needs.
@@ -247,6 +369,7 @@ func (d *Departure) Head(ctx context.Context) (h DepartureHead, err error) {
 		h.Inbound = append(h.Inbound, id)
 	}
 	slices.Sort(h.Inbound)
+	h.Had = s.throughLocked()
 	for after := uint64(0); ; {
 		es := s.log.Fetch(after, headEntries)
 		for _, e := range es {
@@ -289,7 +412,7 @@ func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 		return f, errEnded
 	}
 	f.More, f.Here = d.more, Whole
-	if a := s.move.arriving; a != nil && a.Drained {
+	if a := s.move.arriving; a == nil && s.joins > 0 || a != nil && a.Drained {
 		f.Here = Drained
 	} else if a != nil {
 		f.Here = Partly
@@ -311,6 +434,7 @@ func (d *Departure) Taken(upto uint64) {
 	u := d.b.begin(time.Now())
 	s.mu.Lock()
 	n := 0
+	d.begun = d.begun || upto > 0
 	for n < len(d.fetched) && d.fetched[n].Pos <= upto && !d.over {
 		e := d.fetched[n]
 		e.Receipt = d.receipts[e.Pos]
@@ -337,7 +461,7 @@ func (d *Departure) Stop(done func()) {
 		done()
 		return
 	}
-	d.stopped = true
+	d.stopped, d.begun = true, true
 	stand := s.standingLocked()
 	subs := s.subsLocked()
 	for _, sub := range subs {
