@@ -67,40 +67,6 @@ func (r *Roam) runOffers() {
 	}
 }
 
-// aloneTime is after what time a session that went on alone is looked at again, where its late claim has come to nothing.
-const aloneTime = 15 * time.Second
-
-// checkAlone finds out who has the sessions that went on alone, and that nobody has claimed for this node since.
-func (r *Roam) checkAlone(now time.Time) {
-	var again []string
-	r.mu.Lock()
-	for key, since := range r.alone {
-		if now.Sub(since) > aloneTime {
-			again = append(again, key)
-		}
-	}
-	r.mu.Unlock()
-	for _, key := range again {
-		_, here := r.cfg.Broker.Has(key)
-		r.mu.Lock()
-		h := r.held[key]
-		if !here || h != nil && h.mine {
-			delete(r.alone, key)
-		} else {
-			r.alone[key] = now
-		}
-		looks := here && (h == nil || !h.mine && !h.claiming)
-		if looks {
-			h = r.holdLocked(key)
-			h.ready = false
-		}
-		r.mu.Unlock()
-		if looks {
-			r.take(h, false)
-		}
-	}
-}
-
 // runOffer offers a part of a session to the holder.
 func (r *Roam) runOffer(l mqttfront.Left, to peer.ID) {
 	ctx, cancel := context.WithTimeout(r.ctx, answerTime)

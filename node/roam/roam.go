@@ -307,35 +307,6 @@ func (r *Roam) ownLocked(h *hold, last *claim) {
 	}
 }
 
-// runClaimLate claims a session that its client goes on with because no other node could be reached, once one can.
-func (r *Roam) runClaimLate(h *hold, found chan *claim) {
-	var last *claim
-	select {
-	case last = <-found:
-	case <-r.ctx.Done():
-		return
-	}
-	if _, here := r.cfg.Broker.Has(h.key); !here {
-		return
-	}
-	r.mu.Lock()
-	if h.over || h.mine || h.claiming {
-		r.mu.Unlock()
-		return
-	}
-	state := h.state
-	r.ownLocked(h, last)
-	if state != nil {
-		h.state = state // as it is here
-	}
-	number := h.number
-	r.mu.Unlock()
-	r.push(h)
-	if last != nil && last.node != r.self {
-		r.runJoin(mqttfront.Left{Key: h.key, Number: number}, last.node)
-	}
-}
-
 // Release implements mqttfront.Roaming.
 func (r *Roam) Release(key string) {
 	r.mu.Lock()
