@@ -257,6 +257,16 @@ func (d *durable) publish(topic, payload string, qos byte) {
 	})
 }
 
+// through fails while a QoS 2 message waits for its PUBREL.
+func (d *durable) through() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.received) > 0 {
+		return fmt.Errorf("%s has %d exchanges open", d.id, len(d.received))
+	}
+	return nil
+}
+
 func (d *durable) idle() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -47,8 +47,9 @@ var imports = map[string]struct {
 		why: "a backup is a directory in a file; what is in the directory it knows as far as that must not be there twice",
 	},
 	"node/roam": {
-		may: "dht/rendezvous/core mqttfront proto proto/pb",
-		why: "a session goes from one node's broker to another's, by the swarm that both are in",
+		may:   "dht/rendezvous/core mqttfront proto proto/pb",
+		why:   "a session goes from one node's broker to another's, by the swarm that both are in",
+		tests: "mqttfront/storetest proto/topic",
 	},
 	"node/watch": {
 		may: "dht dht/rendezvous/core mqttfront proto proto/pb",

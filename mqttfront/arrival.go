@@ -23,7 +23,7 @@ const hadTime = 10 * time.Minute
 // cameLocked deals with a delivery that came before, and reports whether it did.
 func (s *session) cameLocked(u *burst, e *Entry) bool {
 	m := e.mark()
-	if s.had == nil || m == (Mark{}) || s.had.add(m) {
+	if s.had == nil || m == (Mark{}) || !s.before.has(m) && s.had.add(m) {
 		return false
 	}
 	s.b.stats.Twice.Add(1)
@@ -31,7 +31,7 @@ func (s *session) cameLocked(u *burst, e *Entry) bool {
 	return true
 }
 
-// behindLocked notes an own delivery that is in the log, and reports whether it has to wait there.
+// behind notes an own delivery that is in the log, and reports whether it has to wait there.
 func (a *arriving) behind(e *Entry) bool {
 	if a.Drained {
 		return false
@@ -92,9 +92,13 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		s.since = time.Now()
 	}
 	s.setRights(b.rightsOf(s))
-	s.move, s.had = &move{arriving: arr}, marks{}
+	s.move, s.had, s.before = &move{arriving: arr}, newMarks(), newMarks()
+	for _, r := range h.Had {
+		s.before.addRun(r)
+	}
 	s.moving.Store(true)
 	s.log = b.store.Create(string(key))
+	s.logMarksLocked()
 	for _, r := range h.Record.Subs {
 		s.log.Subscribe(r)
 	}
@@ -113,7 +117,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	for i := range first {
 		s.arriveLocked(u, &first[i], true)
 	}
-	s.version = h.Record.Version
+	s.version, s.born = h.Record.Version, h.Record.Born
 	s.saveLocked()
 	s.mu.Unlock()
 	b.rightsVersion.Add(1)
@@ -123,6 +127,11 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		from = h.From.From
 	}
 	s.subscribeAll(h.Record.Subs, from, func() { a.Registered() })
+	b.reg.Lock()
+	for _, d := range b.departures[key] {
+		d.back.Store(true)
+	}
+	b.reg.Unlock()
 	b.stats.Arrivals.Add(1)
 	b.wg.Go(func() { s.runArrival(ended) })
 	return nil
@@ -181,7 +190,10 @@ func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
 			s.count(-1, -int64(own.Msg.Size()))
 			s.b.letGo(&own)
 			e.Receipt, e.Moved = own.Receipt, false
-		} else if !s.had.add(m) {
+			if s.move.Departure != nil {
+				delete(s.move.receipts, own.Pos)
+			}
+		} else if s.before.has(m) || !s.had.add(m) {
 			s.b.stats.Twice.Add(1)
 			a.Frontier = max(a.Frontier, pos)
 			return
@@ -203,17 +215,27 @@ func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
 		e.PacketID, e.State = 0, EntryWaiting
 	}
 	if a.Drained {
-		s.lastPos++
-		e.Pos = s.lastPos
+		e.Pos = s.nextPos()
 	}
 	s.count(1, size)
 	s.b.hold(e)
 	s.log.Append(e)
 	u.synced = true
 	s.spilled++
-	if e.PacketID != 0 {
+	switch {
+	case s.move.Departure != nil && e.Receipt != nil:
+		s.move.receipts[e.Pos] = e.Receipt
+	case s.move.Departure == nil && e.PacketID != 0:
 		s.placeLocked(e)
 	}
+}
+
+// last returns the position of the last entry; 0: there is none.
+func (a *Arrived) last() uint64 {
+	if n := len(a.Entries); n > 0 {
+		return a.Entries[n-1].Pos
+	}
+	return 0
 }
 
 // takeArrived takes over what came from the other node. It returns false when there is no use in more.
@@ -228,6 +250,12 @@ func (s *session) takeArrived(got *Arrived) bool {
 			return
 		}
 		a := s.move.arriving
+		for _, r := range got.Had {
+			s.before.addRun(r)
+			r.Before = true
+			s.log.Had(r)
+			s.marked++
+		}
 		for i := range got.Entries {
 			s.arriveLocked(u, &got.Entries[i], false)
 		}
@@ -273,12 +301,13 @@ func (s *session) runArrival(ended bool) {
 		if err != nil {
 			break
 		}
+		last := got.last() // before its entries get positions here
 		if !s.takeArrived(&got) {
 			a.a.Close()
 			return
 		}
-		if n := len(got.Entries); n > 0 {
-			upto = got.Entries[n-1].Pos
+		if last > 0 {
+			upto = last
 			safe(upto)
 		}
 		ended = got.End
@@ -308,14 +337,7 @@ func (s *session) endArrival() {
 	if s.expiry == 0 {
 		s.setExpiryLocked(0)
 	}
-	had := s.number
-	time.AfterFunc(hadTime, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.number == had && s.move == nil {
-			s.had = nil
-		}
-	})
+	s.forgetLaterLocked()
 	s.pumpLocked(u)
 	subs := s.subsLocked()
 	s.mu.Unlock()
@@ -324,6 +346,32 @@ func (s *session) endArrival() {
 	for _, sub := range subs {
 		s.b.demand(sub.inner, func(d *demand) { d.settle(s.key) }, nil)
 	}
+}
+
+// rememberLocked has the session know again from now on what comes to it, or waits.
+func (s *session) rememberLocked() {
+	if s.had != nil || s.log == nil {
+		return
+	}
+	s.had, s.before = newMarks(), newMarks()
+	s.rememberWaiting()
+	s.forgetLaterLocked()
+}
+
+// forgetLaterLocked has the session forget what it has had, in a while after nothing came from elsewhere any more.
+func (s *session) forgetLaterLocked() {
+	s.hadSince++
+	since := s.hadSince
+	time.AfterFunc(hadTime, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.hadSince == since && (s.move == nil || s.move.arriving == nil) && s.joins == 0 {
+			s.had, s.before = nil, nil
+			if s.log != nil && !s.ended {
+				s.log.Forget()
+			}
+		}
+	})
 }
 
 // resumeArrival goes on with an arrival after a restart.
@@ -347,17 +395,86 @@ func (s *session) resumeArrival() {
 	s.b.wg.Go(func() { s.runArrival(false) })
 }
 
-// rememberOwn finds in the log what this node had itself of a session that was on its way when it stopped.
-func (s *session) rememberOwn() {
-	a := s.move.arriving
-	for after := a.Own - 1; ; {
+// markLocked has the log know that the session has had a message.
+func (s *session) markLocked(m Mark) {
+	if s.marked++; s.marked > 3*maxMarks {
+		s.log.Forget()
+		s.logMarksLocked()
+	}
+	s.log.Had(MarkRun{Epoch: m.Epoch, First: m.Seq, Last: m.Seq})
+}
+
+// logMarksLocked has the log know what the session has had, in as few runs as it can be said.
+func (s *session) logMarksLocked() {
+	s.marked = s.had.spans + s.before.spans
+	s.had.runs(s.log.Had)
+	s.before.runs(func(r MarkRun) {
+		r.Before = true
+		s.log.Had(r)
+	})
+}
+
+// throughLocked returns what the session has had, here and before, and does not wait here.
+func (s *session) throughLocked() (through []MarkRun) {
+	if s.had == nil {
+		return nil
+	}
+	all := newMarks() // bounded, as each of the two is
+	s.before.runs(all.addRun)
+	s.had.runs(all.addRun)
+	for after := uint64(0); ; {
+		es := s.log.Fetch(after, headEntries)
+		if len(es) == 0 {
+			break
+		}
+		for i := range es {
+			after = es[i].Pos
+			all.remove(es[i].mark())
+		}
+	}
+	all.runs(func(r MarkRun) { through = append(through, r) })
+	return through
+}
+
+// restoreMarks has a session know again, after a restart, what it has had while it may come again.
+func (s *session) restoreMarks(moves bool) {
+	runs := s.log.Marks()
+	if !moves && len(runs) == 0 {
+		return
+	}
+	s.had, s.before, s.marked = newMarks(), newMarks(), len(runs)
+	for _, r := range runs {
+		if r.Before {
+			s.before.addRun(r)
+		} else {
+			s.had.addRun(r)
+		}
+	}
+	s.rememberWaiting()
+	if !moves {
+		s.forgetLaterLocked()
+	}
+}
+
+// rememberWaiting notes what waits in the log, and what of that is this node's own.
+func (s *session) rememberWaiting() {
+	var a *arriving
+	if s.move != nil && s.move.arriving != nil && !s.move.Drained {
+		a = s.move.arriving
+	}
+	for after := uint64(0); ; {
 		es := s.log.Fetch(after, headEntries)
 		if len(es) == 0 {
 			return
 		}
 		for _, e := range es {
 			after = e.Pos
-			if m := e.mark(); m != (Mark{}) && s.had.add(m) && !a.Drained {
+			m := e.mark()
+			if m == (Mark{}) {
+				continue
+			}
+			s.had.add(m)
+			if a != nil && e.Pos >= a.Own {
 				a.own[m] = e
 			}
 		}

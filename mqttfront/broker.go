@@ -294,7 +294,8 @@ func (b *Broker) restore() error {
 	}
 	err := b.store.Load(func(key string, rec SessionRecord, log SessionLog) {
 		s := &session{b: b, key: beforeDeparture(key)}
-		s.version, s.expiry, s.will = rec.Version, rec.Expiry, rec.Will
+		s.version, s.expiry, s.will, s.born = rec.Version, rec.Expiry, rec.Will, rec.Born
+		s.number = rec.Claim
 		s.asked = 1
 		s.setRights(b.rightsOf(s))
 		if s.since = rec.Disconnected; s.since.IsZero() {
@@ -306,19 +307,19 @@ func (b *Broker) restore() error {
 		if rec.Arriving != nil {
 			s.log = log
 			s.move = &move{arriving: &arriving{Arriving: *rec.Arriving, own: map[Mark]Entry{}}}
-			s.had = marks{}
 			s.moving.Store(true)
-			s.rememberOwn()
 		}
 		b.stats.Sessions.Add(1)
 		switch {
 		case rec.Departing != nil:
 			s.log = log
+			s.restoreMarks(rec.Arriving != nil)
 			s.restoreDeparture(rec.Departing)
 		case s.expiry == 0: // it ended with its connection, and has left its will
 			s.willLog = log
 		default:
 			s.log = log
+			s.restoreMarks(rec.Arriving != nil)
 			s.restoreQueue()
 			found.Sessions++
 			found.Subscriptions += len(rec.Subs)
@@ -408,6 +409,7 @@ func (s *session) restoreCounts() {
 // restoreDeparture has a session go on waiting to be fetched.
 func (s *session) restoreDeparture(to *Departing) {
 	s.restoreCounts()
+	s.lastPos = max(s.lastPos, to.Reserved)
 	d := s.leaveTo(to.To, to.Number)
 	close(d.quiet)
 }

@@ -3,6 +3,7 @@ package mqttfront
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,10 +18,14 @@ type Departure struct {
 	quiet chan struct{} // closed when the connection that the session had is not read from any more
 	from  *conn         // which that was
 	more  chan struct{} // gets one when something was queued
+	back  atomic.Bool   // the session has come back here, and gets what is late itself
 
-	// Guarded by session.mu.
+	// Guarded by session.mu, and number and to by registry.reg as well.
 	receipts map[uint64]Receipt // of entries that were in memory, by position
 	fetched  []Entry            // and not taken yet
+	reserved uint64             // positions up to here are used up after a crash: somebody may have had them
+	begun    bool               // the other has some of it, or its registrations
+	streams  int                // by which it is being fetched
 	stopped  bool
 	late     subscriptions // once it is stopped: what they still bring is late
 	over     bool
@@ -28,8 +33,8 @@ type Departure struct {
 
 // Depart gives a session up to another node, which has claimed it under a number. fresh says that what there is of it is not
 // wanted. Its connection is told. It returns the session, nil where there is nothing to fetch under that number. It
-// waits for a client that is just bringing the session here.
-func (b *Broker) Depart(key, to string, number uint64, fresh bool) *Departure {
+// waits for a client that is just bringing the session here, until ctx is over.
+func (b *Broker) Depart(ctx context.Context, key, to string, number uint64, fresh bool) *Departure {
 	b.reg.Lock()
 	if d := b.departureLocked(key, to, number); d != nil {
 		b.reg.Unlock()
@@ -42,6 +47,8 @@ func (b *Broker) Depart(key, to string, number uint64, fresh bool) *Departure {
 		case <-coming:
 		case <-b.moves.Done():
 			return nil
+		case <-ctx.Done():
+			return nil
 		}
 		b.reg.Lock()
 	}
@@ -53,7 +60,15 @@ func (b *Broker) Depart(key, to string, number uint64, fresh bool) *Departure {
 func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *Departure {
 	b.reg.Lock()
 	s := b.sessions[key]
-	if s == nil || s.number > number { // it has come back here since
+	if s == nil {
+		d := b.departureLocked(string(key), to, number) // by whoever has waited too
+		if d == nil {
+			d = b.retargetLocked(key, to, number)
+		}
+		b.reg.Unlock()
+		return d
+	}
+	if s.number > number { // it has come back here since
 		b.reg.Unlock()
 		return nil
 	}
@@ -153,6 +168,7 @@ func (s *session) departLocked(u *burst, to string, number uint64) *Departure {
 	}
 	s.win, s.resend, s.releases, s.spilled = window{}, 0, nil, s.waiting
 	s.log.Rename(s.key.departed(number))
+	d.reserved = s.lastPos + reservedAhead
 	s.saveLocked()
 	return d
 }
@@ -195,7 +211,7 @@ func (d *Departure) offer(u *burst, e *Entry) {
 	size := int64(e.Msg.Size())
 	cfg := &d.b.cfg
 	switch {
-	case e.QoS == 0, d.over, d.stopped && e.mark() == (Mark{}): // what this node's clients publish has come to the other too
+	case e.QoS == 0, d.over, d.stopped && (e.mark() == (Mark{}) || d.back.Load()): // what this node's clients publish has come to the other too
 		u.over(*e)
 		return
 	case s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes, s.overShareLocked():
@@ -206,15 +222,31 @@ func (d *Departure) offer(u *burst, e *Entry) {
 	s.count(1, size)
 	e.held = nil
 	d.b.hold(e)
-	s.lastPos++
+	e.Pos = s.nextPos()
 	s.spilled++
-	e.Pos = s.lastPos
 	if e.Receipt != nil {
 		d.receipts[e.Pos] = e.Receipt
 	}
 	s.log.Append(e)
 	u.synced = true
+	if a := s.move.arriving; a != nil {
+		a.behind(e)
+	}
 	d.poke()
+}
+
+// reservedAhead is for how many entries a departure is saved once.
+const reservedAhead = 4096
+
+// nextPos returns the position of the next entry. Who fetches a session knows it by positions, which must not be used again after
+// a crash.
+func (s *session) nextPos() uint64 {
+	s.lastPos++
+	if s.move != nil && s.move.Departure != nil && s.lastPos > s.move.reserved {
+		s.move.reserved = s.lastPos + reservedAhead
+		s.saveLocked()
+	}
+	return s.lastPos
 }
 
 // poke tells who fetches that there may be more.
@@ -229,7 +261,8 @@ func (d *Departure) poke() {
 type DepartureHead struct {
 	Record  SessionRecord
 	Inbound []uint16
-	Sent    int // how many of the first entries were sent to the client
+	Sent    int       // how many of the first entries were sent to the client
+	Had     []MarkRun // what the session has had
 }
 
 // Head waits until the connection that the session had is not read from any more, and returns what the client needs.
@@ -250,6 +283,7 @@ func (d *Departure) Head(ctx context.Context) (h DepartureHead, err error) {
 		h.Inbound = append(h.Inbound, id)
 	}
 	slices.Sort(h.Inbound)
+	h.Had = s.throughLocked()
 	for after := uint64(0); ; {
 		es := s.log.Fetch(after, headEntries)
 		for _, e := range es {
@@ -292,7 +326,7 @@ func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 		return f, errEnded
 	}
 	f.More, f.Here = d.more, Whole
-	if a := s.move.arriving; a != nil && a.Drained {
+	if a := s.move.arriving; a == nil && s.joins > 0 || a != nil && a.Drained {
 		f.Here = Drained
 	} else if a != nil {
 		f.Here = Partly
@@ -314,6 +348,7 @@ func (d *Departure) Taken(upto uint64) {
 	u := d.b.begin(time.Now())
 	s.mu.Lock()
 	n := 0
+	d.begun = d.begun || upto > 0
 	for n < len(d.fetched) && d.fetched[n].Pos <= upto && !d.over {
 		e := d.fetched[n]
 		e.Receipt = d.receipts[e.Pos]
@@ -340,7 +375,7 @@ func (d *Departure) Stop(done func()) {
 		done()
 		return
 	}
-	d.stopped = true
+	d.stopped, d.begun = true, true
 	stand := s.standingLocked()
 	subs := s.subsLocked()
 	for _, sub := range subs {

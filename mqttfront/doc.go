@@ -37,6 +37,8 @@
 //	            is empty or the connection is closed
 //	runAsks     asks for retained messages for a client that has caught up; owner session; ends when no more may be
 //	            asked for now
+//	runArrival  takes over what another node has of a session, and runJoin a part of one beside it; owner Broker; they end
+//	            with that, and in Close
 //	runFlush    helps to write to many connections at once; owner burst; ends when its share is written
 //	lingering   one for a WebSocket connection that is being ended by us (conn.abandonLocked); owner conn; ends after
 //	            Config.CloseTimeout at the latest

@@ -1,6 +1,7 @@
 package mqttfront
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -77,6 +78,7 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 	}
 	cl.s = &session{b: b, key: key} // [MQTT-3.1.2-6]
 	cl.s.mu.Lock()
+	cl.s.born = max(rand.Uint64(), 1) //nolint:gosec // not a secret
 	b.sessions[key] = cl.s
 	b.stats.Sessions.Add(1)
 	return cl, nil

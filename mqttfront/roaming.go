@@ -3,7 +3,6 @@ package mqttfront
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,6 +21,8 @@ type Roaming interface {
 	// elsewhere; nil if that is nothing, or there is no other node now. It waits for that, until ctx is over at most. It fails
 	// where it can't find out who has the session, or another node has claimed it since.
 	Claim(ctx context.Context, key string) (Arrival, error)
+	// Release says that a client did not get the session that was claimed for it, and that there is none here.
+	Release(key string)
 	// Begin says that a session has begun here. Whoever else has one of the same key ends it.
 	Begin(key string)
 	// Keep lets the swarm know a session with an expiry as it is now, for the case that this node is lost. done, which may be
@@ -51,15 +52,17 @@ type Arrival interface {
 type ArrivalHead struct {
 	Record  SessionRecord
 	From    Arriving
-	Inbound []uint16 // packet IDs of QoS 2 messages from the client that wait for PUBREL
-	Sent    int      // how many of the first entries to come were sent to the client
+	Inbound []uint16  // packet IDs of QoS 2 messages from the client that wait for PUBREL
+	Sent    int       // how many of the first entries to come were sent to the client
+	Had     []MarkRun // what the session has had elsewhere and may come once more to a node that is new to it
 }
 
 // Arrived is some more of a session.
 type Arrived struct {
-	Entries []Entry // by rising position, each with its Mark where it has one
-	Drained bool    // all that waited has come; what comes from now on has come here too, or goes to the end of the queue
-	End     bool    // nothing will follow
+	Entries []Entry   // by rising position, each with its Mark where it has one
+	Had     []MarkRun // as in ArrivalHead, where that is known only now
+	Drained bool      // all that waited has come; what comes from now on has come here too, or goes to the end of the queue
+	End     bool      // nothing will follow
 }
 
 // Arriving is what has to be known of a session over a restart that comes from another node.
@@ -73,8 +76,9 @@ type Arriving struct {
 
 // Departing is what has to be known of a session over a restart that another node has taken over.
 type Departing struct {
-	To     string // peer ID
-	Number uint64 // of the claim
+	To       string // peer ID
+	Number   uint64 // of the claim
+	Reserved uint64 // no entry has had a position behind this one
 }
 
 // ownPositions is where the positions of a node's own deliveries begin in a session that it claimed: behind all earlier ones,
@@ -95,6 +99,11 @@ func (b *Broker) Roam(r Roaming) {
 	for _, s := range b.sessions {
 		if s.move != nil {
 			moving = append(moving, s)
+		}
+	}
+	for _, ds := range b.departures { // what goes on from here may not have come yet
+		for _, d := range ds {
+			moving = append(moving, d.s)
 		}
 	}
 	b.reg.Unlock()
@@ -123,7 +132,7 @@ func (b *Broker) Sessions(each func(key string, rec SessionRecord)) {
 
 // recordLocked is the session with its subscriptions.
 func (s *session) recordLocked() SessionRecord {
-	rec := SessionRecord{Version: s.version, Expiry: s.expiry, Disconnected: s.since}
+	rec := SessionRecord{Version: s.version, Expiry: s.expiry, Disconnected: s.since, Born: s.born}
 	for _, sub := range s.subs {
 		rec.Subs = append(rec.Subs, sub.record())
 	}
@@ -143,11 +152,20 @@ func (b *Broker) fetch(nc *newConnection, key sessionKey) (done func(), err erro
 	if err := b.beginFetch(ctx, key); err != nil {
 		return nil, refuse(ReasonServerUnavailable, "the session is on its way from another node: connect again")
 	}
-	if err := b.bring(ctx, key); err != nil {
+	done = func() {
 		b.endFetch(key)
+		b.reg.Lock()
+		lost := b.sessions[key] == nil && b.fetches[key] == nil
+		b.reg.Unlock()
+		if lost {
+			b.roaming.Release(string(key))
+		}
+	}
+	if err := b.bring(ctx, key); err != nil {
+		done()
 		return nil, err
 	}
-	return func() { b.endFetch(key) }, nil
+	return done, nil
 }
 
 func (b *Broker) bring(ctx context.Context, key sessionKey) error {
@@ -202,8 +220,17 @@ func (b *Broker) settled(nc *newConnection, s *session, present bool) {
 	if !nc.roams(b) {
 		return
 	}
-	if key := string(s.key); !present && (nc.clean || !b.roaming.Holds(key)) {
+	switch key := string(s.key); {
+	case !present && nc.clean:
 		b.roaming.Begin(key)
+	case !nc.clean && !b.roaming.Holds(key): // it may be somewhere else too, and be joined with this one
+		s.mu.Lock()
+		if !present {
+			s.born = 0
+			s.saveLocked()
+		}
+		s.rememberLocked()
+		s.mu.Unlock()
 	}
 	s.keepInSwarm(nil)
 }
@@ -242,46 +269,6 @@ func beforeDeparture(key string) sessionKey {
 		return sessionKey(key[:i])
 	}
 	return sessionKey(key)
-}
-
-// marks are identities of messages, in little memory where many follow one another.
-type marks map[uint64][]markSpan // by epoch; rising, and apart
-
-type markSpan struct{ from, to uint64 }
-
-func (m marks) find(k Mark) (i int, found bool) {
-	return slices.BinarySearchFunc(m[k.Epoch], k.Seq, func(s markSpan, seq uint64) int {
-		switch {
-		case s.to < seq:
-			return -1
-		case s.from > seq:
-			return 1
-		}
-		return 0
-	})
-}
-
-// add reports whether k is new.
-func (m marks) add(k Mark) bool {
-	i, found := m.find(k)
-	if found {
-		return false
-	}
-	ss := m[k.Epoch]
-	before, after := i > 0 && ss[i-1].to+1 == k.Seq, i < len(ss) && ss[i].from == k.Seq+1
-	switch {
-	case before && after:
-		ss[i-1].to = ss[i].to
-		ss = slices.Delete(ss, i, i+1)
-	case before:
-		ss[i-1].to++
-	case after:
-		ss[i].from--
-	default:
-		ss = slices.Insert(ss, i, markSpan{k.Seq, k.Seq})
-	}
-	m[k.Epoch] = ss
-	return true
 }
 
 // mark is the identity of an entry's message, zero where nobody waits to hear of it.

@@ -14,7 +14,7 @@ import (
 type session struct {
 	b       *Broker
 	key     sessionKey
-	number  uint64                // of the claim that it came by; 0: it began here, or came before this process was started
+	number  uint64                // of the claim that it came by; 0: it began here
 	conn    atomic.Pointer[conn]  // nil: offline; written with mu held
 	asking  atomic.Bool           // len(asks) > 0
 	grant   atomic.Pointer[grant] // what the client may do; nil: everything
@@ -37,6 +37,7 @@ type sessionState struct {
 	wills
 	status  *proto.Message // what the client had retained last under the topic of its will; nil: nothing since this process was started
 	version byte           // of the protocol that the client spoke last
+	born    uint64         // tells it from others under its key; 0: not known
 
 	queue   fifo   // what waits to be sent
 	spilled int    // entries behind queue that only the log has
@@ -47,7 +48,11 @@ type sessionState struct {
 	zeros   int   // QoS 0 entries in queue
 
 	move *move // nil: all of it is here
-	had  marks // what came here and from another node, while the one may come again by the other; nil: nothing can
+	// What came here, and what came before at other nodes, while the one may come again by the other; nil: nothing can.
+	had, before *marks
+	joins       int // parts that come from elsewhere beside the move
+	marked      int // runs that the log was told of
+	hadSince    int // rises when had is needed for longer
 
 	win         window
 	quota       int    // how many more the connection may be sent
@@ -127,10 +132,11 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		u.over(*e)
 		return
 	}
+	if s.cameLocked(u, e) {
+		return
+	}
 	if m := s.move; m != nil && m.Departure != nil {
 		m.offer(u, e)
-		return
-	} else if s.cameLocked(u, e) {
 		return
 	}
 	if e.QoS == 0 && s.conn.Load() == nil {
@@ -210,6 +216,9 @@ func (s *session) overLocked(u *burst, e Entry) {
 		u.asks = append(u.asks, s)
 	}
 	if s.log != nil && e.Pos > 0 {
+		if m := e.mark(); s.had != nil && e.QoS == 2 && m != (Mark{}) {
+			s.markLocked(m)
+		}
 		s.log.Remove(&e)
 	}
 	u.over(e)

@@ -90,6 +90,7 @@ type Stats struct {
 	Takeovers     atomic.Uint64
 	Arrivals      atomic.Uint64 // sessions that came from other nodes
 	Departures    atomic.Uint64 // sessions that other nodes have taken over
+	Joins         atomic.Uint64 // parts of sessions that were elsewhere beside the session
 	Twice         atomic.Uint64 // messages that a session had at another node too
 	Held          atomic.Uint64 // times that a client was not read from, see hold.go
 	StoreErrors   atomic.Uint64 // times that the store could not keep what it was told

@@ -56,6 +56,10 @@ type SessionLog interface {
 	Released(packetID uint16)
 	// Inbound returns the packet IDs that wait for PUBREL.
 	Inbound() []uint16
+	// Had keeps what the session has had, and Forget forgets all that. Marks returns it when the log comes from Load.
+	Had(r MarkRun)
+	Forget()
+	Marks() []MarkRun
 	// Delete forgets the session. Nothing is said after it.
 	Delete()
 }
@@ -65,6 +69,8 @@ type SessionRecord struct {
 	Version      byte          // of the protocol that the client last spoke: 3, 4 or 5
 	Expiry       time.Duration // 0: there is no session, but a will that its client has left
 	Disconnected time.Time     // zero while there is a connection
+	Born         uint64        // by chance; tells it from others under its key; 0: not known
+	Claim        uint64        // number of the one that it came here by; 0: it did not
 	Subs         []SubscriptionRecord
 	Will         *WillRecord // what is to be sent if the connection is lost, or after the delay
 	Arriving     *Arriving   // it comes from another node

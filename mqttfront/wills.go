@@ -20,12 +20,12 @@ const afterRestart = 3 * time.Second
 
 // saveLocked has the store keep the session as it is, or, where it is not kept, its will alone.
 func (s *session) saveLocked() {
-	rec := SessionRecord{Version: s.version, Expiry: s.expiry, Disconnected: s.since, Will: cmp.Or(s.will, s.leaving)}
+	rec := SessionRecord{Version: s.version, Expiry: s.expiry, Disconnected: s.since, Born: s.born, Claim: s.number, Will: cmp.Or(s.will, s.leaving)}
 	if m := s.move; m != nil && m.arriving != nil {
 		rec.Arriving = &m.Arriving
 	}
 	if m := s.move; m != nil && m.Departure != nil {
-		rec.Departing = &Departing{To: m.to, Number: m.number}
+		rec.Departing = &Departing{To: m.to, Number: m.number, Reserved: m.reserved}
 	}
 	switch {
 	case s.log != nil:

@@ -279,6 +279,12 @@ type done struct {
 	refused proto.Group
 }
 
+// Reaches reports whether a node is known to be there, as far as leases tell.
+func (s *Service) Reaches(id peer.ID) (reaches bool) {
+	s.View(func(n *core.Node) { reaches = n.Reaches(core.NodeID(id)) })
+	return reaches
+}
+
 // Done says that the broker needs a delivered message no more. It takes no lock of the Service's but its own.
 func (s *Service) Done(r *core.Receipt) { s.queueDone(done{receipt: r}) }
 

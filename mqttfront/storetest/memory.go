@@ -30,7 +30,7 @@ func (s *Sessions) Left() *Sessions {
 	maps.Copy(left.retained, s.retained)
 	for key, l := range s.logs {
 		l.mu.Lock()
-		left.logs[key] = &sessionLog{store: left, key: key, rec: l.rec, inbound: maps.Clone(l.inbound), queue: slices.Clone(l.queue[l.head:])}
+		left.logs[key] = &sessionLog{store: left, key: key, rec: l.rec, inbound: maps.Clone(l.inbound), queue: slices.Clone(l.queue[l.head:]), marks: slices.Clone(l.marks)}
 		left.logs[key].rec.Subs = slices.Clone(l.rec.Subs)
 		l.mu.Unlock()
 	}
@@ -105,6 +105,7 @@ type sessionLog struct {
 	inbound map[uint16]struct{}
 	queue   []mqttfront.Entry // by rising position; those without Msg are removed
 	head    int               // of queue
+	marks   []mqttfront.MarkRun
 }
 
 func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
@@ -242,6 +243,24 @@ func (l *sessionLog) Inbound() []uint16 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Collect(maps.Keys(l.inbound))
+}
+
+func (l *sessionLog) Had(r mqttfront.MarkRun) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.marks = append(l.marks, r)
+}
+
+func (l *sessionLog) Forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.marks = nil
+}
+
+func (l *sessionLog) Marks() []mqttfront.MarkRun {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.marks)
 }
 
 func (l *sessionLog) Rename(key string) {

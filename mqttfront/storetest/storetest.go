@@ -2,6 +2,7 @@
 package storetest
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -24,7 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) mqttfront.SessionStore, reopen fu
 		{"empty", testEmpty}, {"record", testRecord}, {"subscriptions", testSubscriptions}, {"queue", testQueue},
 		{"removal out of order", testRemoval}, {"fetch in parts", testFetch}, {"sent", testSent}, {"inbound", testInbound},
 		{"delete", testDelete}, {"create anew", testCreateAnew}, {"one message, many sessions", testManySessions},
-		{"retained below $local", testRetained}, {"a will alone", testWillAlone}, {"moved", testMoved},
+		{"retained below $local", testRetained}, {"a will alone", testWillAlone}, {"moved", testMoved}, {"had", testHad},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.run(t, &harness{t: t, s: open(t), reopen: reopen})
@@ -143,7 +144,8 @@ func testEmpty(t *testing.T, h *harness) {
 func testRecord(t *testing.T, h *harness) {
 	log := h.begin("c")
 	want := mqttfront.SessionRecord{
-		Version: 4, Expiry: 90 * time.Second, Disconnected: time.Unix(1700000000, 0),
+		Version: 4, Expiry: 90 * time.Second, Disconnected: time.Unix(1700000000, 0), Born: 1<<63 + 1, Claim: 1<<62 + 1,
+		Departing: &mqttfront.Departing{To: "t", Number: 1 << 61, Reserved: 9},
 		Will: &mqttfront.WillRecord{
 			Msg:    proto.Message{Topic: "will", Payload: []byte("gone"), Properties: []byte{1, 1}, QoS: 2, Retain: true},
 			Expiry: time.Minute, Delay: time.Second, Epoch: 1<<63 + 1,
@@ -425,5 +427,36 @@ func testMoved(t *testing.T, h *harness) {
 	wantPositions(t, all["a"].log, 5)
 	if got := all["b"].rec.Arriving; got == nil || *got != *rec.Arriving {
 		t.Fatalf("Arriving is %+v, want %+v", got, rec.Arriving)
+	}
+}
+
+// testHad: what a session has had is there after a restart, until it is forgotten or the session is.
+func testHad(t *testing.T, h *harness) {
+	log := h.begin("a")
+	want := []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 1}, {Epoch: 1 << 63, First: 5, Last: 900}, {Epoch: 1, First: 1, Last: 7, Before: true}}
+	for _, r := range want {
+		log.Had(r)
+	}
+	other := h.begin("b")
+	other.Had(want[1])
+	sorted := func(runs []mqttfront.MarkRun) []mqttfront.MarkRun {
+		slices.SortFunc(runs, func(a, b mqttfront.MarkRun) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+		return runs
+	}
+	all := h.load()
+	if got := all["a"].log.Marks(); !slices.Equal(sorted(got), sorted(want)) {
+		t.Fatalf("it has had %v, want %v", got, want)
+	}
+	log = all["a"].log
+	log.Forget()
+	log.Had(want[0])
+	all["b"].log.Delete()
+	h.begin("b")
+	all = h.load()
+	if got := all["a"].log.Marks(); !slices.Contains(got, want[0]) {
+		t.Fatalf("what it had since it was forgotten is gone: %v", got)
+	}
+	if got := all["b"].log.Marks(); len(got) > 0 {
+		t.Fatalf("a session that is new has had %v", got)
 	}
 }

@@ -41,6 +41,7 @@ func (s *busySwarm) Register(_ string, _ core.Interest, done func(bool)) {
 }
 func (s *busySwarm) Retained(_ string, _ func([]*proto.Message), done func()) { done() }
 func (s *busySwarm) Done(*core.Receipt)                                       {}
+func (s *busySwarm) Reaches(peer.ID) bool                                     { return true }
 func (s *busySwarm) Publish(batch []core.Publication) {
 	s.delivering.Lock()
 	defer s.delivering.Unlock()

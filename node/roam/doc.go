@@ -15,6 +15,8 @@
 //   - runLose: gives a session up. Owner Roam, ends with that.
 //   - runServe: lets another node fetch a session, in libp2p's goroutine; runAnswers reads what that says. They end with the
 //     stream, and in Close.
+//   - runOffers: offers parts of sessions that nobody fetches; runOffer is one offer. Owner Roam, they end in Close.
+//   - runClaimLate: claims a session that went on while no other node could be reached. Owner Roam, ends with that, or in Close.
 //   - runTell: says what was taken of an arrival. Owner pull, ends with its stream.
 //
 // Roam.mu is taken last: neither broker nor swarm is called with it held.

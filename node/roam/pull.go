@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-msgio/pbio"
 
@@ -43,12 +42,16 @@ type pull struct {
 	from   peer.ID
 	until  time.Time // when what has not come by then is given up
 
-	stream network.Stream // nil: none is open; used by Next alone
+	part   bool // of a session that is here: who has it offers it again
+	stream wire // nil: none is open; used by Next alone
 	reader pbio.Reader
 	hops   int
+	had    []mqttfront.MarkRun // which the other has said, and Next has not returned
+
+	onClose func() // may be nil
 
 	mu         sync.Mutex
-	open       network.Stream // the same
+	open       wire // the same
 	taken      uint64
 	registered bool
 	closed     bool
@@ -59,8 +62,12 @@ func (r *Roam) newPull(key string, number uint64, from peer.ID) *pull {
 	return &pull{r: r, key: key, number: number, from: from, until: time.Now().Add(core.MaxHold), wake: make(chan struct{}, 1)}
 }
 
-// errOutranked says that another node has claimed a session since.
-var errOutranked = errors.New("another node has claimed the session since")
+var (
+	// errOutranked says that another node has claimed a session since.
+	errOutranked = errors.New("another node has claimed the session since")
+	// errSlow says that a node is there, and does not answer.
+	errSlow = errors.New("the node that has the session does not answer")
+)
 
 // fetch begins to bring a session here from the node that had it last, as a claim says.
 func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim) (mqttfront.Arrival, error) {
@@ -68,22 +75,32 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	from := last.node
+	if _, here := r.cfg.Broker.Has(key); here && from == r.self {
+		return nil, nil
+	}
+	asked := map[peer.ID]bool{}
 	for range maxHops {
 		if from == r.self { // its claim was the last, and the session is not here: where it has gone
-			if from = r.goneTo(key); from == "" || from == r.self {
-				return nil, nil
+			if to := r.goneTo(key); to != "" && !asked[to] {
+				from = to
 			}
 		}
+		asked[from] = true
 		p := r.newPull(key, number, from)
 		m, err := p.connect(ctx, 0)
 		r.cfg.Log.Debug("fetching a session", "key", key, "number", number, "from", from.String(), "here", m.GetHead() != nil, "elsewhere", peer.ID(m.GetElsewhere()).String(), "error", err)
+		if err != nil && r.cfg.Swarm.Reaches(from) {
+			p.Close()
+			r.hintAt(key, from)
+			return nil, errSlow
+		}
 		if err != nil {
 			r.cfg.Log.Info("a session goes on without the node that had it", "node", from.String(), "error", err)
 			r.cfg.Resumed(whole, from, key)
 			return r.lost(p, last), nil
 		}
 		if h := m.GetHead(); h != nil {
-			p.head = mqttfront.ArrivalHead{Record: recordOf(h.GetState()), Sent: int(min(h.GetSent(), maxInflight)),
+			p.head = mqttfront.ArrivalHead{Record: recordOf(h.GetState()), Sent: int(min(h.GetSent(), maxInflight)), Had: marksOf(h.GetHad()),
 				From: mqttfront.Arriving{From: string(from), Number: number}}
 			for _, id := range h.GetInbound() {
 				if id > 0 && id <= 65535 {
@@ -93,6 +110,9 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 			return p, nil
 		}
 		p.Close()
+		if from == r.self { // whoever has some of it will offer it
+			return r.lost(p, last), nil
+		}
 		next, err := peer.IDFromBytes(m.GetElsewhere())
 		switch {
 		case len(m.GetElsewhere()) == 0:
@@ -136,7 +156,7 @@ func (p *pull) Head() mqttfront.ArrivalHead { return p.head }
 func (p *pull) connect(ctx context.Context, after uint64) (*pb.Moved, error) {
 	open, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	s, err := p.r.cfg.Host.NewStream(open, p.from, Protocol)
+	s, err := p.r.open(open, p.from)
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +211,11 @@ func (p *pull) Next(ctx context.Context, after uint64) (mqttfront.Arrived, error
 			}
 			continue
 		}
+		if len(p.had) > 0 {
+			got := mqttfront.Arrived{Had: p.had}
+			p.had = nil
+			return got, nil
+		}
 		stop := context.AfterFunc(ctx, func() { p.cut() })
 		m := new(pb.Moved)
 		err := p.reader.ReadMsg(m)
@@ -217,9 +242,13 @@ func (p *pull) Next(ctx context.Context, after uint64) (mqttfront.Arrived, error
 
 // again tries to reach the node that has the rest, until it is there.
 func (p *pull) again(ctx context.Context, after uint64) error {
+	if p.part {
+		return io.EOF
+	}
 	m, err := p.connect(ctx, after)
 	switch {
 	case err == nil && m.GetHead() != nil:
+		p.had = marksOf(m.GetHead().GetHad())
 		return nil
 	case err == nil:
 		p.drop()
@@ -244,7 +273,7 @@ func (p *pull) again(ctx context.Context, after uint64) error {
 }
 
 // runTell says what was taken, while its stream is open.
-func (p *pull) runTell(s network.Stream) {
+func (p *pull) runTell(s wire) {
 	w := pbio.NewDelimitedWriter(s)
 	var said uint64
 	saidRegistered := false
@@ -302,9 +331,13 @@ func (p *pull) isClosed() bool {
 // Close implements mqttfront.Arrival.
 func (p *pull) Close() {
 	p.mu.Lock()
+	was := p.closed
 	p.closed = true
 	p.mu.Unlock()
 	p.cut()
+	if p.onClose != nil && !was {
+		p.onClose()
+	}
 }
 
 // cut ends the stream under whoever reads it.

@@ -24,14 +24,22 @@ type Swarm interface {
 	Retained(filter string, each func([]*proto.Message), done func())
 	Publish(batch []core.Publication)
 	Done(r *core.Receipt)
+	Reaches(id peer.ID) bool
 }
 
 // Broker is what has the sessions; *mqttfront.Broker is one.
 type Broker interface {
-	Depart(key, to string, number uint64, fresh bool) *mqttfront.Departure
+	Depart(ctx context.Context, key, to string, number uint64, fresh bool) *mqttfront.Departure
 	Departing(key, to string, number uint64) bool
 	GoneTo(key string) string
+	Yield(key, to string, number uint64)
+	Reclaim(key, to string, number uint64) *mqttfront.Departure
 	Sessions(each func(key string, rec mqttfront.SessionRecord))
+	Has(key string) (born uint64, here bool)
+	Join(key string, a mqttfront.Arrival) bool
+	Left() []mqttfront.Left
+	Offer(l mqttfront.Left, to string)
+	Drop(l mqttfront.Left)
 }
 
 // Config is what a Roam is made with.
@@ -60,14 +68,18 @@ const (
 
 // Roam is mqttfront.Roaming.
 type Roam struct {
-	cfg  Config
-	self peer.ID
+	cfg     Config
+	self    peer.ID
+	started time.Time
 
 	mu     sync.Mutex
 	active bool // there are, or were, other nodes
 	held   map[string]*hold
 	byName map[string]*hold
 	hints  map[string]hint // by key
+	asked  map[*ask]struct{}
+	joins  map[mqttfront.Left]struct{} // under way
+	alone  map[string]time.Time        // sessions that went on because no other node could be reached, since when
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -99,9 +111,10 @@ type hold struct {
 
 // New makes a Roam. It does nothing before Activate.
 func New(cfg Config) *Roam {
-	r := &Roam{cfg: cfg, self: cfg.Host.ID(), held: map[string]*hold{}, byName: map[string]*hold{}, hints: map[string]hint{}}
+	r := &Roam{cfg: cfg, self: cfg.Host.ID(), started: time.Now(), held: map[string]*hold{}, byName: map[string]*hold{}, hints: map[string]hint{},
+		asked: map[*ask]struct{}{}, joins: map[mqttfront.Left]struct{}{}, alone: map[string]time.Time{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	cfg.Host.SetStreamHandler(Protocol, r.runServe)
+	cfg.Host.SetStreamHandler(Protocol, func(s network.Stream) { r.runServe(s, s.Conn().RemotePeer()) })
 	return r
 }
 
@@ -134,6 +147,7 @@ func (r *Roam) Activate() {
 	if !was {
 		r.goes(r.runVerify)
 		r.goes(r.runRefresh)
+		r.goes(r.runOffers)
 	}
 }
 
@@ -232,22 +246,15 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 		if len(r.cfg.Host.Network().Peers()) > 0 {
 			return nil, errors.New("who has the session can't be found out now")
 		}
+		r.mu.Lock()
+		r.alone[key] = time.Now()
+		r.mu.Unlock()
+		r.goes(func() { r.runClaimLate(h, found) })
 		return nil, nil // it goes on with what is here
 	}
 	claimed := make(chan struct{})
 	r.mu.Lock()
-	if r.held[key] != h {
-		h.over = false
-		r.held[key], r.byName[h.name] = h, h
-	}
-	h.mine, h.ready, h.claiming = true, true, false
-	h.number = nextNumber(h.number, time.Now())
-	if last != nil {
-		h.number = nextNumber(last.GetNumber(), time.Now())
-		h.state, h.recorded = last.GetState(), true
-	} else if h.state == nil {
-		h.state = &pb.SessionState{} // something is retained from the beginning
-	}
+	r.ownLocked(h, last)
 	number := h.number
 	h.next = append(h.next, func() { close(claimed) })
 	r.mu.Unlock()
@@ -264,7 +271,59 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 	if last == nil {
 		return nil, nil
 	}
-	return r.fetch(ctx, key, number, last)
+	if last.node != r.self {
+		r.cfg.Broker.Yield(key, string(last.node), last.GetNumber()) // what is here is not the session, but may be a part of it
+	}
+	a, err := r.fetch(ctx, key, number, last)
+	if err != nil {
+		r.mu.Lock()
+		if h.number == number {
+			h.mine = false // what there is of it stays where it is until it is claimed again
+		}
+		r.mu.Unlock()
+	}
+	return a, err
+}
+
+// ownLocked makes this node the holder of a session, after the holder that a claim names, if there is one.
+func (r *Roam) ownLocked(h *hold, last *claim) {
+	if r.held[h.key] != h {
+		h.over = false
+		r.held[h.key], r.byName[h.name] = h, h
+	}
+	h.mine, h.ready, h.claiming = true, true, false
+	h.number = nextNumber(h.number, time.Now())
+	if last != nil {
+		h.number = max(h.number, nextNumber(last.GetNumber(), time.Now()))
+		h.recorded = true
+	}
+	switch {
+	case last != nil && last.GetState() != nil:
+		h.state = last.GetState()
+	case h.state == nil:
+		h.state = &pb.SessionState{} // something is retained from the beginning
+	}
+	for a := range r.asked { // who waits for it to come here to ask for it need not
+		if a.key == h.key && !outranks(a.number, a.by, h.number, r.self) {
+			a.stop()
+		}
+	}
+}
+
+// Release implements mqttfront.Roaming.
+func (r *Roam) Release(key string) {
+	r.mu.Lock()
+	h := r.held[key]
+	if h == nil || h.over || h.claiming {
+		r.mu.Unlock()
+		return
+	}
+	calls := r.dropLocked(h)
+	r.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+	r.unhear(h)
 }
 
 // Begin implements mqttfront.Roaming.

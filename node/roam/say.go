@@ -117,5 +117,5 @@ func (r *Roam) lose(h *hold, c *claim) {
 	r.unhear(h)
 	r.hintAt(h.key, c.node)
 	r.cfg.Log.Debug("giving a session up", "key", h.key, "to", c.node.String(), "number", c.GetNumber(), "own_number", h.number)
-	r.cfg.Broker.Depart(h.key, string(c.node), c.GetNumber(), c.GetFresh())
+	r.cfg.Broker.Depart(r.ctx, h.key, string(c.node), c.GetNumber(), c.GetFresh())
 }

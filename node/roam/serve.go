@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-msgio/pbio"
 
@@ -24,12 +23,14 @@ const (
 	chunkEntries = 512
 	chunkSize    = 256 << 10
 	ahead        = 8 * chunkEntries
-	// lateTime is for how long what was sent here before the other node was registered may still come.
+	// lateTime is for how long what was sent here before the other node was registered may still come, and backTime from when on
+	// that holds for a node that was started: before that it may not have what was kept for it while it was away.
 	lateTime = time.Second
+	backTime = 30 * time.Second
 )
 
 // runServe lets another node fetch a session that it has claimed.
-func (r *Roam) runServe(s network.Stream) {
+func (r *Roam) runServe(s wire, by peer.ID) {
 	if r.ctx.Err() != nil {
 		_ = s.Reset()
 		return
@@ -44,13 +45,19 @@ func (r *Roam) runServe(s network.Stream) {
 		r.cfg.Log.Debug("fetching a session: what is wanted can't be read", "error", err)
 		return
 	}
-	d, elsewhere := r.depart(s.Conn().RemotePeer(), &p)
-	r.cfg.Log.Debug("asked for a session", "key", string(p.GetKey()), "by", s.Conn().RemotePeer().String(), "number", p.GetNumber(), "after", p.GetAfter(), "here", d != nil, "elsewhere", peer.ID(elsewhere).String())
+	if p.GetOffer() {
+		r.takeOffer(s, by, &p)
+		return
+	}
+	d, elsewhere := r.depart(by, &p)
+	r.cfg.Log.Debug("asked for a session", "key", string(p.GetKey()), "by", by.String(), "number", p.GetNumber(), "after", p.GetAfter(), "here", d != nil, "elsewhere", peer.ID(elsewhere).String())
 	if d == nil {
 		_ = out.WriteMsg(&pb.Moved{None: elsewhere == "", Elsewhere: []byte(elsewhere)})
 		_ = s.Close()
 		return
 	}
+	d.Fetching(1)
+	defer d.Fetching(-1)
 	ctx, cancel := context.WithTimeout(r.ctx, pullTime)
 	defer cancel()
 	h, err := d.Head(ctx)
@@ -59,7 +66,7 @@ func (r *Roam) runServe(s network.Stream) {
 		_ = s.Close()
 		return
 	}
-	head := &pb.MovedHead{State: stateOf(h.Record), Sent: uint32(h.Sent)} //nolint:gosec // at most 65535
+	head := &pb.MovedHead{State: stateOf(h.Record), Sent: uint32(h.Sent), Had: marksToPB(h.Had)} //nolint:gosec // at most 65535
 	for _, id := range h.Inbound {
 		head.Inbound = append(head.Inbound, uint32(id))
 	}
@@ -67,7 +74,7 @@ func (r *Roam) runServe(s network.Stream) {
 		return
 	}
 	_ = s.SetDeadline(time.Time{})
-	f := &fetching{d: d, out: out, after: p.GetAfter(), taken: p.GetAfter(), wake: make(chan struct{}, 1)}
+	f := &fetching{d: d, out: out, back: r.started.Add(backTime), after: p.GetAfter(), taken: p.GetAfter(), wake: make(chan struct{}, 1)}
 	var wg sync.WaitGroup
 	wg.Go(func() { f.runAnswers(pbio.NewDelimitedReader(s, maxTaken)) })
 	if f.run(r.ctx) { // the other ends the stream when it has read that
@@ -83,7 +90,10 @@ func (r *Roam) runServe(s network.Stream) {
 func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere string) {
 	key := string(p.GetKey())
 	if r.cfg.Broker.Departing(key, string(to), p.GetNumber()) {
-		return r.cfg.Broker.Depart(key, string(to), p.GetNumber(), false), ""
+		return r.cfg.Broker.Depart(r.ctx, key, string(to), p.GetNumber(), false), ""
+	}
+	if to == r.self { // it has gone nowhere
+		return r.cfg.Broker.Reclaim(key, string(to), p.GetNumber()), ""
 	}
 	r.mu.Lock()
 	h := r.held[key]
@@ -103,17 +113,41 @@ func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere
 		r.unhear(h)
 		r.hintAt(key, to)
 	}
-	if d = r.cfg.Broker.Depart(key, string(to), p.GetNumber(), false); d != nil {
+	ctx, stop := context.WithCancel(r.ctx)
+	defer stop()
+	a := &ask{key: key, number: p.GetNumber(), by: to, stop: stop}
+	r.mu.Lock()
+	r.asked[a] = struct{}{}
+	r.mu.Unlock()
+	d = r.cfg.Broker.Depart(ctx, key, string(to), p.GetNumber(), false)
+	r.mu.Lock()
+	delete(r.asked, a)
+	h = r.held[key]
+	ours := h != nil && h.mine && !outranks(p.GetNumber(), to, h.number, r.self)
+	r.mu.Unlock()
+	switch {
+	case d != nil:
 		return d, ""
+	case ours:
+		return nil, string(r.self)
 	}
 	return nil, string(r.goneTo(key))
+}
+
+// ask is another node's question for a session that waits for an answer. stop ends that.
+type ask struct {
+	key    string
+	number uint64
+	by     peer.ID
+	stop   func()
 }
 
 // fetching is one stream by which a session is fetched.
 type fetching struct {
 	d     *mqttfront.Departure
 	out   pbio.Writer
-	after uint64 // what was sent
+	after uint64    // what was sent
+	back  time.Time // when all that was kept for this node has come
 
 	mu         sync.Mutex
 	taken      uint64
@@ -192,7 +226,7 @@ func (f *fetching) run(ctx context.Context) bool {
 			}
 			if len(es) == 0 && drained && !said && got.Here >= mqttfront.Drained {
 				said, msg.Drained = true, true
-				late.Reset(lateTime)
+				late.Reset(max(lateTime, time.Until(f.back)))
 			}
 			if len(es) == 0 && over && len(onWay) == 0 && got.Here == mqttfront.Whole {
 				_ = f.out.WriteMsg(&pb.Moved{End: true})

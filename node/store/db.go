@@ -69,7 +69,7 @@ type state struct {
 	closed   bool
 
 	messages messages
-	toSweep  []uint64 // sessions that are over
+	toSweep  []leftover // of sessions that are over, or have forgotten
 }
 
 // Stats counts what a database has done.

@@ -22,6 +22,7 @@ const (
 	kindRetained     = 'r' // location, topic -> StoredRetained
 	kindSession      = 's' // number -> StoredSession
 	kindSubscription = 'u' // session, filter -> StoredSubscription
+	kindRun          = 'w' // session, turn, 1 if it was at other nodes, epoch, first seq -> last seq: what the session has had
 	kindNone         = 'z' // behind them all
 )
 
@@ -93,7 +94,7 @@ func (d *DB) Records(do func(key, value []byte, of Subject)) error {
 		switch key[0] {
 		case kindMessage, kindRetained, kindLocal:
 			of = OfMessages
-		case kindSession, kindSubscription, kindEntry, kindInbound, kindHad:
+		case kindSession, kindSubscription, kindEntry, kindInbound, kindHad, kindRun:
 			of = OfSessions
 		}
 		do(key, value, of)

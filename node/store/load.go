@@ -86,7 +86,10 @@ func (s *Sessions) load(needs map[uint64]int32) error {
 	if err != nil {
 		return err
 	}
-	var strays []uint64
+	if err := s.loadRuns(byID); err != nil {
+		return err
+	}
+	var strays []leftover
 	last, l := uint64(0), (*sessionLog)(nil)
 	err = s.db.each([]byte{kindEntry}, func(rest, value []byte) bool {
 		if len(rest) != 16 {
@@ -95,7 +98,7 @@ func (s *Sessions) load(needs map[uint64]int32) error {
 		if id := binary.BigEndian.Uint64(rest); id != last {
 			last, l = id, byID[id]
 			if l == nil || s.logs[l.key] != l {
-				strays = append(strays, id)
+				strays = append(strays, leftover{session: id})
 			}
 		}
 		var e pb.StoredEntry

@@ -136,7 +136,7 @@ func salvaged(key, value []byte) []byte {
 		}
 		c.Copy = nil
 		return encode(&c)
-	case kindHad, kindInbound, kindMessage, kindEntry, kindRetained, kindLocal, kindSession, kindSubscription:
+	case kindHad, kindInbound, kindMessage, kindEntry, kindRetained, kindLocal, kindSession, kindSubscription, kindRun:
 		return append([]byte{}, value...)
 	}
 	return nil

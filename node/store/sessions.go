@@ -102,16 +102,18 @@ type sessionLog struct {
 	replaces *sessionLog      // is dropped together with the first Save
 	saved    bool             // its record may be in the database
 	queued   mqttfront.Queued // when it was opened
+	marks    []mqttfront.MarkRun
 
 	// Guarded by DB.mu:
 	recent []recent // entries that may not be in Pebble yet, by position
 	listed uint64   // the last group that has the log in its list, and one
 	over   bool     // it is no session any more
+	turn   uint64   // rises when what the session has had is forgotten
 	more   bool     // there may be more of it in the database than its record
 }
 
 func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
-	s := &pb.StoredSession{Key: []byte(l.key), Version: uint32(rec.Version), ExpiryMs: rec.Expiry.Milliseconds()}
+	s := &pb.StoredSession{Key: []byte(l.key), Version: uint32(rec.Version), ExpiryMs: rec.Expiry.Milliseconds(), Born: rec.Born, Claim: rec.Claim}
 	if !rec.Disconnected.IsZero() {
 		s.DisconnectedMs = rec.Disconnected.UnixMilli()
 	}
@@ -122,7 +124,7 @@ func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
 		s.Arriving = &pb.StoredArrival{From: []byte(a.From), Number: a.Number, Frontier: a.Frontier, Own: a.Own, Drained: a.Drained}
 	}
 	if d := rec.Departing; d != nil {
-		s.Departing = &pb.StoredDeparture{To: []byte(d.To), Number: d.Number}
+		s.Departing = &pb.StoredDeparture{To: []byte(d.To), Number: d.Number, Reserved: d.Reserved}
 	}
 	l.db.update(func() {
 		l.db.putLocked(sessionKey(l.id), s, !l.saved)
@@ -150,6 +152,7 @@ func (l *sessionLog) load() (rec mqttfront.SessionRecord, err error) {
 		return rec, fmt.Errorf("session %d: %w", l.id, err)
 	}
 	rec.Version, rec.Expiry = byte(s.GetVersion()), time.Duration(s.GetExpiryMs())*time.Millisecond //nolint:gosec // 3 to 5
+	rec.Born, rec.Claim = s.GetBorn(), s.GetClaim()
 	if s.GetDisconnectedMs() != 0 {
 		rec.Disconnected = time.UnixMilli(s.GetDisconnectedMs())
 	}
@@ -165,7 +168,7 @@ func (l *sessionLog) load() (rec mqttfront.SessionRecord, err error) {
 		rec.Arriving = &mqttfront.Arriving{From: string(a.GetFrom()), Number: a.GetNumber(), Frontier: a.GetFrontier(), Own: a.GetOwn(), Drained: a.GetDrained()}
 	}
 	if d := s.GetDeparting(); d != nil {
-		rec.Departing = &mqttfront.Departing{To: string(d.GetTo()), Number: d.GetNumber()}
+		rec.Departing = &mqttfront.Departing{To: string(d.GetTo()), Number: d.GetNumber(), Reserved: d.GetReserved()}
 	}
 	err = l.db.each(number(kindSubscription, l.id), func(filter, value []byte) bool {
 		var u pb.StoredSubscription
@@ -351,7 +354,7 @@ func (l *sessionLog) dropLocked() {
 	l.over = true
 	l.db.removeLocked(sessionKey(l.id))
 	if l.more {
-		l.db.sweepLaterLocked(l.id)
+		l.db.sweepLaterLocked(leftover{session: l.id})
 	}
 }
 

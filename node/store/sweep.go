@@ -1,6 +1,15 @@
 package store
 
-import "github.com/mozzie-mqtt/mozzie/proto/pb"
+import (
+	"encoding/binary"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// leftover is what a session has left: everything where it is over, or what it had in turns before one.
+type leftover struct{ session, below uint64 }
 
 // sweepBatch is how many records of a session that is over are removed at a time.
 const sweepBatch = 1000
@@ -19,42 +28,50 @@ func (d *DB) runSweep() {
 				d.mu.Unlock()
 				break
 			}
-			id := d.toSweep[0]
+			l := d.toSweep[0]
 			d.toSweep = d.toSweep[1:]
 			d.mu.Unlock()
-			d.sweep(id)
+			d.sweep(l)
 		}
 	}
 }
 
-// sweepLaterLocked has the records of a session removed.
-func (d *DB) sweepLaterLocked(session uint64) {
-	d.toSweep = append(d.toSweep, session)
+// sweepLaterLocked has records of a session removed.
+func (d *DB) sweepLaterLocked(l leftover) {
+	d.toSweep = append(d.toSweep, l)
 	wake(d.sweepWake)
 }
 
-func (d *DB) sweep(session uint64) {
+func (d *DB) sweep(l leftover) {
 	d.apply() // so that what is to be removed can be seen
-	for _, kind := range []byte{kindEntry, kindInbound, kindSubscription} {
-		for d.sweepSome(kind, session) {
+	if l.below > 0 {
+		runs := under(number(kindRun, l.session))
+		runs.UpperBound = binary.BigEndian.AppendUint64(number(kindRun, l.session), l.below)
+		for d.sweepSome(runs) {
+			d.apply()
+		}
+		return
+	}
+	for _, kind := range []byte{kindEntry, kindInbound, kindSubscription, kindRun} {
+		for d.sweepSome(under(number(kind, l.session))) {
 			d.apply()
 		}
 	}
 }
 
-// sweepSome removes some records of a kind, and reports whether there may be more.
-func (d *DB) sweepSome(kind byte, session uint64) (more bool) {
+// sweepSome removes some records in a range, and reports whether there may be more.
+func (d *DB) sweepSome(r *pebble.IterOptions) (more bool) {
 	select {
 	case <-d.closing:
 		return false
 	default:
 	}
 	n := 0
-	err := d.each(number(kind, session), func(key, value []byte) bool {
+	err := d.iterate(r, func(key, value []byte) bool {
 		d.update(func() {
 			d.removeLocked(string(key))
 			var e pb.StoredEntry
-			if kind == kindEntry && decode(value, &e) == nil {
+			if key[0] == kindEntry && decode(value, &e) == nil {
 				d.releaseLocked(e.GetMessage(), nil)
 			}
 		})

@@ -108,6 +108,7 @@ type SessionState struct {
 	ExpiryMs       int64                  `protobuf:"varint,2,opt,name=expiry_ms,json=expiryMs,proto3" json:"expiry_ms,omitempty"`
 	DisconnectedMs int64                  `protobuf:"varint,3,opt,name=disconnected_ms,json=disconnectedMs,proto3" json:"disconnected_ms,omitempty"` // since 1970; 0: it has a connection
 	Subscriptions  []*SessionSubscription `protobuf:"bytes,4,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	Born           uint64                 `protobuf:"fixed64,5,opt,name=born,proto3" json:"born,omitempty"` // by chance; tells the session from others that were or will be under its key. 0: not known
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -168,6 +169,13 @@ func (x *SessionState) GetSubscriptions() []*SessionSubscription {
 		return x.Subscriptions
 	}
 	return nil
+}
+
+func (x *SessionState) GetBorn() uint64 {
+	if x != nil {
+		return x.Born
+	}
+	return 0
 }
 
 type SessionSubscription struct {
@@ -252,6 +260,8 @@ type Pull struct {
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	Number        uint64                 `protobuf:"fixed64,2,opt,name=number,proto3" json:"number,omitempty"`
 	After         uint64                 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"` // entries up to this position came before
+	Offer         bool                   `protobuf:"varint,4,opt,name=offer,proto3" json:"offer,omitempty"` // it is the other way round: who sends this has a part of the session, from when that claim was made
+	Born          uint64                 `protobuf:"fixed64,5,opt,name=born,proto3" json:"born,omitempty"`  // offer: of that session
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +317,20 @@ func (x *Pull) GetAfter() uint64 {
 	return 0
 }
 
+func (x *Pull) GetOffer() bool {
+	if x != nil {
+		return x.Offer
+	}
+	return false
+}
+
+func (x *Pull) GetBorn() uint64 {
+	if x != nil {
+		return x.Born
+	}
+	return 0
+}
+
 // Moved goes the other way. The first one has head, none or elsewhere.
 type Moved struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -316,6 +340,7 @@ type Moved struct {
 	Entries       []*MovedEntry          `protobuf:"bytes,4,rep,name=entries,proto3" json:"entries,omitempty"`
 	Drained       bool                   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"` // all that waited has come, and what comes from now on comes to the new holder too
 	End           bool                   `protobuf:"varint,6,opt,name=end,proto3" json:"end,omitempty"`         // nothing will follow
+	Wanted        bool                   `protobuf:"varint,7,opt,name=wanted,proto3" json:"wanted,omitempty"`   // what is offered will be fetched; with none it is of a session that is over
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,12 +417,20 @@ func (x *Moved) GetEnd() bool {
 	return false
 }
 
+func (x *Moved) GetWanted() bool {
+	if x != nil {
+		return x.Wanted
+	}
+	return false
+}
+
 type MovedHead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         *SessionState          `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	Inbound       []uint32               `protobuf:"varint,2,rep,packed,name=inbound,proto3" json:"inbound,omitempty"` // packet IDs of QoS 2 messages from the client that wait for PUBREL
 	Last          uint64                 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`              // position of the last entry
 	Sent          uint32                 `protobuf:"varint,4,opt,name=sent,proto3" json:"sent,omitempty"`              // how many entries that were sent to the client come first
+	Had           []*MovedMarks          `protobuf:"bytes,5,rep,name=had,proto3" json:"had,omitempty"`                 // what the session has had lately, here and before: it may come to the new holder once more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +493,66 @@ func (x *MovedHead) GetSent() uint32 {
 	return 0
 }
 
+func (x *MovedHead) GetHad() []*MovedMarks {
+	if x != nil {
+		return x.Had
+	}
+	return nil
+}
+
+// MovedMarks are identities of messages of one epoch.
+type MovedMarks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Runs          []uint64               `protobuf:"varint,2,rep,packed,name=runs,proto3" json:"runs,omitempty"` // of numbers: how far behind the one before each begins, and how many more there are in it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MovedMarks) Reset() {
+	*x = MovedMarks{}
+	mi := &file_session_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MovedMarks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MovedMarks) ProtoMessage() {}
+
+func (x *MovedMarks) ProtoReflect() protoreflect.Message {
+	mi := &file_session_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MovedMarks.ProtoReflect.Descriptor instead.
+func (*MovedMarks) Descriptor() ([]byte, []int) {
+	return file_session_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *MovedMarks) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *MovedMarks) GetRuns() []uint64 {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
 type MovedEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Position      uint64                 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
@@ -471,7 +564,7 @@ type MovedEntry struct {
 
 func (x *MovedEntry) Reset() {
 	*x = MovedEntry{}
-	mi := &file_session_proto_msgTypes[6]
+	mi := &file_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +576,7 @@ func (x *MovedEntry) String() string {
 func (*MovedEntry) ProtoMessage() {}
 
 func (x *MovedEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[6]
+	mi := &file_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +589,7 @@ func (x *MovedEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovedEntry.ProtoReflect.Descriptor instead.
 func (*MovedEntry) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{6}
+	return file_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MovedEntry) GetPosition() uint64 {
@@ -531,7 +624,7 @@ type Taken struct {
 
 func (x *Taken) Reset() {
 	*x = Taken{}
-	mi := &file_session_proto_msgTypes[7]
+	mi := &file_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +636,7 @@ func (x *Taken) String() string {
 func (*Taken) ProtoMessage() {}
 
 func (x *Taken) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[7]
+	mi := &file_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +649,7 @@ func (x *Taken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Taken.ProtoReflect.Descriptor instead.
 func (*Taken) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{7}
+	return file_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Taken) GetUpto() uint64 {
@@ -583,34 +676,43 @@ const file_session_proto_rawDesc = "" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\fR\x04node\x12\x14\n" +
 	"\x05fresh\x18\x04 \x01(\bR\x05fresh\x125\n" +
-	"\x05state\x18\x05 \x01(\v2\x1f.mozzie.session.v1.SessionStateR\x05state\"\xbc\x01\n" +
+	"\x05state\x18\x05 \x01(\v2\x1f.mozzie.session.v1.SessionStateR\x05state\"\xd0\x01\n" +
 	"\fSessionState\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\texpiry_ms\x18\x02 \x01(\x03R\bexpiryMs\x12'\n" +
 	"\x0fdisconnected_ms\x18\x03 \x01(\x03R\x0edisconnectedMs\x12L\n" +
-	"\rsubscriptions\x18\x04 \x03(\v2&.mozzie.session.v1.SessionSubscriptionR\rsubscriptions\"\x9a\x01\n" +
+	"\rsubscriptions\x18\x04 \x03(\v2&.mozzie.session.v1.SessionSubscriptionR\rsubscriptions\x12\x12\n" +
+	"\x04born\x18\x05 \x01(\x06R\x04born\"\x9a\x01\n" +
 	"\x13SessionSubscription\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\fR\x06filter\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x10\n" +
 	"\x03qos\x18\x03 \x01(\rR\x03qos\x12\x19\n" +
 	"\bno_local\x18\x04 \x01(\bR\anoLocal\x12.\n" +
-	"\x13retain_as_published\x18\x05 \x01(\bR\x11retainAsPublished\"F\n" +
+	"\x13retain_as_published\x18\x05 \x01(\bR\x11retainAsPublished\"p\n" +
 	"\x04Pull\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\x04R\x05after\"\xd0\x01\n" +
+	"\x05after\x18\x03 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05offer\x18\x04 \x01(\bR\x05offer\x12\x12\n" +
+	"\x04born\x18\x05 \x01(\x06R\x04born\"\xe8\x01\n" +
 	"\x05Moved\x120\n" +
 	"\x04head\x18\x01 \x01(\v2\x1c.mozzie.session.v1.MovedHeadR\x04head\x12\x12\n" +
 	"\x04none\x18\x02 \x01(\bR\x04none\x12\x1c\n" +
 	"\telsewhere\x18\x03 \x01(\fR\telsewhere\x127\n" +
 	"\aentries\x18\x04 \x03(\v2\x1d.mozzie.session.v1.MovedEntryR\aentries\x12\x18\n" +
 	"\adrained\x18\x05 \x01(\bR\adrained\x12\x10\n" +
-	"\x03end\x18\x06 \x01(\bR\x03end\"\x84\x01\n" +
+	"\x03end\x18\x06 \x01(\bR\x03end\x12\x16\n" +
+	"\x06wanted\x18\a \x01(\bR\x06wanted\"\xb5\x01\n" +
 	"\tMovedHead\x125\n" +
 	"\x05state\x18\x01 \x01(\v2\x1f.mozzie.session.v1.SessionStateR\x05state\x12\x18\n" +
 	"\ainbound\x18\x02 \x03(\rR\ainbound\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\x04R\x04last\x12\x12\n" +
-	"\x04sent\x18\x04 \x01(\rR\x04sent\"\x96\x01\n" +
+	"\x04sent\x18\x04 \x01(\rR\x04sent\x12/\n" +
+	"\x03had\x18\x05 \x03(\v2\x1d.mozzie.session.v1.MovedMarksR\x03had\"6\n" +
+	"\n" +
+	"MovedMarks\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x12\n" +
+	"\x04runs\x18\x02 \x03(\x04R\x04runs\"\x96\x01\n" +
 	"\n" +
 	"MovedEntry\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\x128\n" +
@@ -634,7 +736,7 @@ func file_session_proto_rawDescGZIP() []byte {
 	return file_session_proto_rawDescData
 }
 
-var file_session_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_session_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_session_proto_goTypes = []any{
 	(*Claim)(nil),               // 0: mozzie.session.v1.Claim
 	(*SessionState)(nil),        // 1: mozzie.session.v1.SessionState
@@ -642,24 +744,26 @@ var file_session_proto_goTypes = []any{
 	(*Pull)(nil),                // 3: mozzie.session.v1.Pull
 	(*Moved)(nil),               // 4: mozzie.session.v1.Moved
 	(*MovedHead)(nil),           // 5: mozzie.session.v1.MovedHead
-	(*MovedEntry)(nil),          // 6: mozzie.session.v1.MovedEntry
-	(*Taken)(nil),               // 7: mozzie.session.v1.Taken
-	(*StoredMessage)(nil),       // 8: mozzie.store.v1.StoredMessage
-	(*StoredEntry)(nil),         // 9: mozzie.store.v1.StoredEntry
+	(*MovedMarks)(nil),          // 6: mozzie.session.v1.MovedMarks
+	(*MovedEntry)(nil),          // 7: mozzie.session.v1.MovedEntry
+	(*Taken)(nil),               // 8: mozzie.session.v1.Taken
+	(*StoredMessage)(nil),       // 9: mozzie.store.v1.StoredMessage
+	(*StoredEntry)(nil),         // 10: mozzie.store.v1.StoredEntry
 }
 var file_session_proto_depIdxs = []int32{
-	1, // 0: mozzie.session.v1.Claim.state:type_name -> mozzie.session.v1.SessionState
-	2, // 1: mozzie.session.v1.SessionState.subscriptions:type_name -> mozzie.session.v1.SessionSubscription
-	5, // 2: mozzie.session.v1.Moved.head:type_name -> mozzie.session.v1.MovedHead
-	6, // 3: mozzie.session.v1.Moved.entries:type_name -> mozzie.session.v1.MovedEntry
-	1, // 4: mozzie.session.v1.MovedHead.state:type_name -> mozzie.session.v1.SessionState
-	8, // 5: mozzie.session.v1.MovedEntry.message:type_name -> mozzie.store.v1.StoredMessage
-	9, // 6: mozzie.session.v1.MovedEntry.entry:type_name -> mozzie.store.v1.StoredEntry
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	1,  // 0: mozzie.session.v1.Claim.state:type_name -> mozzie.session.v1.SessionState
+	2,  // 1: mozzie.session.v1.SessionState.subscriptions:type_name -> mozzie.session.v1.SessionSubscription
+	5,  // 2: mozzie.session.v1.Moved.head:type_name -> mozzie.session.v1.MovedHead
+	7,  // 3: mozzie.session.v1.Moved.entries:type_name -> mozzie.session.v1.MovedEntry
+	1,  // 4: mozzie.session.v1.MovedHead.state:type_name -> mozzie.session.v1.SessionState
+	6,  // 5: mozzie.session.v1.MovedHead.had:type_name -> mozzie.session.v1.MovedMarks
+	9,  // 6: mozzie.session.v1.MovedEntry.message:type_name -> mozzie.store.v1.StoredMessage
+	10, // 7: mozzie.session.v1.MovedEntry.entry:type_name -> mozzie.store.v1.StoredEntry
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_session_proto_init() }
@@ -674,7 +778,7 @@ func file_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_session_proto_rawDesc), len(file_session_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

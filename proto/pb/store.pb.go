@@ -119,6 +119,8 @@ type StoredSession struct {
 	Will           *StoredWill            `protobuf:"bytes,5,opt,name=will,proto3" json:"will,omitempty"`
 	Arriving       *StoredArrival         `protobuf:"bytes,6,opt,name=arriving,proto3" json:"arriving,omitempty"`   // it has come from another node, which may still have some of it
 	Departing      *StoredDeparture       `protobuf:"bytes,7,opt,name=departing,proto3" json:"departing,omitempty"` // another node has it, which may not have all of it yet
+	Born           uint64                 `protobuf:"fixed64,8,opt,name=born,proto3" json:"born,omitempty"`         // tells it from others under its key
+	Claim          uint64                 `protobuf:"fixed64,9,opt,name=claim,proto3" json:"claim,omitempty"`       // number of the one that it came here by
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -202,6 +204,20 @@ func (x *StoredSession) GetDeparting() *StoredDeparture {
 	return nil
 }
 
+func (x *StoredSession) GetBorn() uint64 {
+	if x != nil {
+		return x.Born
+	}
+	return 0
+}
+
+func (x *StoredSession) GetClaim() uint64 {
+	if x != nil {
+		return x.Claim
+	}
+	return 0
+}
+
 type StoredArrival struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`          // peer ID
@@ -280,8 +296,9 @@ func (x *StoredArrival) GetDrained() bool {
 
 type StoredDeparture struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	To            []byte                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`           // peer ID
-	Number        uint64                 `protobuf:"fixed64,2,opt,name=number,proto3" json:"number,omitempty"` // of the claim
+	To            []byte                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`              // peer ID
+	Number        uint64                 `protobuf:"fixed64,2,opt,name=number,proto3" json:"number,omitempty"`    // of the claim
+	Reserved      uint64                 `protobuf:"varint,3,opt,name=reserved,proto3" json:"reserved,omitempty"` // no entry has had a position behind this one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +343,13 @@ func (x *StoredDeparture) GetTo() []byte {
 func (x *StoredDeparture) GetNumber() uint64 {
 	if x != nil {
 		return x.Number
+	}
+	return 0
+}
+
+func (x *StoredDeparture) GetReserved() uint64 {
+	if x != nil {
+		return x.Reserved
 	}
 	return 0
 }
@@ -950,7 +974,7 @@ const file_store_proto_rawDesc = "" +
 	"\x03qos\x18\x04 \x01(\rR\x03qos\x12\x16\n" +
 	"\x06retain\x18\x05 \x01(\bR\x06retain\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\"\xae\x02\n" +
+	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\"\xd8\x02\n" +
 	"\rStoredSession\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1b\n" +
@@ -958,16 +982,19 @@ const file_store_proto_rawDesc = "" +
 	"\x0fdisconnected_ms\x18\x04 \x01(\x03R\x0edisconnectedMs\x12/\n" +
 	"\x04will\x18\x05 \x01(\v2\x1b.mozzie.store.v1.StoredWillR\x04will\x12:\n" +
 	"\barriving\x18\x06 \x01(\v2\x1e.mozzie.store.v1.StoredArrivalR\barriving\x12>\n" +
-	"\tdeparting\x18\a \x01(\v2 .mozzie.store.v1.StoredDepartureR\tdeparting\"\x83\x01\n" +
+	"\tdeparting\x18\a \x01(\v2 .mozzie.store.v1.StoredDepartureR\tdeparting\x12\x12\n" +
+	"\x04born\x18\b \x01(\x06R\x04born\x12\x14\n" +
+	"\x05claim\x18\t \x01(\x06R\x05claim\"\x83\x01\n" +
 	"\rStoredArrival\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x1a\n" +
 	"\bfrontier\x18\x03 \x01(\x04R\bfrontier\x12\x10\n" +
 	"\x03own\x18\x04 \x01(\x04R\x03own\x12\x18\n" +
-	"\adrained\x18\x05 \x01(\bR\adrained\"9\n" +
+	"\adrained\x18\x05 \x01(\bR\adrained\"U\n" +
 	"\x0fStoredDeparture\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\fR\x02to\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x06R\x06number\"\x94\x01\n" +
+	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x1a\n" +
+	"\breserved\x18\x03 \x01(\x04R\breserved\"\x94\x01\n" +
 	"\n" +
 	"StoredWill\x128\n" +
 	"\amessage\x18\x01 \x01(\v2\x1e.mozzie.store.v1.StoredMessageR\amessage\x12\x1b\n" +

@@ -76,6 +76,9 @@ func (n *Node) inReach(id NodeID) bool {
 	return p != nil && p.reach
 }
 
+// Reaches reports whether a node is known to be there, as far as leases tell.
+func (n *Node) Reaches(id NodeID) bool { return n.inReach(id) }
+
 func (n *Node) addPeer(id NodeID) *peer {
 	p := &peer{id: id, point: dht.PeerPoint(id.Peer()), since: n.now, ops: map[uint64]operation{}}
 	p.gone = id.Peer() == n.self.Peer() // this node with an earlier database: nobody will come back under that name

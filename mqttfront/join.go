@@ -1,0 +1,128 @@
+package mqttfront
+
+import "time"
+
+// Join takes what there is of a session elsewhere beside what is here: nodes that could not reach each other, or a client that did
+// not wait, have left it in parts. What the session has had is dropped, the rest comes behind what waits here. It reports whether
+// the session is here, and has come as a whole from where it was last: what was delivered there is not known before. Whoever else has a part keeps it until it is taken, so nothing of this has to survive a crash.
+func (b *Broker) Join(key string, a Arrival) bool {
+	b.reg.Lock()
+	s := b.sessions[sessionKey(key)]
+	if s == nil {
+		b.reg.Unlock()
+		return false
+	}
+	s.mu.Lock()
+	b.reg.Unlock()
+	born := a.Head().Record.Born
+	if s.ended || s.log == nil || s.move != nil && s.move.arriving != nil || born != s.born && born != 0 && s.born != 0 {
+		s.mu.Unlock()
+		return false
+	}
+	if s.born == 0 {
+		s.born = born
+		s.saveLocked()
+	}
+	s.rememberLocked()
+	s.joins++
+	s.mu.Unlock()
+	a.Registered() // its subscriptions have long stood here
+	b.stats.Joins.Add(1)
+	b.wg.Go(func() { s.runJoin(a) })
+	return true
+}
+
+// Has reports whether a session is here, or coming here, and what tells it from others under its key; 0: that is not known.
+func (b *Broker) Has(key string) (born uint64, here bool) {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	s := b.sessions[sessionKey(key)]
+	if s == nil {
+		return 0, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.born, !s.ended
+}
+
+// runJoin takes over a part of a session, until there is nothing more.
+func (s *session) runJoin(a Arrival) {
+	b := s.b
+	defer a.Close()
+	for upto := uint64(0); ; {
+		got, err := a.Next(b.moves, upto)
+		last := got.last() // before its entries get positions here
+		if err != nil || !s.takeJoined(&got) {
+			break
+		}
+		if last > 0 {
+			upto = last
+			b.store.Sync(func(err error) {
+				b.storeDone(err)
+				if err == nil {
+					a.Taken(last)
+				}
+			})
+		}
+		if got.End {
+			break
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.joins--
+	s.forgetLaterLocked()
+	if s.move != nil && s.move.Departure != nil {
+		s.move.poke()
+	}
+}
+
+// takeJoined puts entries of another part of the session behind what waits. It returns false when there is no use in more.
+func (s *session) takeJoined(got *Arrived) bool {
+	b := s.b
+	u := b.begin(time.Now())
+	ok := true
+	b.store.Together(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if ok = !s.ended && s.log != nil && (s.move == nil || s.move.Departure == nil || !s.move.over); !ok {
+			return
+		}
+		for i := range got.Entries {
+			s.joinLocked(u, &got.Entries[i])
+		}
+		if s.move != nil && s.move.Departure != nil {
+			s.move.poke()
+		}
+	})
+	s.mu.Lock()
+	if ok {
+		s.pumpLocked(u)
+	}
+	s.mu.Unlock()
+	u.end()
+	return ok
+}
+
+func (s *session) joinLocked(u *burst, e *Entry) {
+	e.Moved = true
+	size := int64(e.Msg.Size())
+	cfg := &s.b.cfg
+	switch m := e.mark(); {
+	case m != (Mark{}) && (s.before.has(m) || s.had != nil && !s.had.add(m)):
+		s.b.stats.Twice.Add(1)
+		return
+	case e.State == EntryReleased: // the client has it
+		return
+	case s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes:
+		s.b.stats.DropQueue.Add(1)
+		return
+	}
+	e.PacketID, e.State = 0, EntryWaiting
+	e.Pos = s.nextPos()
+	s.count(1, size)
+	s.b.hold(e)
+	s.log.Append(e)
+	u.synced = true
+	s.spilled++
+}

@@ -1,0 +1,70 @@
+package roam
+
+import (
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+)
+
+// runClaimLate claims a session that its client goes on with because no other node could be reached, once one can.
+func (r *Roam) runClaimLate(h *hold, found chan *claim) {
+	var last *claim
+	select {
+	case last = <-found:
+	case <-r.ctx.Done():
+		return
+	}
+	if _, here := r.cfg.Broker.Has(h.key); !here {
+		return
+	}
+	r.mu.Lock()
+	if h.over || h.mine || h.claiming {
+		r.mu.Unlock()
+		return
+	}
+	state := h.state
+	r.ownLocked(h, last)
+	if state != nil {
+		h.state = state // as it is here
+	}
+	number := h.number
+	r.mu.Unlock()
+	r.push(h)
+	if last != nil && last.node != r.self {
+		r.runJoin(mqttfront.Left{Key: h.key, Number: number}, last.node)
+	}
+}
+
+// aloneTime is after what time a session that went on alone is looked at again, where its late claim has come to nothing.
+const aloneTime = 15 * time.Second
+
+// checkAlone finds out who has the sessions that went on alone, and that nobody has claimed for this node since.
+func (r *Roam) checkAlone(now time.Time) {
+	var again []string
+	r.mu.Lock()
+	for key, since := range r.alone {
+		if now.Sub(since) > aloneTime {
+			again = append(again, key)
+		}
+	}
+	r.mu.Unlock()
+	for _, key := range again {
+		_, here := r.cfg.Broker.Has(key)
+		r.mu.Lock()
+		h := r.held[key]
+		if !here || h != nil && h.mine {
+			delete(r.alone, key)
+		} else {
+			r.alone[key] = now
+		}
+		looks := here && (h == nil || !h.mine && !h.claiming)
+		if looks {
+			h = r.holdLocked(key)
+			h.ready = false
+		}
+		r.mu.Unlock()
+		if looks {
+			r.take(h, false)
+		}
+	}
+}
