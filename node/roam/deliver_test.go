@@ -1,6 +1,7 @@
 package roam
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"testing"
@@ -67,7 +68,7 @@ func TestClaimsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &busySwarm{published: make(chan *proto.Message, 10)}
-	r := New(Config{Host: fakeHost{id: "me"}, Swarm: s, Broker: noBroker{}, Log: slog.New(slog.DiscardHandler)})
+	r := New(Config{Host: fakeHost{id: "me"}, Swarm: s, Broker: noBroker{}, Resumed: func(context.Context, peer.ID, string) {}, Log: slog.New(slog.DiscardHandler)})
 	r.Activate()
 	r.Begin("u\x00c")
 	mine := new(pb.Claim)

@@ -1,6 +1,7 @@
 package roam
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -270,7 +271,7 @@ func (n *simNode) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r := New(Config{Host: h, Swarm: &claimSwarm{n, life}, Broker: b, Log: log})
+	r := New(Config{Host: h, Swarm: &claimSwarm{n, life}, Broker: b, Resumed: func(context.Context, peer.ID, string) {}, Log: log})
 	b.Roam(r)
 	if err := b.Serve(l, mqttfront.ListenerConfig{URL: "tcp://127.0.0.1:1883"}); err != nil {
 		w.t.Fatal(err)
