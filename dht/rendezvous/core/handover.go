@@ -209,9 +209,19 @@ func (n *Node) handedOver(l *location) {
 	l.registers = nil
 	for _, e := range l.order.live() {
 		if !e.over() {
-			n.ackKept(e)
-			e.copy = true
+			own, hop, id, acked := e.own, e.s.hop, e.id, e.acked
+			e.copy, e.acked = true, true
 			n.store(e)
+			if acked {
+				continue
+			}
+			n.safe(func() { // the other may be destroyed now
+				if own != nil {
+					n.let(own)
+				} else {
+					n.keptFor(hop, id)
+				}
+			})
 		}
 	}
 	for _, s := range n.streamsOf(l) {
