@@ -39,25 +39,12 @@ func TestManyQueued(t *testing.T) {
 	n.until("the client is away", func(s admin.Status) bool { return s.Connections == 0 && s.Sessions == 1 })
 
 	before := n.resident()
-	began := time.Now()
-	pub := newRawClient(t, n.mqtt, "pub")
-	go func() {
-		w := bufio.NewWriterSize(pub.conn, 64<<10)
-		for i := range queued {
-			_, _ = w.Write(rawPublish(4, 1<<1, uint16(1+i%60_000), "many/x", sixtyFour(i))) //nolint:gosec // below 60,000
-		}
-		_ = w.Flush() // who reads the answers finds out
-	}()
-	for range queued {
-		pub.expect(0x40)
-	}
-	t.Logf("%d messages queued in %v", queued, time.Since(began).Round(time.Millisecond))
-	pub.close()
+	publishMany(t, n, queued)
 	n.costs(t, "queued", before, queued, most)
 
 	n.kill()
 	n.start()
-	began = time.Now()
+	began := time.Now()
 	n.ready()
 	took := time.Since(began)
 	t.Logf("ready %v after a kill", took.Round(time.Millisecond))
@@ -84,6 +71,60 @@ func TestManyQueued(t *testing.T) {
 	}
 	t.Logf("%d messages delivered in %v", queued, time.Since(began).Round(time.Millisecond))
 	t.Logf("%d MiB in all", n.resident()>>20)
+}
+
+// TestManyQueuedAcross has them published at another node: neither of the two takes much more.
+func TestManyQueuedAcross(t *testing.T) {
+	long(t)
+	if runtime.GOOS != "linux" {
+		t.Skip("what a process takes is read from /proc")
+	}
+	const most = 200 << 20 // bytes for a million
+	queued := 50_000
+	if nightly() || os.Getenv("MILLION") != "" {
+		queued = 1_000_000
+	}
+	nodes := startSwarm(t, 2, setup{private: true, flags: []string{"--set", "limits.max_queued_messages=2000000",
+		"--set", "limits.max_queued_bytes=1GiB", "--set", "limits.max_total_queued_bytes=1GiB"}})
+	at, from := nodes[0], nodes[1]
+	away := newRawClient(t, at.mqtt, "away")
+	away.send(rawPacket(0x82, []byte{0, 1}, rawString("many/#"), []byte{1}))
+	away.expect(0x90)
+	away.close()
+	at.until("the client is away", func(s admin.Status) bool { return s.Connections == 0 && s.Sessions == 1 })
+	var before []int64
+	for _, n := range nodes {
+		before = append(before, n.resident())
+	}
+	publishMany(t, from, queued)
+	eventually(t, patience, func() error {
+		if n := at.metric("mozzie_queued_messages"); int(n) != queued {
+			return notYet("%v messages are queued, of %d", n, queued)
+		}
+		return nil
+	})
+	for i, n := range nodes {
+		n.costs(t, n.name, before[i], queued, most)
+	}
+}
+
+// publishMany publishes messages of 64 bytes at QoS 1 to many/x.
+func publishMany(t *testing.T, n *node, messages int) {
+	t.Helper()
+	began := time.Now()
+	pub := newRawClient(t, n.mqtt, "pub")
+	go func() {
+		w := bufio.NewWriterSize(pub.conn, 64<<10)
+		for i := range messages {
+			_, _ = w.Write(rawPublish(4, 1<<1, uint16(1+i%60_000), "many/x", sixtyFour(i))) //nolint:gosec // below 60,000
+		}
+		_ = w.Flush() // who reads the answers finds out
+	}()
+	for range messages {
+		pub.expect(0x40)
+	}
+	t.Logf("%d messages published in %v", messages, time.Since(began).Round(time.Millisecond))
+	pub.close()
 }
 
 // sixtyFour is a payload of 64 bytes.

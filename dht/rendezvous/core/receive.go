@@ -119,7 +119,7 @@ type received struct {
 	groups  map[proto.Group]*spans
 	open    numbered[undone]
 	from    [][]NodeID // who may wait for one of open; undone has their numbers
-	closed  bool // nothing will follow
+	closed  bool       // nothing will follow
 	touched time.Duration
 }
 
