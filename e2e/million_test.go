@@ -27,8 +27,7 @@ func TestManyQueued(t *testing.T) {
 	if nightly() || os.Getenv("MILLION") != "" {
 		queued = 1_000_000
 	}
-	n := newNode(t, "node", "--set", "limits.max_queued_messages=2000000", "--set", "limits.max_queued_bytes=1GiB",
-		"--set", "limits.max_total_queued_bytes=1GiB", "--set", "limits.receive_maximum=1000", "--set", "limits.max_inflight_messages=1000")
+	n := newNode(t, "node", "--set", "limits.receive_maximum=1000", "--set", "limits.max_inflight_messages=1000")
 	n.program = static(t)
 	n.start()
 	n.ready()
@@ -84,8 +83,7 @@ func TestManyQueuedAcross(t *testing.T) {
 	if nightly() || os.Getenv("MILLION") != "" {
 		queued = 1_000_000
 	}
-	nodes := startSwarm(t, 2, setup{private: true, flags: []string{"--set", "limits.max_queued_messages=2000000",
-		"--set", "limits.max_queued_bytes=1GiB", "--set", "limits.max_total_queued_bytes=1GiB"}})
+	nodes := startSwarm(t, 2, setup{private: true})
 	at, from := nodes[0], nodes[1]
 	away := newRawClient(t, at.mqtt, "away")
 	away.send(rawPacket(0x82, []byte{0, 1}, rawString("many/#"), []byte{1}))

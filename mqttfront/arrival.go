@@ -188,7 +188,6 @@ func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
 			s.log.Remove(&own)
 			s.spilled--
 			s.count(-1, -int64(own.Msg.Size()))
-			s.b.letGo(&own)
 			e.Receipt, e.Moved = own.Receipt, false
 			if s.move.Departure != nil {
 				delete(s.move.receipts, own.Pos)
@@ -200,9 +199,8 @@ func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
 		}
 	}
 	size := int64(e.Msg.Size())
-	cfg := &s.b.cfg
 	a.Frontier = pos
-	if s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes {
+	if s.fullLocked(e.QoS, size) {
 		s.b.stats.DropQueue.Add(1)
 		u.over(*e)
 		return
@@ -218,7 +216,6 @@ func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
 		e.Pos = s.nextPos()
 	}
 	s.count(1, size)
-	s.b.hold(e)
 	s.log.Append(e)
 	u.synced = true
 	s.spilled++

@@ -354,13 +354,13 @@ func (b *Broker) restore() error {
 // restoreEntry takes an entry from the log.
 func (s *session) restoreEntry(e *Entry) {
 	s.b.reopen(e)
-	s.b.hold(e)
 	s.placeLocked(e)
 }
 
 // placeLocked takes an entry from the log into memory: those that were sent come before the others.
 func (s *session) placeLocked(e *Entry) {
 	s.spilled--
+	s.b.holdFetched(e)
 	s.behind = e.Pos
 	if e.PacketID == 0 {
 		s.queue.push(*e)

@@ -54,9 +54,12 @@ type Config struct {
 	// Topics bounds the topics and filters of clients.
 	Topics topic.Limits
 
-	// MaxQueuedMessages and MaxQueuedBytes bound what waits in one session. Beyond, the newest is dropped.
+	// MaxQueuedMessages and MaxQueuedBytes bound what waits in one session, in memory: QoS 0, and all of a session that ends with its
+	// connection. MaxStoredMessages and MaxStoredBytes do so where it is kept by the SessionStore. Beyond, the newest is dropped.
 	MaxQueuedMessages int
 	MaxQueuedBytes    int64
+	MaxStoredMessages int
+	MaxStoredBytes    int64
 	// MaxPendingBytes bounds what waits for the socket of one client. Beyond, QoS 0 messages to it are
 	// dropped, the newest first. A client that lets as much pile up is not read from at its next SUBSCRIBE or
 	// UNSUBSCRIBE, and one that lets four times as much of what it asked for itself pile up (ping responses,
@@ -69,6 +72,9 @@ type Config struct {
 	// MaxTotalQueuedBytes bounds the memory for what waits in all sessions together. Beyond it, a session that has more
 	// than its share (by the number of sessions) gets no more: the newest is dropped.
 	MaxTotalQueuedBytes int64
+	// MaxTotalStoredBytes bounds what waits in all sessions together, in memory or kept by the SessionStore, in the same way: what
+	// waits in several sessions counts for each.
+	MaxTotalStoredBytes int64
 
 	// SysInterval is how often $SYS topics are published; 0: never.
 	SysInterval time.Duration
@@ -103,10 +109,13 @@ func DefaultConfig() Config {
 		Topics:              topic.Limits{Length: 4096, Levels: 128},
 		MaxQueuedMessages:   100000,
 		MaxQueuedBytes:      32 << 20,
+		MaxStoredMessages:   1_000_000,
+		MaxStoredBytes:      256 << 20,
 		MaxPendingBytes:     2 << 20,
 
 		MaxTotalPendingBytes: 64 << 20,
 		MaxTotalQueuedBytes:  128 << 20,
+		MaxTotalStoredBytes:  1 << 30,
 
 		SysInterval: 10 * time.Second,
 		Version:     "mozzie",
@@ -153,9 +162,12 @@ func (c *Config) Validate() error {
 		between("MaxRetainedBytes", c.MaxRetainedBytes, 0, lots),
 		between("MaxQueuedMessages", int64(c.MaxQueuedMessages), 1, lots),
 		between("MaxQueuedBytes", c.MaxQueuedBytes, 1, lots),
+		between("MaxStoredMessages", int64(c.MaxStoredMessages), 1, lots),
+		between("MaxStoredBytes", c.MaxStoredBytes, 1, lots),
 		between("MaxPendingBytes", int64(c.MaxPendingBytes), 1<<10, lots),
 		between("MaxTotalPendingBytes", c.MaxTotalPendingBytes, minTotalPending, lots),
 		between("MaxTotalQueuedBytes", c.MaxTotalQueuedBytes, 1<<10, lots),
+		between("MaxTotalStoredBytes", c.MaxTotalStoredBytes, 1<<10, lots),
 		between("SysInterval", int64(c.SysInterval), 0, int64(24*time.Hour)),
 	)
 }

@@ -202,26 +202,23 @@ func (d *Departure) setAside(e *Entry) {
 	}
 	d.b.letGo(e)
 	e.held = nil
-	d.b.hold(e)
 }
 
 // offer takes a delivery for the session.
 func (d *Departure) offer(u *burst, e *Entry) {
 	s := d.s
 	size := int64(e.Msg.Size())
-	cfg := &d.b.cfg
 	switch {
 	case e.QoS == 0, d.over, d.stopped && (e.mark() == (Mark{}) || d.back.Load()): // what this node's clients publish has come to the other too
 		u.over(*e)
 		return
-	case s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes, s.overShareLocked():
+	case s.fullLocked(e.QoS, size), s.overShareLocked(e.QoS):
 		d.b.stats.DropQueue.Add(1)
 		u.over(*e)
 		return
 	}
 	s.count(1, size)
 	e.held = nil
-	d.b.hold(e)
 	e.Pos = s.nextPos()
 	s.spilled++
 	if e.Receipt != nil {

@@ -23,8 +23,8 @@
 // session at a time, and no more while much waits in it already (retained.go).
 //
 // A subscriber that does not read loses, once Config.MaxPendingBytes wait for its socket, the newest QoS 0 messages;
-// QoS 1 and 2 wait in its session up to Config.MaxQueuedMessages and MaxQueuedBytes, after which the newest are
-// dropped. Every drop is counted in Stats.
+// QoS 1 and 2 wait in its session up to Config.MaxQueuedMessages and MaxQueuedBytes, or MaxStoredMessages and
+// MaxStoredBytes where the store keeps them, after which the newest are dropped. Every drop is counted in Stats.
 //
 // # Goroutines
 //

@@ -107,21 +107,19 @@ func (s *session) takeJoined(got *Arrived) bool {
 func (s *session) joinLocked(u *burst, e *Entry) {
 	e.Moved = true
 	size := int64(e.Msg.Size())
-	cfg := &s.b.cfg
 	switch m := e.mark(); {
 	case m != (Mark{}) && (s.before.has(m) || s.had != nil && !s.had.add(m)):
 		s.b.stats.Twice.Add(1)
 		return
 	case e.State == EntryReleased: // the client has it
 		return
-	case s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes:
+	case s.fullLocked(max(1, e.QoS), size):
 		s.b.stats.DropQueue.Add(1)
 		return
 	}
 	e.PacketID, e.State = 0, EntryWaiting
 	e.Pos = s.nextPos()
 	s.count(1, size)
-	s.b.hold(e)
 	s.log.Append(e)
 	u.synced = true
 	s.spilled++

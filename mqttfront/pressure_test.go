@@ -114,23 +114,23 @@ func (r *raw) publishAndGet(topic, payload string) {
 	r.expect(packets.Puback)
 }
 
-// TestTotalQueue: sessions together queue so much. What waits in many counts once. Beyond, those that have more than
+// TestTotalQueue: sessions together queue so much in memory. What waits in many counts once. Beyond, those that have more than
 // their share get no more, and others do.
 func TestTotalQueue(t *testing.T) {
 	const limit, sessions, size = 1 << 20, 8, 10 << 10
 	b, _, addr := start(t, func(c *mqttfront.Config) { c.MaxTotalQueuedBytes = limit })
 	st := b.Stats()
-	offline := func(id string, filters ...filter) {
-		r, _ := connect(t, addr, connectOpts{id: id, props: sessionExpiry(60)})
-		r.subscribe(filters...)
-		r.bye()
+	slow := func(id string, f filter) *raw { // what it has not acknowledged keeps the rest
+		r, _ := connect(t, addr, connectOpts{id: id, props: []byte{0x21, 0, 1}})
+		r.subscribe(f)
+		return r
 	}
+	var all []*raw
 	for i := range sessions - 2 {
-		offline(fmt.Sprint(i), filter{"all", 1})
+		all = append(all, slow(fmt.Sprint(i), filter{"all", 1}))
 	}
-	offline("own", filter{"own", 2})
+	own := slow("own", filter{"own", 2})
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
-	eventually(t, "they are offline", func() bool { return st.Offline.Load() == sessions-1 })
 	payload := strings.Repeat("x", size)
 	for range 80 {
 		pub.publish("all", payload)
@@ -152,15 +152,55 @@ func TestTotalQueue(t *testing.T) {
 	if n := st.DropQueues.Load() - before; n < want-1 || n > want+1 {
 		t.Errorf("%d of the session that had nothing were dropped, want %d", n, want)
 	}
-	for i := range sessions - 2 {
-		r, _ := connect(t, addr, connectOpts{id: fmt.Sprint(i)}) // ends the session
+	for _, r := range all {
+		r.kill()
+	}
+	for range 40 - want {
+		id := own.expectPublish(payload).PacketID
+		own.ack(packets.Puback, id)
+	}
+	own.silent()
+	eventually(t, "nothing is queued", func() bool { return st.QueuedMemory.Load() == 0 && st.QueuedBytes.Load() == 0 })
+}
+
+// TestTotalStored: what waits on the disk waits there alone when there is little memory left, and so much of it for all sessions
+// together. Beyond, those that have more than their share get no more.
+func TestTotalStored(t *testing.T) {
+	const memory, limit, sessions, size, n = 100 << 10, 4 << 20, 4, 10 << 10, 100
+	b, _, addr := start(t, func(c *mqttfront.Config) { c.MaxTotalQueuedBytes, c.MaxTotalStoredBytes = memory, limit })
+	st := b.Stats()
+	ids := []string{"a", "b", "c"}
+	for _, id := range ids {
+		r, _ := connect(t, addr, connectOpts{id: id, props: sessionExpiry(60)})
+		r.subscribe(filter{"all", 1})
 		r.bye()
 	}
-	r, _ := connect(t, addr, connectOpts{id: "own", resume: true})
-	for range 40 - want {
-		id := r.expectPublish(payload).PacketID
-		r.ack(packets.Puback, id)
+	pub, _ := connect(t, addr, connectOpts{id: "pub"})
+	eventually(t, "they are offline", func() bool { return st.Offline.Load() == sessions-1 })
+	payload := func(i int) string { return fmt.Sprintf("%0*d", size, i) }
+	for i := range n {
+		pub.publish("all", payload(i))
 	}
-	r.silent()
+	if n, m := st.DropQueues.Load(), st.QueuedMemory.Load(); n != 0 || m > memory+2*size {
+		t.Errorf("%d were dropped, %d bytes are counted in memory", n, m)
+	}
+	for i := range 2 * n {
+		pub.publish("all", payload(n+i))
+	}
+	if got, m := st.QueuedBytes.Load(), st.QueuedMemory.Load(); got < limit*9/10 || got > limit || m > memory+2*size {
+		t.Errorf("%d bytes wait, %d are counted in memory", got, m)
+	}
+	want := int(st.QueuedMessages.Load()) / len(ids) // they have had the same
+	for _, id := range ids {
+		r, _ := connect(t, addr, connectOpts{id: id, resume: true, props: sessionExpiry(60)})
+		for i := range want - 1 {
+			r.ack(packets.Puback, r.expectPublish(payload(i)).PacketID)
+		}
+		r.kill()
+	}
+	for _, id := range ids {
+		r, _ := connect(t, addr, connectOpts{id: id}) // ends the session
+		r.bye()
+	}
 	eventually(t, "nothing is queued", func() bool { return st.QueuedMemory.Load() == 0 && st.QueuedBytes.Load() == 0 })
 }

@@ -213,6 +213,7 @@ func (s *session) fetchAllLocked() bool {
 	es := s.log.Fetch(s.behind, s.spilled)
 	for _, e := range es {
 		s.b.reopen(&e)
+		s.b.holdFetched(&e)
 		s.pushLocked(e)
 		s.behind = e.Pos
 		s.spilled--

@@ -126,7 +126,6 @@ func (s *session) offer(u *burst, e Entry) {
 
 func (s *session) offerLocked(u *burst, e *Entry) {
 	size := int64(e.Msg.Size())
-	cfg := &s.b.cfg
 	if s.ended {
 		s.b.stats.DropEnded.Add(1)
 		u.over(*e)
@@ -143,13 +142,13 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		u.over(*e)
 		return
 	}
-	if s.waiting >= cfg.MaxQueuedMessages || s.waiting > 0 && s.bytes+size > cfg.MaxQueuedBytes {
+	if s.fullLocked(e.QoS, size) {
 		s.b.stats.DropQueue.Add(1)
 		u.over(*e)
 		return
 	}
 	switch {
-	case s.overShareLocked():
+	case s.overShareLocked(e.QoS):
 		s.b.stats.DropQueues.Add(1)
 		u.over(*e)
 		return
@@ -159,18 +158,18 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		return
 	}
 	s.count(1, size)
-	s.b.hold(e)
-	kept := s.log != nil && e.QoS > 0
+	kept := s.keeps(e.QoS)
 	if kept {
 		s.lastPos++
 		e.Pos = s.lastPos
 		s.log.Append(e)
 		u.synced = true
 	}
-	if kept && (s.move != nil && s.move.behind(e) || s.spilled > 0 || s.queue.len() >= headEntries) {
+	if kept && (s.move != nil && s.move.behind(e) || s.spilled > 0 || s.queue.len() >= headEntries || s.waitsElsewhereLocked()) {
 		s.spilled++
 		return
 	}
+	s.b.hold(e)
 	s.behind = max(s.behind, e.Pos)
 	if s.queue.len() == 0 && (s.resend == s.win.n || s.pausedLocked()) {
 		if done := s.sendLocked(u, e); done {
@@ -421,6 +420,7 @@ func (s *session) fetchLocked() bool {
 	}
 	for _, e := range s.fetchableLocked(s.log.Fetch(s.behind, min(headEntries/2, s.spilled))) {
 		s.b.reopen(&e)
+		s.b.holdFetched(&e)
 		s.pushLocked(e)
 		s.behind = e.Pos
 		s.spilled--

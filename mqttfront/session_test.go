@@ -304,7 +304,7 @@ func TestStress(t *testing.T) {
 }
 
 func TestQueueLimits(t *testing.T) {
-	b, _, addr := start(t, func(c *mqttfront.Config) { c.MaxQueuedMessages, c.MaxQueuedBytes = 10, 1000 })
+	b, _, addr := start(t, func(c *mqttfront.Config) { c.MaxStoredMessages, c.MaxStoredBytes = 10, 1000 })
 	pub, _ := connect(t, addr, connectOpts{id: "pub"})
 	o := connectOpts{id: "sub", props: sessionExpiry(60)}
 	sub, _ := connect(t, addr, o)

@@ -111,9 +111,10 @@ type Entry struct {
 	QoS      byte // at which it goes to the client
 	Retain   bool // the flag that goes to the client
 
-	held   *holding // the broker's; a durable store does without
-	safeAt uint64   // it goes out when the session is safe up to here
-	fresh  bool     // it has a packet ID, and was not sent yet
+	held    *holding // the broker's; a durable store does without
+	counted bool     // its memory is
+	safeAt  uint64   // it goes out when the session is safe up to here
+	fresh   bool     // it has a packet ID, and was not sent yet
 }
 
 // Queued says what is in the queue of a session.

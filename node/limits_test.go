@@ -35,7 +35,7 @@ func TestBounds(t *testing.T) {
 			c.MQTT.SysInterval = time.Second
 			c.Limits = config.Limits{MaxConnections: 1, ConnectTimeout: time.Second, MaxPacketSize: 1024, ReceiveMaximum: 1,
 				MaxInflightMessages: 1, MaxKeepAlive: time.Second, MaxSessions: 1, MaxSubscriptions: 1, MaxTopicLength: 1, MaxTopicLevels: 1,
-				MaxQueuedMessages: 1, MaxQueuedBytes: 1024, MaxPendingBytes: 1024,
+				MaxQueuedMessages: 1, MaxQueuedBytes: 1024, MaxStoredMessages: 1, MaxStoredBytes: 1024, MaxTotalStoredBytes: 1024, MaxPendingBytes: 1024,
 				MaxTotalQueuedBytes: 1024, MaxTotalPendingBytes: 32 << 20, Memory: memory.Least, MaxAccounts: 1, MaxWaitingLogins: 1,
 				Peers: config.PeerLimits{MaxNodes: 1, MaxLocations: 1, MaxFilters: 1, MaxEpochs: 1, MaxOutboxMessages: 1, MaxOutboxBytes: 1024,
 					MaxAwayMessages: 1, MaxAwayBytes: 1024, MaxWaitingMessages: 1, MaxWaitingBytes: 1024, MaxUnsettledMessages: 1,
@@ -48,7 +48,7 @@ func TestBounds(t *testing.T) {
 				MaxPacketSize: 16 << 20, ReceiveMaximum: 65535, MaxInflightMessages: 65535, TopicAliasMaximum: 65535,
 				MaxKeepAlive: 65535 * time.Second, MaxSessionExpiry: 1<<63 - 1, MaxSessions: most, MaxSubscriptions: most,
 				MaxConnectionRate: 1_000_000, MaxConnectionRatePerAddress: 1_000_000, MaxTopicLength: 65535,
-				MaxTopicLevels: 65535, MaxQueuedMessages: most, MaxQueuedBytes: mostBytes, MaxPendingBytes: mostBytes, MaxTotalQueuedBytes: mostBytes, MaxTotalPendingBytes: mostBytes, Memory: mostBytes,
+				MaxTopicLevels: 65535, MaxQueuedMessages: most, MaxQueuedBytes: mostBytes, MaxStoredMessages: most, MaxStoredBytes: mostBytes, MaxTotalStoredBytes: mostBytes, MaxPendingBytes: mostBytes, MaxTotalQueuedBytes: mostBytes, MaxTotalPendingBytes: mostBytes, Memory: mostBytes,
 				MaxRetainedMessages: most, MaxRetainedBytes: mostBytes, MaxAccounts: 100_000, MaxWaitingLogins: most,
 				Peers: config.PeerLimits{MaxNodes: most, MaxLocations: most, MaxFilters: most, MaxEpochs: most, MaxOutboxMessages: most,
 					MaxOutboxBytes: mostBytes, MaxAwayMessages: most, MaxAwayBytes: mostBytes, MaxWaitingMessages: most,

@@ -303,6 +303,7 @@ func (n *Node) brokerConfig() mqttfront.Config {
 	c.MaxRetainedMessages, c.MaxRetainedBytes = l.MaxRetainedMessages, int64(l.MaxRetainedBytes)
 	c.Topics.Length, c.Topics.Levels = l.MaxTopicLength, l.MaxTopicLevels
 	c.MaxQueuedMessages, c.MaxQueuedBytes = l.MaxQueuedMessages, int64(l.MaxQueuedBytes)
+	c.MaxStoredMessages, c.MaxStoredBytes, c.MaxTotalStoredBytes = l.MaxStoredMessages, int64(l.MaxStoredBytes), int64(l.MaxTotalStoredBytes)
 	c.MaxPendingBytes = asInt(l.MaxPendingBytes)
 	c.MaxTotalQueuedBytes, c.MaxTotalPendingBytes = int64(l.MaxTotalQueuedBytes), int64(l.MaxTotalPendingBytes)
 	c.SysInterval, c.Sys = n.cfg.MQTT.SysInterval, n.sayUnderSys

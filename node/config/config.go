@@ -249,14 +249,21 @@ type Limits struct {
 	MaxTopicLength int `yaml:"max_topic_length"`
 	// Levels of a topic or filter, 1 to 65535.
 	MaxTopicLevels int `yaml:"max_topic_levels"`
-	// Messages that wait for one session.
+	// Messages that wait in memory for one session: QoS 0, and those of sessions that end with their connection.
 	MaxQueuedMessages int `yaml:"max_queued_messages"`
-	// Bytes that wait for one session.
+	// Bytes that wait in memory for one session.
 	MaxQueuedBytes Bytes `yaml:"max_queued_bytes"`
+	// QoS 1 and 2 messages that wait, on the disk, for one session that outlives its connection.
+	MaxStoredMessages int `yaml:"max_stored_messages"`
+	// Bytes that wait, on the disk, for one session that outlives its connection.
+	MaxStoredBytes Bytes `yaml:"max_stored_bytes"`
 	// Bytes that wait for the socket of one client, before QoS 0 messages to it are dropped.
 	MaxPendingBytes Bytes `yaml:"max_pending_bytes"`
 	// Memory for what waits in all sessions. Beyond it, a session that has more than its share gets no more.
 	MaxTotalQueuedBytes Bytes `yaml:"max_total_queued_bytes"`
+	// Bytes that wait, in memory or on the disk, in all sessions, 64 more for each message; what waits in several sessions counts for
+	// each. Beyond it, a session that has more than its share gets no more to keep on the disk.
+	MaxTotalStoredBytes Bytes `yaml:"max_total_stored_bytes"`
 	// Memory for what waits for the sockets of all clients, from 32MiB. One client has an eighth of what is free.
 	MaxTotalPendingBytes Bytes `yaml:"max_total_pending_bytes"`
 	// Retained messages that the node keeps for the swarm, and as many again of its own, below $local.
@@ -348,9 +355,12 @@ func Default() Config {
 			MaxTopicLevels:      128,
 			MaxQueuedMessages:   100_000,
 			MaxQueuedBytes:      32 << 20,
+			MaxStoredMessages:   1_000_000,
+			MaxStoredBytes:      256 << 20,
 			MaxPendingBytes:     2 << 20,
 
 			MaxTotalQueuedBytes:  128 << 20,
+			MaxTotalStoredBytes:  1 << 30,
 			MaxTotalPendingBytes: 64 << 20,
 
 			MaxRetainedMessages: 100_000,
