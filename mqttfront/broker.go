@@ -351,15 +351,10 @@ func (b *Broker) restore() error {
 	return nil
 }
 
-// restoreEntry takes an entry from the log.
-func (s *session) restoreEntry(e *Entry) {
-	s.b.reopen(e)
-	s.placeLocked(e)
-}
-
 // placeLocked takes an entry from the log into memory: those that were sent come before the others.
 func (s *session) placeLocked(e *Entry) {
 	s.spilled--
+	s.b.reopen(e)
 	s.b.holdFetched(e)
 	s.behind = e.Pos
 	if e.PacketID == 0 {
@@ -384,7 +379,7 @@ func (s *session) restoreQueue() {
 			break
 		}
 		for i := range es {
-			s.restoreEntry(&es[i])
+			s.placeLocked(&es[i])
 		}
 	}
 }

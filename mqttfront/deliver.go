@@ -23,6 +23,9 @@ func (t *tally) Done() {
 // Mark implements Receipt.
 func (t *tally) Mark() Mark { return t.r.Mark() }
 
+// More implements Receipt.
+func (t *tally) More() { t.r.More() }
+
 // Refused implements Receipt.
 func (t *tally) Refused(g Group) { t.r.Refused(g) }
 

@@ -27,18 +27,19 @@ type loner struct {
 	onWay     map[string]int // messages of each topic that are to come back by Deliver
 
 	// for tests
-	store   mqttfront.SessionStore // where notes are kept
-	promise mqttfront.Promise
-	detours bool                                                          // retained messages, and what is behind them, come back by Deliver
-	back    chan func()                                                   // not nil: gets what brings them back, to be called one after another
-	hold    chan struct{}                                                 // not nil: nothing is accepted before it is closed
-	noRoom  func(name string) bool                                        // not nil: for which topics and filters there is none
-	custody mqttfront.Custody                                             // what Accepted is told
-	refuse  error                                                         // what Accepted is told
-	seen    func(mqttfront.Outgoing)                                      // sees all that is published
-	watch   func(topic string)                                            // sees the topics of all that is published; set with mu held
-	slow    func(filter string) chan struct{}                             // done of Register waits for it
-	ask     func(filter string, each func([]*proto.Message), done func()) // not nil: answers Retained
+	store    mqttfront.SessionStore // where notes are kept
+	promise  mqttfront.Promise
+	detours  bool                                                          // retained messages, and what is behind them, come back by Deliver
+	back     chan func()                                                   // not nil: gets what brings them back, to be called one after another
+	hold     chan struct{}                                                 // not nil: nothing is accepted before it is closed
+	noRoom   func(name string) bool                                        // not nil: for which topics and filters there is none
+	receipts map[mqttfront.Mark]mqttfront.Receipt                          // of what is delivered by tests
+	custody  mqttfront.Custody                                             // what Accepted is told
+	refuse   error                                                         // what Accepted is told
+	seen     func(mqttfront.Outgoing)                                      // sees all that is published
+	watch    func(topic string)                                            // sees the topics of all that is published; set with mu held
+	slow     func(filter string) chan struct{}                             // done of Register waits for it
+	ask      func(filter string, each func([]*proto.Message), done func()) // not nil: answers Retained
 }
 
 func newLoner() *loner {
@@ -206,8 +207,10 @@ func (l *loner) Retained(filter string, each func([]*proto.Message), done func()
 	done()
 }
 
-func (l *loner) Receipt(mqttfront.Mark) mqttfront.Receipt {
-	panic("this swarm never gave one")
+func (l *loner) Receipt(m mqttfront.Mark) mqttfront.Receipt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.receipts[m] // this swarm never gave another
 }
 
 func (l *loner) RetainedHere() int { return l.retained.Len() }

@@ -274,7 +274,55 @@ type receipt struct{ n, refused atomic.Int32 }
 func (r *receipt) Done()                { r.n.Add(1) }
 func (r *receipt) Mark() mqttfront.Mark { return mqttfront.Mark{} }
 
+// More implements mqttfront.Receipt.
+func (r *receipt) More() { r.n.Add(-1) }
+
 func (r *receipt) Refused(mqttfront.Group) { r.refused.Add(1) }
+
+// TestReceiptsOfSpilled: of a delivery to two sessions that waits on the disk for both, Done comes when the second is through.
+func TestReceiptsOfSpilled(t *testing.T) {
+	const n = 5000
+	b, l, addr := start(t, nil)
+	o := []connectOpts{{id: "one", props: sessionExpiry(60), resume: true}, {id: "two", props: sessionExpiry(60), resume: true}}
+	for _, o := range o {
+		c, _ := connect(t, addr, o)
+		c.subscribe(filter{"a", 1})
+		c.bye()
+	}
+	eventually(t, "they are offline", func() bool { return b.Stats().Offline.Load() == 2 })
+	all := make([]*markedReceipt, n)
+	l.mu.Lock()
+	l.receipts = map[mqttfront.Mark]mqttfront.Receipt{}
+	for i := range all {
+		all[i] = &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: uint64(i + 1)}} //nolint:gosec // small
+		l.receipts[all[i].mark] = all[i]
+	}
+	l.mu.Unlock()
+	for i := range all {
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", Payload: []byte(fmt.Sprint(i)), QoS: 1}, Plain: true, Receipt: all[i]}})
+	}
+	for which, o := range o {
+		c, _ := connect(t, addr, o)
+		for i := range all {
+			c.ack(packets.Puback, c.expectPublish(fmt.Sprint(i)).PacketID)
+		}
+		c.bye()
+		eventually(t, "the acknowledgements are read", func() bool { return b.Stats().Offline.Load() == 2 })
+		for i, r := range all {
+			if done := r.n.Load() == 1; done != (which == 1) {
+				t.Fatalf("message %d, which %d of two sessions have had, is done: %v (%d)", i, which+1, done, r.n.Load())
+			}
+		}
+	}
+}
+
+// markedReceipt is a receipt of a message with an identity.
+type markedReceipt struct {
+	receipt
+	mark mqttfront.Mark
+}
+
+func (r *markedReceipt) Mark() mqttfront.Mark { return r.mark }
 
 // TestReceipts: Done comes once, when the last client is through.
 func TestReceipts(t *testing.T) {

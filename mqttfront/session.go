@@ -162,12 +162,18 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 	if kept {
 		s.lastPos++
 		e.Pos = s.lastPos
-		s.log.Append(e)
 		u.synced = true
-	}
-	if kept && (s.move != nil && s.move.behind(e) || s.spilled > 0 || s.queue.len() >= headEntries || s.waitsElsewhereLocked()) {
-		s.spilled++
-		return
+		spills := s.spilled > 0 || s.queue.len() >= headEntries || s.waitsElsewhereLocked()
+		if spills || s.move != nil && s.move.arriving != nil {
+			u.part(e)
+		}
+		spills = s.move != nil && s.move.behind(e) || spills
+		s.log.Append(e)
+		if spills {
+			s.spilled++
+			return
+		}
+		s.b.reopen(e)
 	}
 	s.b.hold(e)
 	s.behind = max(s.behind, e.Pos)
@@ -177,6 +183,17 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		}
 	}
 	s.pushLocked(*e)
+}
+
+// part has an entry that comes to wait on the disk alone be told of by a receipt of its own, which is made of its mark when it comes
+// from there: the delivery is not done before.
+func (u *burst) part(e *Entry) {
+	if e.Receipt == nil || e.Receipt.Mark() == (Mark{}) {
+		return
+	}
+	e.Receipt.More()
+	u.over(*e)
+	e.Mark, e.Receipt = e.Receipt.Mark(), nil
 }
 
 func (s *session) count(n int, bytes int64) {

@@ -168,6 +168,8 @@ type Receipt interface {
 	// Done says that every client that the delivery was for has acknowledged it or will never need it. It is
 	// called once, from any goroutine or from within Deliver, and must not block.
 	Done()
+	// More says that Done will be called once more for the delivery, by another Receipt with its Mark. Like Done it must not block.
+	More()
 	// Refused says that no member of a shared subscription is left here that can take the message, so that
 	// another node's may. Done still follows. Like Done it must not block.
 	Refused(g Group)

@@ -182,11 +182,17 @@ func (r *earlier) Mark() mqttfront.Mark { return mqttfront.Mark(r.id) }
 // Done implements mqttfront.Receipt.
 func (r *earlier) Done() { r.s.DoneEarlier(r.id) }
 
+// More implements mqttfront.Receipt.
+func (r *earlier) More() { r.s.MoreEarlier(r.id) }
+
 // Refused implements mqttfront.Receipt.
 func (r *earlier) Refused(g mqttfront.Group) { r.s.RefuseEarlier(r.id, g) }
 
 // Done implements mqttfront.Receipt.
 func (r *receipt) Done() { r.s.Done(r.r) }
+
+// More implements mqttfront.Receipt.
+func (r *receipt) More() { r.s.More(r.r) }
 
 // Refused implements mqttfront.Receipt.
 func (r *receipt) Refused(g mqttfront.Group) { r.s.Refuse(r.r, g) }

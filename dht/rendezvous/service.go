@@ -272,11 +272,13 @@ func (s *Service) Retained(filter string, each func([]*proto.Message), done func
 	s.step(func(n *core.Node) { n.Retained(filter, each, done) })
 }
 
-// done is what the broker has done with a delivery: all that it will, or, with a group, refused it for that.
+// done is what the broker has done with a delivery: all that it will, or, with a group, refused it for that, or, with more, found
+// that it has to do it once more.
 type done struct {
 	receipt *core.Receipt
-	earlier core.Identity // where there is no receipt: of a message from before this process was started
+	earlier core.Identity // where there is no receipt: of a message that the broker has on its disk
 	refused proto.Group
+	more    bool
 }
 
 // Reaches reports whether a node is known to be there, as far as leases tell.
@@ -288,12 +290,18 @@ func (s *Service) Reaches(id peer.ID) (reaches bool) {
 // Done says that the broker needs a delivered message no more. It takes no lock of the Service's but its own.
 func (s *Service) Done(r *core.Receipt) { s.queueDone(done{receipt: r}) }
 
+// More says that Done will come once more for a delivered message.
+func (s *Service) More(r *core.Receipt) { s.queueDone(done{receipt: r, more: true}) }
+
 // Refuse says that no member of a shared subscription is left that can take a delivered message. Done is
 // still to be called. It takes no lock of the Service's but its own.
 func (s *Service) Refuse(r *core.Receipt, g proto.Group) { s.queueDone(done{receipt: r, refused: g}) }
 
-// DoneEarlier is Done for one of the deliveries of a message that the broker has from before this process was started.
+// DoneEarlier and MoreEarlier are Done and More for one of the deliveries of a message that the broker has on its disk.
 func (s *Service) DoneEarlier(id core.Identity) { s.queueDone(done{earlier: id}) }
+
+// MoreEarlier: see DoneEarlier.
+func (s *Service) MoreEarlier(id core.Identity) { s.queueDone(done{earlier: id, more: true}) }
 
 // RefuseEarlier is Refuse for the same.
 func (s *Service) RefuseEarlier(id core.Identity, g proto.Group) {
@@ -340,6 +348,8 @@ func (s *Service) runDones() {
 				}
 				switch {
 				case d.receipt == nil: // it is over
+				case d.more:
+					n.More(d.receipt)
 				case d.refused.Filter != "":
 					n.Refuse(d.receipt, d.refused)
 				default:

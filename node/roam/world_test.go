@@ -424,6 +424,15 @@ func (r *simReceipt) Done() {
 	}
 }
 
+func (r *simReceipt) More() {
+	w := r.s.n.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.s.n.life == r.life {
+		r.s.left++
+	}
+}
+
 func (r *simReceipt) Refused(mqttfront.Group) {}
 
 // noReceipt is that of a message that nobody waits for.
@@ -431,6 +440,7 @@ type noReceipt mqttfront.Mark
 
 func (r noReceipt) Mark() mqttfront.Mark    { return mqttfront.Mark(r) }
 func (r noReceipt) Done()                   {}
+func (r noReceipt) More()                   {}
 func (r noReceipt) Refused(mqttfront.Group) {}
 
 // registerLocked has an interest stand, and what is in custody for a node that is gone go to who has its sessions now.

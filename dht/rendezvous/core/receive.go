@@ -355,6 +355,16 @@ func (n *Node) Done(c *Receipt) {
 	}
 }
 
+// More tells that Done will come once more for a delivered message.
+func (n *Node) More(c *Receipt) {
+	if r := n.epochs[c.id.Epoch]; r != nil {
+		if u := r.open.get(c.id.Seq); u.left > 0 {
+			u.left++
+			r.open.put(c.id.Seq, u)
+		}
+	}
+}
+
 // Refuse tells that no member of a shared subscription is left here that can take a delivered message, so that
 // another node's may. Done is still to be called.
 func (n *Node) Refuse(c *Receipt, g proto.Group) {
