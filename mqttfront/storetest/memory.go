@@ -147,7 +147,11 @@ func (l *sessionLog) Append(e *mqttfront.Entry) {
 	if i > l.head && l.queue[i-1].Pos > e.Pos {
 		i = l.findLocked(e.Pos)
 	}
-	l.queue = slices.Insert(l.queue, i, *e)
+	kept := *e
+	if r := e.Receipt; r != nil && r.Mark() != (mqttfront.Mark{}) { // as a disk does
+		kept.Mark, kept.Receipt = r.Mark(), nil
+	}
+	l.queue = slices.Insert(l.queue, i, kept)
 }
 
 // findLocked returns the index of the first entry at or behind pos.
