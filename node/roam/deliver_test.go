@@ -40,9 +40,13 @@ func (s *busySwarm) Register(_ string, _ core.Interest, done func(bool)) {
 		done(false)
 	}
 }
-func (s *busySwarm) Retained(_ string, _ func([]*proto.Message), done func()) { done() }
-func (s *busySwarm) Done(*core.Receipt)                                       {}
-func (s *busySwarm) Reaches(peer.ID) bool                                     { return true }
+func (s *busySwarm) Retained(_ string, _ func([]*proto.Message), done func()) {
+	s.delivering.Lock()   // for it takes nothing meanwhile
+	s.delivering.Unlock() //nolint:staticcheck // the same
+	done()
+}
+func (s *busySwarm) Done(*core.Receipt)   {}
+func (s *busySwarm) Reaches(peer.ID) bool { return true }
 func (s *busySwarm) Publish(batch []core.Publication) {
 	s.delivering.Lock()
 	defer s.delivering.Unlock()
@@ -59,6 +63,7 @@ func (s *busySwarm) Publish(batch []core.Publication) {
 type noBroker struct{ Broker }
 
 func (noBroker) Sessions(func(string, mqttfront.SessionRecord)) {}
+func (noBroker) Left() []mqttfront.Left                         { return nil }
 
 // TestClaimsAgain: a node that hears of a claim that its own outranks says its own again, and not from within the delivery, while
 // which the service takes nothing.
@@ -98,6 +103,17 @@ func TestClaimsAgain(t *testing.T) {
 		t.Errorf("the last claim has an expiry of %d ms", ms)
 	}
 	<-kept
+	went := make(chan struct{})
+	go r.Keep("u\x00c", mqttfront.SessionRecord{Expiry: time.Hour}, func() { // whose client's subscription now has retained messages asked for
+		s.Retained("a", nil, func() {})
+		close(went)
+	})
+	next()
+	select {
+	case <-went:
+	case <-time.After(10 * time.Second):
+		t.Fatal("who waits for a claim does not go on")
+	}
 	b, err := protobuf.Marshal(&pb.Claim{Key: []byte("u\x00c"), Number: mine.GetNumber() - 1, Node: []byte(other)})
 	if err != nil {
 		t.Fatal(err)

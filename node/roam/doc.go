@@ -17,6 +17,7 @@
 //     stream, and in Close.
 //   - runOffers: offers parts of sessions that nobody fetches; runOffer is one offer. Owner Roam, they end in Close.
 //   - runClaimLate: claims a session that went on while no other node could be reached. Owner Roam, ends with that, or in Close.
+//   - what waited for a claim goes on in a goroutine of its own when that is kept. Owner Roam, ends with that.
 //   - runTell: says what was taken of an arrival. Owner pull, ends with its stream.
 //
 // Roam.mu is taken last: neither broker nor swarm is called with it held.

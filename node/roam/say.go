@@ -36,7 +36,7 @@ func (r *Roam) push(h *hold) {
 			f()
 		}
 		if dirty {
-			r.goes(func() { r.push(h) })
+			r.push(h)
 		}
 	})
 	if clears {
@@ -58,16 +58,21 @@ func (r *Roam) publish(h *hold, c *pb.Claim, retained bool, done func()) {
 			m.Expires = time.Now().Add(core.MaxHold)
 		}
 	}
-	r.cfg.Swarm.Publish([]core.Publication{{Message: m, Served: true, Origin: &accepted{done}}})
+	r.cfg.Swarm.Publish([]core.Publication{{Message: m, Served: true, Origin: &accepted{r, done}}})
 }
 
-// accepted is told when a claim is kept; it is a mqttfront.Origin.
-type accepted struct{ done func() }
+// accepted is told when a claim is kept.
+type accepted struct {
+	r    *Roam
+	done func()
+}
 
-// Accepted implements mqttfront.Origin.
+var _ mqttfront.Origin = (*accepted)(nil)
+
+// Accepted implements mqttfront.Origin. Who waits for a claim goes on with what the swarm is asked for, which must not be from within.
 func (a *accepted) Accepted(uint16, mqttfront.Custody, error) {
 	if a.done != nil {
-		a.done()
+		a.r.goes(a.done)
 	}
 }
 

@@ -81,7 +81,7 @@ func (s *fakeSwarm) Publish(batch []core.Publication) {
 		default:
 			s.retained[m.Topic] = m.Payload
 		}
-		p.Origin.(*accepted).Accepted(0, nil)
+		p.Origin.(*accepted).Accepted(0, mqttfront.CustodyUnsaid, nil)
 	}
 }
 
@@ -237,18 +237,30 @@ func TestOwnAfterRestart(t *testing.T) {
 		w := startWatch(t, s, b)
 		w.Activate()
 		time.Sleep(5 * time.Second)
+		var mu sync.Mutex
 		var sent, dropped []string
+		note := func(to *[]string, key string) func() {
+			return func() {
+				mu.Lock()
+				defer mu.Unlock()
+				*to = append(*to, key)
+			}
+		}
 		for i, key := range keys {
-			w.Fire(key, uint64(i+1), func() { sent = append(sent, key) }, func() { dropped = append(dropped, key) })
+			w.Fire(key, uint64(i+1), note(&sent, key), note(&dropped, key))
 		}
 		time.Sleep(20 * time.Second)
+		mu.Lock()
 		if len(sent)+len(dropped) > 0 {
 			t.Errorf("without a majority %q were sent, %q dropped", sent, dropped)
 		}
+		mu.Unlock()
 		s.mu.Lock()
 		s.backed = true
 		s.mu.Unlock()
 		time.Sleep(5 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
 		slices.Sort(sent)
 		slices.Sort(dropped)
 		if !slices.Equal(sent, []string{"about to be", "armed", "forgotten"}) || !slices.Equal(dropped, []string{"fired", "resumed"}) {

@@ -143,14 +143,16 @@ func (w *Watch) publish(topic string, what standable, firm bool, done func(error
 	w.cfg.Swarm.Publish([]core.Publication{{Message: m, Served: !firm, Firm: firm, Origin: &accepted{w, done}}})
 }
 
-// accepted is told when something stands; it is a mqttfront.Origin.
+// accepted is told when something stands.
 type accepted struct {
 	w    *Watch
 	done func(error)
 }
 
+var _ mqttfront.Origin = (*accepted)(nil)
+
 // Accepted implements mqttfront.Origin.
-func (a *accepted) Accepted(_ uint16, err error) {
+func (a *accepted) Accepted(_ uint16, _ mqttfront.Custody, err error) {
 	a.w.do(func() { a.done(err) })
 }
 
