@@ -39,6 +39,7 @@ const (
 type setup struct {
 	private bool     // by a key of its own; else open
 	flags   []string // for every node
+	program string   // if it is another than the one that is tested everywhere else
 }
 
 // node is a node, which may run or not.
@@ -153,6 +154,7 @@ func startSwarm(t testing.TB, n int, s setup) []*node {
 			flags = append(flags, all[0].toJoin(s.private)...)
 		}
 		n := newNode(t, fmt.Sprintf("node %d", i+1), flags...)
+		n.program = s.program
 		n.start()
 		n.ready()
 		all = append(all, n)

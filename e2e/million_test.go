@@ -83,7 +83,7 @@ func TestManyQueuedAcross(t *testing.T) {
 	if nightly() || os.Getenv("MILLION") != "" {
 		queued = 1_000_000
 	}
-	nodes := startSwarm(t, 2, setup{private: true})
+	nodes := startSwarm(t, 2, setup{private: true, program: static(t)})
 	at, from := nodes[0], nodes[1]
 	away := newRawClient(t, at.mqtt, "away")
 	away.send(rawPacket(0x82, []byte{0, 1}, rawString("many/#"), []byte{1}))

@@ -44,7 +44,7 @@ func (b *Broker) Wills(each func(key string, w WillRecord, expiry time.Duration,
 			s.mu.Unlock()
 			continue
 		}
-		if w.Epoch == 0 {
+		if w.Epoch == 0 && b.wills != nil {
 			s.identifyLocked()
 			w = s.will
 		}

@@ -318,3 +318,11 @@ func TestWillsFoundLater(t *testing.T) {
 		t.Errorf("epochs %v", found)
 	}
 }
+
+// TestWillsUnknown: a will that was stored while no other node could know of it is not told of before others are to know, and does no harm.
+func TestWillsUnknown(t *testing.T) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Will: &mqttfront.WillRecord{Msg: proto.Message{Topic: "w", QoS: 1}}})
+	b, _, _ := startWith(t, newLoner(), st, nil, nil)
+	b.Wills(func(key string, _ mqttfront.WillRecord, _ time.Duration, _ time.Time) { t.Errorf("%q is told of", key) })
+}

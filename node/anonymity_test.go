@@ -332,18 +332,20 @@ func (x *spy) lookAtMemory() {
 		if i == x.publisher || x.gone[i] {
 			continue
 		}
-		n.service.Load().View(func(c *core.Node) {
-			all := reflect.ValueOf(c)
-			x.mu.Lock()
-			defer x.mu.Unlock()
-			x.lookInto(all, fmt.Sprintf("in the memory of node %d", i), x.secret)
-			for _, name := range []string{"Custody", "Retained"} {
-				messages := all.Elem().FieldByName("cfg").FieldByName(name)
-				x.lookInto(messages, fmt.Sprintf("in the store %s of node %d", name, i), x.node)
-				if len(remembers(messages, x.marks)) > 0 {
-					kept = true
+		n.db.Together(func() {
+			n.service.Load().View(func(c *core.Node) { // nothing is written meanwhile
+				all := reflect.ValueOf(c)
+				x.mu.Lock()
+				defer x.mu.Unlock()
+				x.lookInto(all, fmt.Sprintf("in the memory of node %d", i), x.secret)
+				for _, name := range []string{"Custody", "Retained"} {
+					messages := all.Elem().FieldByName("cfg").FieldByName(name)
+					x.lookInto(messages, fmt.Sprintf("in the store %s of node %d", name, i), x.node)
+					if len(remembers(messages, x.marks)) > 0 {
+						kept = true
+					}
 				}
-			}
+			})
 		})
 		x.lookAtDisk(i, n.db)
 	}

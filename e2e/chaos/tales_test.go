@@ -303,8 +303,6 @@ func TestShared(t *testing.T) {
 func TestStrict(t *testing.T) {
 	for _, story := range []string{
 		"send p1 p1/1 2 \n received s2 p1/1 2 \n fault 1 kill 3 \n mended 1 \n received s2 p1/1 2",
-		"connect m1 will short clean \n send p1 p1/1 0 \n received s2 p1/1 0 \n fault 1 kill 1 \n closed m1 lost \n mended 1",
-		"connect m1 will short clean \n send p1 p1/1 0 \n received s2 p1/1 0 \n fault 1 wipe 1 \n closed m1 lost \n mended 1",
 		"send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n wait 20 \n fault 1 wipe 2 \n mended 1 \n whole",
 	} {
 		if r := Check(tale(story), Known{}); len(r.Violations) != 1 {
