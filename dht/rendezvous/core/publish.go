@@ -237,66 +237,6 @@ func (n *Node) identify(r *route, e *pending) {
 	}
 }
 
-// acceptWhenRoom lets the client's acknowledgement go, at once or when the outbox has room.
-func (n *Node) acceptWhenRoom(e *pending) {
-	if n.unaccepted.len() == 0 && n.outboxRoom() {
-		n.accept1(e)
-		return
-	}
-	n.unaccepted.push(e)
-}
-
-func (n *Node) outboxRoom() bool {
-	lim := &n.cfg.Limits
-	return n.outCount < lim.Outbox && n.outBytes < lim.OutboxBytes && n.waiting < lim.Waiting && n.waitBytes < lim.WaitingBytes
-}
-
-func (n *Node) acceptMore() {
-	for n.unaccepted.len() > 0 && (n.outboxRoom() || n.unaccepted.front().accepted) {
-		n.accept1(n.unaccepted.pop())
-	}
-}
-
-func (n *Node) accept1(e *pending) {
-	if e.accepted {
-		return
-	}
-	e.accepted = true
-	switch {
-	case e.origin == nil || e.m.QoS == 0 && !e.firm:
-	case !e.later():
-		n.out = append(n.out, Effect{Kind: Accept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Once: &e.once})
-	case e.safe || e.m.QoS == 0:
-		n.acknowledge(e)
-	}
-}
-
-// later reports whether a message is accepted when it is known where it is, not as soon as it is in the outbox.
-func (e *pending) later() bool { return e.m.Retain || e.firm || e.custody != CustodyUnasked }
-
-// acknowledge has a client acknowledged at once, unless it was.
-func (n *Node) acknowledge(e *pending) {
-	n.out = append(n.out, Effect{Kind: AcceptKept, Delivery: Delivery{Origin: e.origin}, Packet: e.packet, Custody: e.custody, Once: &e.once})
-}
-
-// acceptWritten notes when a message that is accepted later is in the outbox for good, or was and is where it goes. The disk is at
-// work on that while the message is on its way to its rendezvous, whose answer it waits for too.
-func (n *Node) acceptWritten(e *pending) {
-	n.safe(func() {
-		if e.safe = true; e.accepted && e.origin != nil {
-			n.acknowledge(e)
-		}
-	})
-}
-
-// acceptKept has a client that still waits for this node's disk wait no longer: others keep its message, or those that it is
-// for have it. What is retained may be so by this node's disk.
-func (n *Node) acceptKept(e *pending) {
-	if e.origin != nil && e.m.QoS > 0 && !e.m.Retain && !e.firm {
-		n.acknowledge(e)
-	}
-}
-
 // dispatch sends a message on its way, or lets it wait until it can go.
 func (n *Node) dispatch(e *pending) {
 	r := e.r
