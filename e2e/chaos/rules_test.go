@@ -98,7 +98,7 @@ func (c *checker) checkShared() {
 					n += len(st.got[m.id])
 					seen[st.session] = true
 				}
-				over = over || st.ended != forever && st.ended > m.firstSend && st.from < m.firstSend
+				over = over || m.qos == 2 && (st.ended != forever && st.ended > m.firstSend && st.from < m.firstSend || c.wipedWith(st, m))
 			}
 			excuse := Excuse("")
 			for _, st := range who {
@@ -120,6 +120,31 @@ func (c *checker) checkShared() {
 			}
 		}
 	}
+}
+
+// wipedWith reports whether a disk was wiped of a node where a member's session was when a message was sent, or later: it may have gone on
+// elsewhere without what only that node knew.
+func (c *checker) wipedWith(st *standing, m *message) bool {
+	for _, f := range c.faults {
+		if f.kind != Wipe || f.from < m.firstSend || st.from > f.from {
+			continue
+		}
+		at := 0
+		for _, conn := range c.conns[st.client] {
+			if !conn.accepted || conn.acceptedAt > f.from {
+				continue
+			}
+			if conn.acceptedAt <= m.firstSend {
+				at = conn.node // the last before it
+			} else if f.has(conn.node) {
+				return true
+			}
+		}
+		if at != 0 && f.has(at) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *checker) lastReceipt(members []*standing, m *message) (last Event) {
