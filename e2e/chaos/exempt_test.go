@@ -76,6 +76,8 @@ const (
 	// node itself when it is back, may take, and how long all has to have been well before.
 	silence = 10 * time.Second
 	taken   = 40 * time.Second
+	// unnoticed is for how long a node that is dead is sent messages, at most: a lease, and what the machine takes.
+	unnoticed = 7 * time.Second
 	// notice is how long a node may take to see that a connection is closed, or to fall after it is killed.
 	notice = time.Second
 )

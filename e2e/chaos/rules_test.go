@@ -126,7 +126,7 @@ func (c *checker) checkShared() {
 // elsewhere without what only that node knew.
 func (c *checker) wipedWith(st *standing, m *message) bool {
 	for _, f := range c.faults {
-		if f.kind != Wipe || f.from < m.firstSend || st.from > f.from {
+		if f.kind != Wipe || f.from+unnoticed < m.firstSend || st.from > f.from {
 			continue
 		}
 		at := 0
@@ -135,7 +135,7 @@ func (c *checker) wipedWith(st *standing, m *message) bool {
 				continue
 			}
 			if conn.acceptedAt <= m.firstSend {
-				at = conn.node // the last before it
+				at = conn.node // the last before it was sent
 			} else if f.has(conn.node) {
 				return true
 			}
