@@ -165,10 +165,7 @@ func (n *Node) takeOffered(l *location, c *pb.Custody, from NodeID) {
 	s := n.stream(l, c.GetEpoch())
 	switch seq := c.GetSeq(); {
 	case s.entries.get(seq) != nil:
-		e := s.entries.get(seq)
-		n.mergeShares(e, c)
-		n.tellMoved(e, c, from)
-		return
+		n.tellMoved(s.entries.get(seq), c, from)
 	case seq <= s.low:
 		over := &pb.Ranges{Epoch: s.epoch, Ranges: []*pb.Range{{From: seq, To: seq}}}
 		n.send(from, &pb.CopyDone{Over: []*pb.Ranges{over}})
