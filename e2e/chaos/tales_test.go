@@ -292,6 +292,7 @@ func TestShared(t *testing.T) {
 		{"both have it", "send p1 p1/1 2 \n received b3 p1/1 2 \n received a2 p1/1 2", "twice", ""},
 		{"both have it, after a partition", "send p1 p1/1 2 \n fault 1 partition \n received b3 p1/1 2 \n mended 1 \n received a2 p1/1 2", "", KnownSharedTwice},
 		{"both have it at QoS 1", "send p1 p1/1 1 \n received b3 p1/1 1 \n received a2 p1/1 1", "", ""},
+		{"a member's session comes back when the disk was wiped", "fault 1 wipe 3 \n closed b3 lost \n mended 1 \n connect b3 present \n whole \n send p1 p1/1 1 \n received b3 p1/1 1", "", ""},
 		{"a member's session is gone at QoS 1", "send p1 p1/1 1 \n fault 1 wipe 3 \n closed b3 lost \n mended 1 \n whole", "lost", ""},
 		{"a member's session is gone", "send p1 p1/1 2 \n fault 1 wipe 3 \n closed b3 lost \n mended 1 \n whole", "", MemberOver},
 		{"out of order", "send p1 p1/1 1 \n send p1 p1/2 1 \n received a2 p1/2 1 \n received a2 p1/1 1", "", ""},
