@@ -56,7 +56,7 @@ generate: ## generate what is generated: needs protoc (Debian: protobuf-compiler
 
 generated: ## check that what is generated is up to date
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && $(MAKE) --no-print-directory generate OUT=$$out && \
-	if ! true; then echo 'proto/pb/route.pb.go is out of date: run "make generate"'; exit 1; fi
+	for f in route session store will; do diff -I 'protoc  *v' $$out/$$f.pb.go proto/pb/$$f.pb.go || { echo "proto/pb/$$f.pb.go is out of date: run \"make generate\""; exit 1; }; done
 
 dist: ## build what is installed elsewhere, into dist: static programs, Debian packages, checksums
 	deploy/build dist

@@ -237,6 +237,7 @@ func (m *metrics) swarm() []sample {
 		{"late_messages_total", "Messages from nodes that had taken this one for out of reach since; they come again.", c, float64(st.Late), nil},
 		{"custody_node_total", "Messages acknowledged, with mqtt.acknowledge: swarm, though no other node had them.", c, float64(st.CustodyNode), nil},
 		{"copies_total", "Messages given to a second node in custody.", c, float64(st.Copies), nil},
+		{"shares_moved_total", "Messages of shared subscriptions given to another node, because the one that was picked has no member left, or is dead.", c, float64(st.SharesMoved), nil},
 		{"set_changes_total", "Sets of locations that changed.", c, float64(st.SetChanges), nil},
 		{"hand_overs_total", "Locations handed to another rendezvous.", c, float64(st.HandOvers), nil},
 		{"failovers_total", "Locations taken over from a rendezvous out of reach.", c, float64(st.Failovers), nil},

@@ -18,8 +18,8 @@ const (
 	// A session that is over is owed nothing: MQTT says so.
 	SessionOver  Excuse = "the session had ended"
 	Unsubscribed Excuse = "the client had unsubscribed"
-	// A member of a shared group had been given the message when its session ended; at QoS 2 nobody else may get it
-	//.
+	// A member of a shared group had been given the message when its session ended, or lost what its node's disk had of it. At QoS 2
+	// nobody else may get it [MQTT-4.8.2-5]; at QoS 1 others do, and this is no excuse.
 	MemberOver Excuse = "the session of a member of the shared group had ended"
 	// Order is promised while no node fails and no link breaks.
 	OrderFault Excuse = "out of order, with a fault in the time between"
@@ -76,6 +76,8 @@ const (
 	// node itself when it is back, may take, and how long all has to have been well before.
 	silence = 10 * time.Second
 	taken   = 40 * time.Second
+	// unnoticed is for how long a node that is dead is sent messages, at most: a lease, and what the machine takes.
+	unnoticed = 7 * time.Second
 	// notice is how long a node may take to see that a connection is closed, or to fall after it is killed.
 	notice = time.Second
 )

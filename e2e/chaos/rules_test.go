@@ -92,13 +92,15 @@ func (c *checker) checkShared() {
 		for m, who := range owed {
 			c.report.Owed++
 			n, over := 0, false
-			seen := map[*session]bool{}
+			seen := map[string]bool{}
 			for _, st := range members {
-				if !seen[st.session] {
-					n += len(st.got[m.id])
-					seen[st.session] = true
+				if !seen[st.client] { // in all its sessions: one that comes back when a disk was wiped has subscriptions that nobody made in it
+					for _, s := range c.sessions[st.client] {
+						n += len(s.got[m.id])
+					}
+					seen[st.client] = true
 				}
-				over = over || st.ended != forever && st.ended > m.firstSend && st.from < m.firstSend
+				over = over || m.qos == 2 && (st.ended != forever && st.ended > m.firstSend && st.from < m.firstSend || c.wipedWith(st, m))
 			}
 			excuse := Excuse("")
 			for _, st := range who {
@@ -122,11 +124,38 @@ func (c *checker) checkShared() {
 	}
 }
 
+// wipedWith reports whether a disk was wiped of a node where a member's session was when a message was sent, or later: it may have gone on
+// elsewhere without what only that node knew.
+func (c *checker) wipedWith(st *standing, m *message) bool {
+	for _, f := range c.faults {
+		if f.kind != Wipe || f.from+unnoticed < m.firstSend || st.from > f.from {
+			continue
+		}
+		at := 0
+		for _, conn := range c.conns[st.client] {
+			if !conn.accepted || conn.acceptedAt > f.from {
+				continue
+			}
+			if conn.acceptedAt <= m.firstSend {
+				at = conn.node // the last before it was sent
+			} else if f.has(conn.node) {
+				return true
+			}
+		}
+		if at != 0 && f.has(at) {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *checker) lastReceipt(members []*standing, m *message) (last Event) {
 	for _, st := range members {
-		for _, e := range st.got[m.id] {
-			if e.At > last.At {
-				last = e
+		for _, s := range c.sessions[st.client] {
+			for _, e := range s.got[m.id] {
+				if e.At > last.At {
+					last = e
+				}
 			}
 		}
 	}

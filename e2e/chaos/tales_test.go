@@ -292,10 +292,28 @@ func TestShared(t *testing.T) {
 		{"both have it", "send p1 p1/1 2 \n received b3 p1/1 2 \n received a2 p1/1 2", "twice", ""},
 		{"both have it, after a partition", "send p1 p1/1 2 \n fault 1 partition \n received b3 p1/1 2 \n mended 1 \n received a2 p1/1 2", "", KnownSharedTwice},
 		{"both have it at QoS 1", "send p1 p1/1 1 \n received b3 p1/1 1 \n received a2 p1/1 1", "", ""},
+		{"a member's session comes back when the disk was wiped", "fault 1 wipe 3 \n closed b3 lost \n mended 1 \n connect b3 present \n whole \n send p1 p1/1 1 \n received b3 p1/1 1", "", ""},
+		{"a member's session is gone at QoS 1", "send p1 p1/1 1 \n fault 1 wipe 3 \n closed b3 lost \n mended 1 \n whole", "lost", ""},
 		{"a member's session is gone", "send p1 p1/1 2 \n fault 1 wipe 3 \n closed b3 lost \n mended 1 \n whole", "", MemberOver},
 		{"out of order", "send p1 p1/1 1 \n send p1 p1/2 1 \n received a2 p1/2 1 \n received a2 p1/1 1", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) { judge(t, both+c.tale, c.violation, c.excuse) })
+	}
+}
+
+// TestSharedWentOn: the session of a member has gone on at another node when the disk of its first is wiped, with what only that knew.
+func TestSharedWentOn(t *testing.T) {
+	for qos, excused := range map[int]int{1: 0, 2: 1} {
+		events := tale(fmt.Sprintf("connect a2 \n subscribed a2 $share/g/t 2 \n connect b3 \n subscribed b3 $share/g/t 2 \n send p1 p1/1 %d \n"+
+			" fault 1 kill 3 \n closed b3 lost \n connect b3 present \n fault 2 wipe 3 \n mended 2 \n whole", qos))
+		for i := range events {
+			if e := &events[i]; e.Client == "b3" && e.Conn == 2 {
+				e.Node = 4
+			}
+		}
+		if r := Check(events, KnownNow); r.Exemptions[MemberOver] != excused || len(r.Violations) != 1-excused {
+			t.Errorf("QoS %d: %v", qos, r)
+		}
 	}
 }
 

@@ -3439,8 +3439,9 @@ type CopyDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Place         *Place                 `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"` // of the shares
 	Done          []*CopyDone_Share      `protobuf:"bytes,2,rep,name=done,proto3" json:"done,omitempty"`
-	Op            uint64                 `protobuf:"varint,4,opt,name=op,proto3" json:"op,omitempty"`    // 0: no answer is wanted
-	Over          []*Ranges              `protobuf:"bytes,5,rep,name=over,proto3" json:"over,omitempty"` // whole messages
+	Op            uint64                 `protobuf:"varint,4,opt,name=op,proto3" json:"op,omitempty"`      // 0: no answer is wanted
+	Over          []*Ranges              `protobuf:"bytes,5,rep,name=over,proto3" json:"over,omitempty"`   // whole messages
+	Moved         []*CopyDone_Moved      `protobuf:"bytes,6,rep,name=moved,proto3" json:"moved,omitempty"` // what of a shared subscription is for another node now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3499,6 +3500,13 @@ func (x *CopyDone) GetOp() uint64 {
 func (x *CopyDone) GetOver() []*Ranges {
 	if x != nil {
 		return x.Over
+	}
+	return nil
+}
+
+func (x *CopyDone) GetMoved() []*CopyDone_Moved {
+	if x != nil {
+		return x.Moved
 	}
 	return nil
 }
@@ -3754,7 +3762,8 @@ type Custody_Share struct {
 	Groups        []*Group               `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
 	Stored        bool                   `protobuf:"varint,4,opt,name=stored,proto3" json:"stored,omitempty"`
 	HoldS         uint32                 `protobuf:"varint,5,opt,name=hold_s,json=holdS,proto3" json:"hold_s,omitempty"` // how long it is kept while the node is out of reach
-	Done          bool                   `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`                // the node has it; said of unsettled messages only
+	Done          bool                   `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`                // the node has it; said of unsettled messages, and where it has taken another's place
+	Turn          uint32                 `protobuf:"varint,7,opt,name=turn,proto3" json:"turn,omitempty"`                // how many nodes it was meant for before, of a shared subscription: the highest counts
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3829,6 +3838,13 @@ func (x *Custody_Share) GetDone() bool {
 		return x.Done
 	}
 	return false
+}
+
+func (x *Custody_Share) GetTurn() uint32 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
 }
 
 type Seen_Owed struct {
@@ -3941,6 +3957,98 @@ func (x *CopyDone_Share) GetNode() []byte {
 		return x.Node
 	}
 	return nil
+}
+
+type CopyDone_Moved struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Group         *Group                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
+	Node          []byte                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	HoldS         uint32                 `protobuf:"varint,5,opt,name=hold_s,json=holdS,proto3" json:"hold_s,omitempty"`
+	Turn          uint32                 `protobuf:"varint,6,opt,name=turn,proto3" json:"turn,omitempty"` // as in Custody
+	Done          bool                   `protobuf:"varint,7,opt,name=done,proto3" json:"done,omitempty"` // the node has it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyDone_Moved) Reset() {
+	*x = CopyDone_Moved{}
+	mi := &file_route_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyDone_Moved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyDone_Moved) ProtoMessage() {}
+
+func (x *CopyDone_Moved) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyDone_Moved.ProtoReflect.Descriptor instead.
+func (*CopyDone_Moved) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{48, 1}
+}
+
+func (x *CopyDone_Moved) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *CopyDone_Moved) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *CopyDone_Moved) GetGroup() *Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+func (x *CopyDone_Moved) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *CopyDone_Moved) GetHoldS() uint32 {
+	if x != nil {
+		return x.HoldS
+	}
+	return 0
+}
+
+func (x *CopyDone_Moved) GetTurn() uint32 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
+func (x *CopyDone_Moved) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
 }
 
 var File_route_proto protoreflect.FileDescriptor
@@ -4131,7 +4239,7 @@ const file_route_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x18\n" +
 	"\acleared\x18\x05 \x01(\bR\acleared\x12\x15\n" +
-	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\xaa\x03\n" +
+	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\xbe\x03\n" +
 	"\aCustody\x122\n" +
 	"\amessage\x18\x01 \x01(\v2\x18.mozzie.route.v1.MessageR\amessage\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x10\n" +
@@ -4140,14 +4248,15 @@ const file_route_proto_rawDesc = "" +
 	"\x05stamp\x18\x05 \x01(\x06R\x05stamp\x12\x1c\n" +
 	"\tunsettled\x18\x06 \x01(\bR\tunsettled\x12\x16\n" +
 	"\x06except\x18\a \x01(\fR\x06except\x12\x18\n" +
-	"\aholders\x18\b \x03(\fR\aholders\x1a\xa4\x01\n" +
+	"\aholders\x18\b \x03(\fR\aholders\x1a\xb8\x01\n" +
 	"\x05Share\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
 	"\x05plain\x18\x02 \x01(\bR\x05plain\x12.\n" +
 	"\x06groups\x18\x03 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groups\x12\x16\n" +
 	"\x06stored\x18\x04 \x01(\bR\x06stored\x12\x15\n" +
 	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\x12\x12\n" +
-	"\x04done\x18\x06 \x01(\bR\x04done\"\xdc\x01\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done\x12\x12\n" +
+	"\x04turn\x18\a \x01(\rR\x04turn\"\xdc\x01\n" +
 	"\x04Seen\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x12\n" +
 	"\x04upto\x18\x02 \x01(\x04R\x04upto\x12.\n" +
@@ -4225,16 +4334,25 @@ const file_route_proto_rawDesc = "" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x122\n" +
 	"\acustody\x18\x03 \x03(\v2\x18.mozzie.route.v1.CustodyR\acustody\x12&\n" +
 	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12\x18\n" +
-	"\aoffered\x18\x05 \x01(\bR\aoffered\"\xef\x01\n" +
+	"\aoffered\x18\x05 \x01(\bR\aoffered\"\xd9\x03\n" +
 	"\bCopyDone\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x123\n" +
 	"\x04done\x18\x02 \x03(\v2\x1f.mozzie.route.v1.CopyDone.ShareR\x04done\x12\x0e\n" +
 	"\x02op\x18\x04 \x01(\x04R\x02op\x12+\n" +
-	"\x04over\x18\x05 \x03(\v2\x17.mozzie.route.v1.RangesR\x04over\x1aC\n" +
+	"\x04over\x18\x05 \x03(\v2\x17.mozzie.route.v1.RangesR\x04over\x125\n" +
+	"\x05moved\x18\x06 \x03(\v2\x1f.mozzie.route.v1.CopyDone.MovedR\x05moved\x1aC\n" +
 	"\x05Share\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\fR\x04node\"\xd8\x01\n" +
+	"\x04node\x18\x03 \x01(\fR\x04node\x1a\xb0\x01\n" +
+	"\x05Moved\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12,\n" +
+	"\x05group\x18\x03 \x01(\v2\x16.mozzie.route.v1.GroupR\x05group\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\fR\x04node\x12\x15\n" +
+	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\x12\x12\n" +
+	"\x04turn\x18\x06 \x01(\rR\x04turn\x12\x12\n" +
+	"\x04done\x18\a \x01(\bR\x04done\"\xd8\x01\n" +
 	"\x06Digest\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
 	"\x03set\x18\x02 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12(\n" +
@@ -4260,7 +4378,7 @@ func file_route_proto_rawDescGZIP() []byte {
 	return file_route_proto_rawDescData
 }
 
-var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_route_proto_goTypes = []any{
 	(*Place)(nil),           // 0: mozzie.route.v1.Place
 	(*Set)(nil),             // 1: mozzie.route.v1.Set
@@ -4318,6 +4436,7 @@ var file_route_proto_goTypes = []any{
 	(*Custody_Share)(nil),   // 53: mozzie.route.v1.Custody.Share
 	(*Seen_Owed)(nil),       // 54: mozzie.route.v1.Seen.Owed
 	(*CopyDone_Share)(nil),  // 55: mozzie.route.v1.CopyDone.Share
+	(*CopyDone_Moved)(nil),  // 56: mozzie.route.v1.CopyDone.Moved
 }
 var file_route_proto_depIdxs = []int32{
 	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
@@ -4399,17 +4518,19 @@ var file_route_proto_depIdxs = []int32{
 	0,  // 76: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
 	55, // 77: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
 	10, // 78: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
-	0,  // 79: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 80: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	38, // 81: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 82: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 83: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	9,  // 84: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
-	85, // [85:85] is the sub-list for method output_type
-	85, // [85:85] is the sub-list for method input_type
-	85, // [85:85] is the sub-list for extension type_name
-	85, // [85:85] is the sub-list for extension extendee
-	0,  // [0:85] is the sub-list for field type_name
+	56, // 79: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
+	0,  // 80: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 81: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	38, // 82: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	10, // 83: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 84: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	9,  // 85: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
+	12, // 86: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
+	87, // [87:87] is the sub-list for method output_type
+	87, // [87:87] is the sub-list for method input_type
+	87, // [87:87] is the sub-list for extension type_name
+	87, // [87:87] is the sub-list for extension extendee
+	0,  // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }
@@ -4423,7 +4544,7 @@ func file_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_route_proto_rawDesc), len(file_route_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

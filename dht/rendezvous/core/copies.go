@@ -6,7 +6,6 @@ import (
 
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
-	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
 // succeed makes what is to be done at a location this node's own duty: it is the rendezvous now.
@@ -27,7 +26,7 @@ func (n *Node) promote(l *location) {
 		if e.gone || !e.copy {
 			continue
 		}
-		e.copy, e.at = false, n.now
+		e.copy, e.at, e.given = false, n.now, true
 		e.acked = false // who still has it lets go when it is on another disk beside this one's
 		n.tellToo(e)
 		mine = append(mine, e)
@@ -166,6 +165,7 @@ func (n *Node) takeOffered(l *location, c *pb.Custody, from NodeID) {
 	s := n.stream(l, c.GetEpoch())
 	switch seq := c.GetSeq(); {
 	case s.entries.get(seq) != nil:
+		n.tellMoved(s.entries.get(seq), c, from)
 	case seq <= s.low:
 		over := &pb.Ranges{Epoch: s.epoch, Ranges: []*pb.Range{{From: seq, To: seq}}}
 		n.send(from, &pb.CopyDone{Over: []*pb.Ranges{over}})
@@ -261,11 +261,11 @@ func (n *Node) sharesToPB(e *entry) *pb.Custody {
 		c.Unsettled, c.Except = true, []byte(e.unset.except)
 	}
 	for _, s := range e.shares {
-		if s.done && e.unset == nil {
+		if s.done && e.unset == nil && (s.turn == 0 || len(s.groups) == 0) { // the last choice for a group stands against those before
 			continue
 		}
 		p := &pb.Custody_Share{Node: []byte(s.node), Plain: s.plain, Stored: s.stored, Done: s.done,
-			HoldS: uint32(s.hold / time.Second)} //nolint:gosec // bounded by MaxHold
+			HoldS: uint32(s.hold / time.Second), Turn: s.turn} //nolint:gosec // bounded by MaxHold
 		for _, g := range s.groups {
 			p.Groups = append(p.Groups, &pb.Group{Name: g.Name, Filter: g.Filter})
 		}
@@ -311,6 +311,10 @@ func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeI
 			have.holder = p
 		}
 		n.mayKeep(have, n.holders(c, from)...)
+		n.mergeShares(have, c)
+		if have.gone {
+			return
+		}
 		if c.GetUnsettled() && have.unset == nil {
 			n.unsettle(l, have, NodeID(c.GetExcept()))
 		}
@@ -325,15 +329,9 @@ func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeI
 	e := &entry{l: l, s: s, id: Identity{c.GetEpoch(), c.GetSeq()}, m: m, size: m.Size(), at: n.now, stamp: c.GetStamp(),
 		copy: true, acked: true, stored: from == ""}
 	for _, p := range c.GetShares() {
-		sh := share{node: NodeID(p.GetNode()), plain: p.GetPlain(), stored: p.GetStored(), done: p.GetDone(),
-			hold: min(time.Duration(p.GetHoldS())*time.Second, MaxHold)}
-		if !sh.node.valid() {
+		sh, ok := shareOf(p)
+		if !ok {
 			continue
-		}
-		for _, g := range p.GetGroups() {
-			if validGroup(g.GetName()) && topic.ValidFilter(g.GetFilter(), topic.Limits{}) == nil {
-				sh.groups = append(sh.groups, proto.Group{Name: g.GetName(), Filter: g.GetFilter()})
-			}
 		}
 		e.shares = append(e.shares, sh)
 		if !sh.done {
@@ -400,6 +398,9 @@ func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
 				}
 			})
 		}
+	}
+	for _, m := range f.GetMoved() {
+		n.receiveMoved(m)
 	}
 	for _, d := range f.GetDone() {
 		if s := n.streams[d.GetEpoch()]; s != nil {

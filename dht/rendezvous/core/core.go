@@ -348,7 +348,7 @@ type Stats struct {
 	RegistrationsFull, LocationsFull, PeersFull          uint64
 	DroppedCustody, Refused, Unanswered, ForgottenEpochs uint64
 	Held, GivenUp, Unreadable, Late                      uint64
-	CustodyNode                                          uint64
+	CustodyNode, SharesMoved                             uint64
 
 	// Kept is how long this node's messages of QoS 1 and 2 waited until others kept them or they were delivered,
 	// Promised how long its subscriptions waited for their promise.
@@ -466,6 +466,7 @@ func (n *Node) Tick() {
 		n.forgetPeers()
 		n.tickOperations()
 		n.tickTrails()
+		n.tickShared()
 	}
 	n.tickRoutes(full)
 	n.tickAwaited()

@@ -18,6 +18,7 @@ type share struct {
 	ups    int  // sent: peer.ups of then
 	stored bool
 	done   bool
+	turn   uint32 // how many nodes were picked for its groups before; see shared.go
 }
 
 // entry is a message in custody here.
@@ -38,6 +39,7 @@ type entry struct {
 	whenKept func()   // to be called when it is at all of them; nil: nobody waits
 	unset    *unsettled
 	copy     bool  // this is the second copy; another node serves it
+	given    bool  // it was: who served it may have sent what this node has not
 	holder   *peer // who is known to have a copy; nil: nobody
 	written  bool  // it is to be on this node's disk, whoever else has it
 	copying  bool
@@ -272,37 +274,6 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 	each(f.GetDone(), func(e *entry) { n.shareAcked(e, p.id) })
 }
 
-// refused gives a shared subscription's message to another node of the group: the one that had it has no
-// member left. QoS 2 stays with its choice [MQTT-4.8.2-4].
-func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
-	s := n.streams[id.Epoch]
-	if s == nil || s.entries.get(id.Seq) == nil {
-		return
-	}
-	e := s.entries.get(id.Seq)
-	for i := range e.shares {
-		if sh := &e.shares[i]; sh.node == by && !sh.done {
-			sh.groups = slices.DeleteFunc(slices.Clone(sh.groups), func(o proto.Group) bool { return o == g })
-		}
-	}
-	if e.m.QoS == 2 || e.copy {
-		return
-	}
-	m := &n.scratch
-	m.reset(e.m, "")
-	e.l.tree.Match(e.m.Topic, m.add)
-	for _, t := range n.ancestors(e.l).tables {
-		t.tree.Match(e.m.Topic, m.add)
-	}
-	others := slices.DeleteFunc(m.groups[g], func(c candidate) bool { return c.node == by })
-	if len(others) == 0 {
-		n.stats.NoMember++
-		return
-	}
-	c := n.pick(g, others, id)
-	n.addShare(e, share{node: c.node, groups: []proto.Group{g}, hold: c.hold})
-}
-
 // shareDone notes that a node needs a message no more.
 func (n *Node) shareDone(e *entry, node NodeID) { n.endShares(e, node, false) }
 
@@ -310,25 +281,32 @@ func (n *Node) shareDone(e *entry, node NodeID) { n.endShares(e, node, false) }
 func (n *Node) shareAcked(e *entry, node NodeID) { n.endShares(e, node, true) }
 
 func (n *Node) endShares(e *entry, node NodeID, sent bool) {
+	ended := false
 	for i := range e.shares {
 		s := &e.shares[i]
 		if s.node != node || s.done || sent && !s.sent && !e.copy {
 			continue
 		}
-		s.done = true
-		e.left--
-		if p := n.peers[node]; p != nil {
-			p.owed--
-			p.bytes -= e.size
-			for p.shares.len() > 0 && (p.shares.front().gone || p.shares.front().doneFor(node)) {
-				p.shares.pop()
-			}
-		}
-		if e.copied() && !e.copy && e.left > 0 {
-			n.tellCopies(e, node)
-		}
+		n.endShare(e, s)
+		ended = true
+	}
+	if ended && e.copied() && !e.copy && e.left > 0 {
+		n.tellCopies(e, node)
 	}
 	n.finish(e)
+}
+
+// endShare ends one share of a message, which may be over then.
+func (n *Node) endShare(e *entry, s *share) {
+	s.done = true
+	e.left--
+	if p := n.peers[s.node]; p != nil {
+		p.owed--
+		p.bytes -= e.size
+		for p.shares.len() > 0 && (p.shares.front().gone || p.shares.front().doneFor(s.node)) {
+			p.shares.pop()
+		}
+	}
 }
 
 func (e *entry) storedAt(node NodeID) bool {
@@ -447,10 +425,10 @@ func (n *Node) ackTaken(e *entry) {
 	}
 }
 
-// cancelShares drops what was kept for a node that wants nothing any more.
+// cancelShares drops what was kept for a node that wants nothing any more, but what another of a group may get.
 func (n *Node) cancelShares(l *location, node NodeID) {
 	for _, e := range slices.Clone(l.order.live()) {
-		if !e.gone && e.l == l {
+		if !e.gone && e.l == l && !n.orphan(e, node) {
 			n.shareDone(e, node)
 		}
 	}
@@ -463,7 +441,7 @@ func (n *Node) lapse(l *location) {
 		for i := 0; i < len(e.shares) && !e.gone && (left || n.now-e.at > MinHold); i++ {
 			switch s := &e.shares[i]; {
 			case s.done || n.inReach(s.node):
-			case n.departed(s.node, s.hold):
+			case n.departed(s.node, s.hold) && !n.orphan(e, s.node):
 				n.shareDone(e, s.node)
 			case n.now-e.at > max(s.hold, MinHold):
 				n.stats.DroppedAway++

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
@@ -200,4 +201,17 @@ func (n *Node) Epochs() (s string) {
 		s += fmt.Sprintf(" received %x low %d plain %v groups %v open %d closed %v", epoch, x.low, x.plain, x.groups, x.open.len(), x.closed)
 	}
 	return s
+}
+
+// Chosen calls visit with the messages in custody for members of a shared subscription, and the nodes that they are for.
+func (n *Node) Chosen(g proto.Group, visit func(*proto.Message, NodeID)) {
+	for _, s := range n.streams {
+		for _, e := range s.entries.values {
+			for _, h := range e.shares {
+				if !h.done && slices.Contains(h.groups, g) {
+					visit(e.m, h.node)
+				}
+			}
+		}
+	}
 }

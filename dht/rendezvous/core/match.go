@@ -24,6 +24,8 @@ type candidate struct {
 	hold    time.Duration
 	qos     byte
 	online  bool
+
+	sessions []SessionInterest // see successors
 }
 
 // matching gathers who a message is for. It is used again for each message.
@@ -65,7 +67,7 @@ func (s *matching) add(filter string, node NodeID, i *Interest) {
 		if s.groups[key] == nil {
 			s.keys = append(s.keys, key)
 		}
-		s.groups[key] = append(s.groups[key], candidate{node, g.Members, i.Hold, g.QoS, g.Online})
+		s.groups[key] = append(s.groups[key], candidate{node, g.Members, i.Hold, g.QoS, g.Online, nil})
 	}
 }
 

@@ -65,10 +65,22 @@ func (n *Node) addShare(e *entry, s share) {
 	if e.gone || !s.plain && len(s.groups) == 0 {
 		return
 	}
-	e.shares = append(e.shares, s)
 	e.left++
+	at := e.put(s)
 	n.owe(e, s.node)
-	n.deliver(e, &e.shares[len(e.shares)-1])
+	n.deliver(e, at)
+}
+
+// put adds a share, in the place of one that is done and says nothing any more where there is one.
+func (e *entry) put(s share) *share {
+	for i := range e.shares {
+		if o := &e.shares[i]; o.done && !o.plain && len(o.groups) == 0 {
+			*o = s
+			return o
+		}
+	}
+	e.shares = append(e.shares, s)
+	return &e.shares[len(e.shares)-1]
 }
 
 // matchMissed serves what is not settled at a place and below it to a node whose registration there was missed.

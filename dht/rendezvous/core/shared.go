@@ -1,0 +1,301 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+	"github.com/mozzie-mqtt/mozzie/proto/topic"
+)
+
+// A message of a shared subscription is for the node that was picked for it. Another of the group gets it, at QoS 1, where that one
+// has no member left, or has been out of reach for a minute, or is gone for good: it may have reached a client, as QoS 1 allows. At
+// QoS 2 it may not, and nobody else gets what may have been sent.
+//
+// Each choice for a message and a group has a turn, one more than the choice before. Whoever has the message in custody goes by the
+// highest that it has heard of.
+
+// tickShared gives what is in custody for members of groups, at nodes that do not come back or not soon, to other members.
+func (n *Node) tickShared() {
+	found := map[groupAt][]candidate{}
+	for _, p := range n.ordered {
+		if p.owed == 0 || p.reach || !p.gone && !p.left && n.now-p.since < deadAfter {
+			continue
+		}
+		for _, e := range slices.Clone(p.shares.live()) {
+			if !e.gone && !e.copy && e.l.phase == serving {
+				n.giveOn(e, p, found)
+			}
+		}
+	}
+}
+
+// groupAt is a shared subscription at a location.
+type groupAt struct {
+	l *location
+	g proto.Group
+}
+
+// giveOn gives what a node is to have of a message for groups to other members.
+func (n *Node) giveOn(e *entry, p *peer, found map[groupAt][]candidate) {
+	for i := 0; i < len(e.shares) && !e.gone; i++ {
+		s := e.shares[i]
+		over := n.departed(p.id, s.hold)
+		if s.node != p.id || s.done || !over && n.now-p.since < deadAfter {
+			continue
+		}
+		for _, g := range s.groups {
+			if !n.movable(e, &s, g) {
+				continue
+			}
+			at := groupAt{e.l, g}
+			all, asked := found[at]
+			if !asked {
+				all = n.groupMembers(e.l, g)
+				found[at] = all
+			}
+			switch others := n.successors(all, p); {
+			case len(others) > 0:
+				n.move(e, p.id, g, n.pick(g, others, e.id))
+			case over && n.sure(e.l) && !slices.ContainsFunc(all, func(c candidate) bool { return c.node != p.id }):
+				n.stats.NoMember++
+				n.drain(e, p.id, g)
+			}
+		}
+		if i := &e.shares[i]; !i.plain && len(i.groups) == 0 {
+			n.shareDrained(e, p.id)
+		}
+	}
+}
+
+// movable reports whether another node may get what one was to have of a message for a group: at QoS 2 only what was never sent to it,
+// though its session is over [MQTT-4.8.2-5].
+func (n *Node) movable(e *entry, s *share, g proto.Group) bool {
+	switch {
+	case g.Name == sessionGroup: // it is the session's alone
+		return false
+	case e.copy: // the rendezvous knows
+		return true
+	case e.m.QoS == 2:
+		return !s.sent && !e.given && n.departed(s.node, MaxHold)
+	}
+	return true
+}
+
+// groupMembers returns the nodes with members of a shared subscription, in no order; none while it is being found out.
+func (n *Node) groupMembers(l *location, g proto.Group) (all []candidate) {
+	above := n.ancestors(l)
+	if !above.ok {
+		return nil
+	}
+	for _, t := range append(slices.Clone(above.tables), &l.table) {
+		for _, r := range t.owners {
+			i := r.interests[g.Filter]
+			if i == nil {
+				continue
+			}
+			for _, m := range i.Groups {
+				if m.Name == g.Name {
+					all = append(all, candidate{r.owner, m.Members, i.Hold, m.QoS, m.Online, i.Sessions})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// successors are those of a group's nodes that may take the place of one that is away: where sessions that were there have been
+// resumed, else any that can be reached.
+func (n *Node) successors(all []candidate, p *peer) (others []candidate) {
+	resumed := false
+	for _, c := range all {
+		if c.node == p.id || !n.inReach(c.node) {
+			continue
+		}
+		of := slices.ContainsFunc(c.sessions, func(s SessionInterest) bool { return s.From == p.id.Peer() })
+		if of && !resumed {
+			resumed, others = true, nil
+		}
+		if of || !resumed {
+			others = append(others, c)
+		}
+	}
+	return others
+}
+
+// move has another node get what one was to have of a message for a group.
+func (n *Node) move(e *entry, from NodeID, g proto.Group, to candidate) {
+	s := share{node: to.node, groups: []proto.Group{g}, hold: to.hold, turn: e.turn(g) + 1}
+	n.stats.SharesMoved++
+	n.drain(e, from, g)
+	n.addShare(e, s)
+	if e.stored {
+		n.store(e)
+	}
+	for _, c := range e.copies {
+		if n.inReach(c) {
+			n.send(c, &pb.CopyDone{Place: e.l.place.pb(), Moved: []*pb.CopyDone_Moved{e.movedToPB(&s, g)}})
+		}
+	}
+}
+
+// drain takes a group out of what a node is to have of a message; "" is any node.
+func (n *Node) drain(e *entry, node NodeID, g proto.Group) (had bool) {
+	for i := range e.shares {
+		s := &e.shares[i]
+		if (node == "" || s.node == node) && !s.done && slices.Contains(s.groups, g) {
+			s.groups = slices.DeleteFunc(slices.Clone(s.groups), func(o proto.Group) bool { return o == g })
+			had = true
+		}
+	}
+	return had
+}
+
+// shareDrained ends the shares of a node that nothing is left of, "" for all nodes. Who has copies has heard what became of them.
+func (n *Node) shareDrained(e *entry, node NodeID) {
+	for i := range e.shares {
+		if s := &e.shares[i]; (node == "" || s.node == node) && !s.done && !s.plain && len(s.groups) == 0 {
+			n.endShare(e, s)
+		}
+	}
+	n.finish(e)
+}
+
+// turn is that of the last choice for a group that is known.
+func (e *entry) turn(g proto.Group) (turn uint32) {
+	for i := range e.shares {
+		if s := &e.shares[i]; s.turn > turn && slices.Contains(s.groups, g) {
+			turn = s.turn
+		}
+	}
+	return turn
+}
+
+// orphan leaves of what a node that is gone was to have of a message what others of its groups may get, and reports whether
+// there is anything.
+func (n *Node) orphan(e *entry, node NodeID) bool {
+	stays := func(s *share) bool {
+		return s.node == node && !s.done && slices.ContainsFunc(s.groups, func(g proto.Group) bool { return n.movable(e, s, g) })
+	}
+	if !slices.ContainsFunc(e.shares, func(s share) bool { return stays(&s) }) {
+		return false
+	}
+	for i := range e.shares {
+		if s := &e.shares[i]; s.node == node && !s.done {
+			s.plain = false
+			s.groups = slices.DeleteFunc(slices.Clone(s.groups), func(g proto.Group) bool { return !n.movable(e, s, g) })
+		}
+	}
+	n.shareDrained(e, node)
+	return true
+}
+
+// refused gives a shared subscription's message to another node of the group: the one that had it has no
+// member left. QoS 2 stays with its choice [MQTT-4.8.2-4].
+func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
+	s := n.streams[id.Epoch]
+	if s == nil || s.entries.get(id.Seq) == nil {
+		return
+	}
+	e := s.entries.get(id.Seq)
+	if !n.drain(e, by, g) || e.m.QoS == 2 || e.copy { // another has it already, or nobody may
+		return
+	}
+	others := slices.DeleteFunc(n.groupMembers(e.l, g), func(c candidate) bool { return c.node == by })
+	if len(others) == 0 {
+		n.stats.NoMember++
+		return
+	}
+	n.move(e, by, g, n.pick(g, others, id))
+}
+
+func (e *entry) movedToPB(s *share, g proto.Group) *pb.CopyDone_Moved {
+	return &pb.CopyDone_Moved{Epoch: e.id.Epoch, Seq: e.id.Seq, Group: &pb.Group{Name: g.Name, Filter: g.Filter}, Node: []byte(s.node),
+		HoldS: uint32(s.hold / time.Second), Turn: s.turn, Done: s.done} //nolint:gosec // bounded by MaxHold
+}
+
+// receiveMoved takes over what of a message that is in custody here is for another node now.
+func (n *Node) receiveMoved(m *pb.CopyDone_Moved) {
+	s := n.streams[m.GetEpoch()]
+	if s == nil {
+		return
+	}
+	e := s.entries.get(m.GetSeq())
+	g, ok := groupOf(m.GetGroup())
+	to := share{node: NodeID(m.GetNode()), groups: []proto.Group{g}, hold: holdOf(m.GetHoldS()), turn: m.GetTurn(), done: m.GetDone()}
+	switch {
+	case !ok || !to.node.valid() || to.turn == 0:
+		n.malformed("CopyDone")
+	case e != nil && n.moved(e, g, to) && e.stored && !e.gone:
+		n.store(e)
+	}
+}
+
+// moved takes over a later choice for a group than is known, and reports whether it is one.
+func (n *Node) moved(e *entry, g proto.Group, to share) bool {
+	if e.gone || to.turn <= e.turn(g) || !e.servedGroup(g) {
+		return false
+	}
+	n.drain(e, "", g)
+	if to.done {
+		e.put(to)
+	} else {
+		n.addShare(e, to)
+	}
+	n.shareDrained(e, "")
+	return true
+}
+
+// mergeShares takes over from another's copy of a message what is for other nodes now than is known here.
+func (n *Node) mergeShares(e *entry, c *pb.Custody) {
+	news := false
+	for _, p := range c.GetShares() {
+		s, ok := shareOf(p)
+		for _, g := range s.groups {
+			to := s
+			to.plain, to.stored, to.groups = false, false, []proto.Group{g}
+			news = ok && n.moved(e, g, to) || news
+		}
+	}
+	if news && e.stored && !e.gone {
+		n.store(e)
+	}
+}
+
+// tellMoved tells a node what of a message that it has a copy of is for other nodes now than it knows.
+func (n *Node) tellMoved(e *entry, c *pb.Custody, to NodeID) {
+	known := map[proto.Group]uint32{}
+	for _, p := range c.GetShares() {
+		for _, g := range p.GetGroups() {
+			k := proto.Group{Name: g.GetName(), Filter: g.GetFilter()}
+			known[k] = max(known[k], p.GetTurn())
+		}
+	}
+	for i := range e.shares {
+		for _, g := range e.shares[i].groups {
+			if s := &e.shares[i]; s.turn > known[g] && s.turn == e.turn(g) {
+				n.send(to, &pb.CopyDone{Place: e.l.place.pb(), Moved: []*pb.CopyDone_Moved{e.movedToPB(s, g)}})
+			}
+		}
+	}
+}
+
+// shareOf converts a share from the wire; ok is false where it is none.
+func shareOf(p *pb.Custody_Share) (s share, ok bool) {
+	s = share{node: NodeID(p.GetNode()), plain: p.GetPlain(), stored: p.GetStored(), done: p.GetDone(), hold: holdOf(p.GetHoldS()),
+		turn: p.GetTurn()}
+	for _, g := range p.GetGroups() {
+		if g, ok := groupOf(g); ok {
+			s.groups = append(s.groups, g)
+		}
+	}
+	return s, s.node.valid()
+}
+
+func holdOf(seconds uint32) time.Duration { return min(time.Duration(seconds)*time.Second, MaxHold) }
+
+func groupOf(p *pb.Group) (g proto.Group, ok bool) {
+	return proto.Group{Name: p.GetName(), Filter: p.GetFilter()},
+		validGroup(p.GetName()) && topic.ValidFilter(p.GetFilter(), topic.Limits{}) == nil
+}
