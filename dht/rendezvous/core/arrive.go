@@ -225,10 +225,7 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 		return
 	}
 	if a.id.Epoch != 0 && n.mine[a.id.Epoch] == nil { // a message of this node's own may have come back
-		if len(n.relayed) >= n.cfg.Limits.UnknownEpochs {
-			clear(n.relayed)
-		}
-		n.relayed[a.id.Epoch] = a.from
+		n.relay(a)
 	}
 	if p := n.peers[a.from]; p != nil {
 		n.tellSet(p, a, place, r.set)
@@ -236,6 +233,26 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 	r.sentTo, r.sentAt = to, n.now
 	n.need(to)
 	n.send(to, f)
+}
+
+// relayed is the way back of an epoch that was passed on.
+type relayed struct {
+	to   NodeID
+	hops int // of what came that way
+}
+
+// relay notes which way acknowledgements of a message that is passed on go back: the shortest that messages of its epoch have come.
+// Where nodes have different views of who is the rendezvous, a message may come by a second time; if what came last decided,
+// acknowledgements would go round between them for as long as these live.
+func (n *Node) relay(a *arrival) {
+	known, ok := n.relayed[a.id.Epoch]
+	if ok && a.hops > known.hops && n.inReach(known.to) {
+		return
+	}
+	if !ok && len(n.relayed) >= n.cfg.Limits.UnknownEpochs {
+		clear(n.relayed)
+	}
+	n.relayed[a.id.Epoch] = relayed{a.from, a.hops}
 }
 
 // receiveSync answers when everything that came before it is where it belongs, in order.

@@ -269,7 +269,7 @@ type Node struct {
 	epochs    map[uint64]*received
 	mine      map[uint64]*sending // this node's epochs as a publisher
 	streams   map[uint64]*stream  // epochs that come here, as a rendezvous or a second copy
-	relayed   map[uint64]NodeID   // epochs that were passed on, and where their acknowledgements go
+	relayed   map[uint64]relayed  // epochs that were passed on, and where their acknowledgements go
 	queries   map[uint64]*query
 	asked     []*query
 	toAsk     fifo[*query] // that wait for others to end
@@ -360,7 +360,7 @@ func New(cfg Config) *Node {
 	n := &Node{
 		cfg: cfg, self: cfg.Self, restoring: cfg.Restoring, point: dht.PeerPoint(cfg.Self.Peer()),
 		peers: map[NodeID]*peer{}, locations: map[dht.Location]*location{}, routes: map[Place]*route{},
-		inherited: map[dht.Location]*inherited{}, epochs: map[uint64]*received{}, relayed: map[uint64]NodeID{},
+		inherited: map[dht.Location]*inherited{}, epochs: map[uint64]*received{}, relayed: map[uint64]relayed{},
 		mine: map[uint64]*sending{}, trails: map[any]*trail{}, streams: map[uint64]*stream{},
 		queries: map[uint64]*query{}, quiet: map[dht.Location]*location{}, lookups: map[dht.Location]*lookup{},
 	}

@@ -408,23 +408,23 @@ func (n *Node) let(e *pending) {
 	n.acceptMore()
 }
 
-func (n *Node) receivePublishAck(f *pb.PublishAck) {
-	n.ackRanges(f.GetTaken(), n.taken, func(p *peer) *acks { return &p.taken })
-	n.ackRanges(f.GetWritten(), n.acceptSafe, func(p *peer) *acks { return &p.written })
-	n.ackRanges(f.GetKept(), func(e *pending) {
+func (n *Node) receivePublishAck(p *peer, f *pb.PublishAck) {
+	n.ackRanges(p, f.GetTaken(), n.taken, func(p *peer) *acks { return &p.taken })
+	n.ackRanges(p, f.GetWritten(), n.acceptSafe, func(p *peer) *acks { return &p.written })
+	n.ackRanges(p, f.GetKept(), func(e *pending) {
 		n.let(e)
 		n.acceptKept(e)
 	}, func(p *peer) *acks { return &p.kept })
 }
 
-// ackRanges calls each with this node's own messages that are acknowledged, and passes on what is said of others', as what by
+// ackRanges calls each with this node's own messages that a node has acknowledged, and passes on what is said of others', as what by
 // names.
-func (n *Node) ackRanges(ranges []*pb.Ranges, each func(*pending), by func(*peer) *acks) {
+func (n *Node) ackRanges(from *peer, ranges []*pb.Ranges, each func(*pending), by func(*peer) *acks) {
 	for _, rs := range ranges {
 		s := n.mine[rs.GetEpoch()]
 		if s == nil {
-			if to, ok := n.relayed[rs.GetEpoch()]; ok {
-				n.relayAck(to, rs, by)
+			if back, ok := n.relayed[rs.GetEpoch()]; ok && back.to != from.id {
+				n.relayAck(back.to, rs, by)
 			}
 			continue
 		}

@@ -24,7 +24,7 @@ func (n *Node) Receive(from NodeID, frame any) {
 	case *proto.Deliver:
 		n.receiveDeliver(p, f)
 	case *pb.PublishAck:
-		n.receivePublishAck(f)
+		n.receivePublishAck(p, f)
 	case *pb.DeliverAck:
 		n.receiveDeliverAck(p, f)
 	case *pb.Ack:

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // The simulation runs many nodes' state machines in one goroutine, with a clock and a network of its own:
@@ -38,6 +39,7 @@ type sim struct {
 	nodes      []*simNode
 	links      map[[2]int]time.Duration // when the last frame on a link arrives
 	frames     map[string]int
+	acks       map[ackKey]int           // acknowledgements on each link
 	longest    map[string]int           // of each kind of frame, in bytes
 	apart      func(v, w *simNode) bool // nodes that cannot connect
 	reconnects func(v, w *simNode) bool // where one finds the link to another stalled: whether the streams are made anew
@@ -135,7 +137,7 @@ type simNode struct {
 }
 
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
-	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{}, longest: map[string]int{},
+	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{}, acks: map[ackKey]int{}, longest: map[string]int{},
 		depth: 1, small: 100, merged: true, byID: map[core.Identity]*published{}, slow: slow, now: time.Hour}
 	s.reconnects = func(*simNode, *simNode) bool { return s.rng.IntN(2) == 0 }
 	return s
@@ -363,6 +365,9 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 	w := s.nodes[i]
 	s.frames[fmt.Sprintf("%T", frame)]++
 	s.trace(v, w, "->", frame)
+	if f, ok := frame.(*pb.PublishAck); ok {
+		s.countAcks(v, w, f)
+	}
 	if m, ok := frame.(gproto.Message); ok {
 		frame = gproto.Clone(m)
 	}
@@ -399,6 +404,25 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 			b[i] = '#'
 		}
 	})
+}
+
+// ackKey is what was said to be kept, and on which link.
+type ackKey struct {
+	from, to int
+	id       core.Identity
+}
+
+// countAcks looks out for acknowledgements that go round: each comes on a link once for each time that its message did.
+func (s *sim) countAcks(v, w *simNode, f *pb.PublishAck) {
+	const most = 60
+	for _, rs := range f.GetKept() {
+		for _, r := range rs.GetRanges() {
+			key := ackKey{v.i, w.i, core.Identity{Epoch: rs.GetEpoch(), Seq: r.GetFrom()}}
+			if s.acks[key]++; s.acks[key] == most {
+				s.fail("node %d has told node %d %d times that %x/%d is kept", v.i, w.i, most, key.id.Epoch, key.id.Seq)
+			}
+		}
+	}
 }
 
 // trace prints the frames that hold a text, when SIM_TRACE names one: what to look at when a seed fails.

@@ -149,7 +149,7 @@ func (n *Node) receiveReleased(p *peer, e *pb.Forget_Epoch) {
 		s.closed = s.closed || e.GetClosed()
 		n.enliven(s)
 	}
-	if to, ok := n.relayed[e.GetEpoch()]; ok && to == p.id && e.GetClosed() {
+	if back, ok := n.relayed[e.GetEpoch()]; ok && back.to == p.id && e.GetClosed() {
 		delete(n.relayed, e.GetEpoch())
 	}
 }
