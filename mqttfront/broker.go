@@ -293,6 +293,10 @@ func (b *Broker) restore() error {
 		return err
 	}
 	err := b.store.Load(func(key string, rec SessionRecord, log SessionLog) {
+		if b.restoreHeld(key, rec, log) {
+			found.Wills++
+			return
+		}
 		s := &session{b: b, key: beforeDeparture(key)}
 		s.version, s.expiry, s.will, s.born = rec.Version, rec.Expiry, rec.Will, rec.Born
 		s.number = rec.Claim

@@ -21,8 +21,8 @@ type WillKeeping interface {
 	Disarm(key string, epoch uint64)
 	// Fire is asked before a will is sent: exactly one of send and drop is called, from any goroutine or from within. drop means
 	// that another node has sent it, or that its client is at another node. Where it is not known whether this node was taken for
-	// dead, it takes a while; a will that waits so when the broker is closed is with its store, and waits for the next one.
-	Fire(key string, epoch uint64, send, drop func())
+	// dead, it takes a while: then hold is called before, from within, once.
+	Fire(key string, epoch uint64, hold, send, drop func())
 }
 
 // KeepWills has other nodes know the wills of clients. It is called once, before anybody is served.

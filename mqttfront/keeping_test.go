@@ -76,7 +76,7 @@ func (k *keeper) Disarm(_ string, epoch uint64) {
 	k.note("disarm %d", epoch)
 }
 
-func (k *keeper) Fire(_ string, epoch uint64, send, drop func()) {
+func (k *keeper) Fire(_ string, epoch uint64, hold, send, drop func()) {
 	k.mu.Lock()
 	k.note("fire %d", epoch)
 	fires := k.fires
@@ -85,6 +85,7 @@ func (k *keeper) Fire(_ string, epoch uint64, send, drop func()) {
 		send()
 		return
 	}
+	hold()
 	fires <- fire{epoch, send, drop}
 }
 
@@ -217,6 +218,45 @@ func TestWillsOfOthersSent(t *testing.T) {
 	if n := b.Stats().WillsSent.Load(); n != 1 {
 		t.Errorf("%d were sent", n)
 	}
+}
+
+// TestWillsHeld: wills that have to wait are all kept, though their client has come back meanwhile, in a session of its own or in
+// the same one, with another will; they are sent after a crash. So are those of clients with odd identifiers.
+func TestWillsHeld(t *testing.T) {
+	st := storetest.NewSessions()
+	_, k, addr, _ := startKept(t, st)
+	k.fires = make(chan fire, 20)
+	willOf := func(id, topic string, expiry uint32) connectOpts {
+		return connectOpts{id: id, version: 5, resume: expiry > 0, props: sessionExpiry(expiry), will: &willOpts{topic: topic, payload: "gone", qos: 1}}
+	}
+	want := map[string]int{}
+	for _, id := range []string{"clean", "lasting", "!odd", ">odd", "!"} {
+		for i := range 3 {
+			topic := fmt.Sprintf("will/%d/%s", i, id)
+			expiry := uint32(0)
+			if id == "lasting" {
+				expiry = 600
+			}
+			c, _ := connect(t, addr, willOf(id, topic, expiry))
+			c.kill()
+			<-k.fires
+			want[topic]++
+		}
+	}
+	st = st.Left()
+	_, k, _, out := startKept(t, st)
+	k.fires = make(chan fire, 20)
+	for range want {
+		f := <-k.fires
+		f.send()
+		want[next(t, out).Msg.Topic]--
+	}
+	for topic, left := range want {
+		if left != 0 {
+			t.Errorf("%s is left with %d", topic, left)
+		}
+	}
+	eventually(t, "the wills are gone", func() bool { return len(willsIn(t, st)) == 0 })
 }
 
 // willsIn returns the epochs of the wills that a store has.

@@ -261,7 +261,7 @@ func (k sessionKey) departed(number uint64) string {
 	return string(k) + departedMark + strconv.FormatUint(number, 10)
 }
 
-const departedMark = "\x00>"
+const departedMark = "\x00\x00>" // in no session's key: client identifiers are not empty
 
 // beforeDeparture undoes departed.
 func beforeDeparture(key string) sessionKey {

@@ -2,6 +2,8 @@ package mqttfront
 
 import (
 	"cmp"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -88,8 +90,48 @@ func (s *session) publishWill(w *WillRecord, forget func()) {
 		s.sendWill(w, forget)
 		return
 	}
-	s.b.wills.Fire(string(s.key), w.Epoch, func() { s.sendWill(w, forget) }, forget)
+	s.b.wills.Fire(string(s.key), w.Epoch, func() { forget = s.holdWill(w, forget) }, func() { s.sendWill(w, forget) }, func() { forget() })
 }
+
+// holdWill has the store keep a will that has to wait under a key of its own: its client may be back before it is sent, with another
+// will or another session. What it returns has the store forget it.
+func (s *session) holdWill(w *WillRecord, forget func()) func() {
+	s.mu.Lock()
+	rec := SessionRecord{Version: s.version, Disconnected: s.since, Will: w}
+	s.mu.Unlock()
+	log := s.b.store.Create(s.key.held(w.Epoch))
+	s.b.store.Together(func() {
+		log.Save(rec)
+		forget()
+	})
+	return log.Delete
+}
+
+// restoreHeld has a will sent that the store kept with holdWill, and reports whether it is one.
+func (b *Broker) restoreHeld(key string, rec SessionRecord, log SessionLog) bool {
+	i := strings.LastIndex(key, heldMark)
+	if i < 0 || rec.Will == nil {
+		return false
+	}
+	s := &session{b: b, key: sessionKey(key[:i])}
+	s.version, s.since = rec.Version, rec.Disconnected
+	s.setRights(b.rightsOf(s))
+	time.AfterFunc(afterRestart, func() {
+		select {
+		case <-b.stopped:
+		default:
+			s.publishWill(rec.Will, log.Delete)
+		}
+	})
+	return true
+}
+
+// held is the key of a will that has to wait.
+func (k sessionKey) held(epoch uint64) string {
+	return string(k) + heldMark + strconv.FormatUint(epoch, 16)
+}
+
+const heldMark = "\x00\x00!" // like departedMark
 
 // sendWill sends a will, to be retained or not [MQTT-3.1.2-14] [MQTT-3.1.2-15], unless the client has lost the right
 // to do that.

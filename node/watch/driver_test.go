@@ -193,7 +193,7 @@ func TestOwnWills(t *testing.T) {
 		synctest.Wait()
 		s.stands(t, nameOf("a peer ID", "c"))
 		sent := false
-		w.Fire("c", c.Epoch, func() { sent = true }, func() { t.Error("it is dropped") })
+		w.Fire("c", c.Epoch, func() { t.Error("it is held") }, func() { sent = true }, func() { t.Error("it is dropped") })
 		if !sent {
 			t.Error("it is not sent at once")
 		}
@@ -238,7 +238,7 @@ func TestOwnAfterRestart(t *testing.T) {
 		w.Activate()
 		time.Sleep(5 * time.Second)
 		var mu sync.Mutex
-		var sent, dropped []string
+		var held, sent, dropped []string
 		note := func(to *[]string, key string) func() {
 			return func() {
 				mu.Lock()
@@ -247,10 +247,13 @@ func TestOwnAfterRestart(t *testing.T) {
 			}
 		}
 		for i, key := range keys {
-			w.Fire(key, uint64(i+1), note(&sent, key), note(&dropped, key))
+			w.Fire(key, uint64(i+1), note(&held, key), note(&sent, key), note(&dropped, key))
 		}
 		time.Sleep(20 * time.Second)
 		mu.Lock()
+		if !slices.Equal(held, keys) {
+			t.Errorf("%q were held, want %q", held, keys)
+		}
 		if len(sent)+len(dropped) > 0 {
 			t.Errorf("without a majority %q were sent, %q dropped", sent, dropped)
 		}

@@ -157,16 +157,26 @@ func (a *accepted) Accepted(_ uint16, _ mqttfront.Custody, err error) {
 }
 
 // Fire implements mqttfront.WillKeeping.
-func (w *Watch) Fire(key string, epoch uint64, send, drop func()) {
+func (w *Watch) Fire(key string, epoch uint64, hold, send, drop func()) {
 	w.mu.Lock()
-	if !w.trust.may() || w.cfg.Swarm.Clock()-w.trust.ticked > hangs {
-		w.held = append(w.held, held{key, epoch, send, drop})
+	if w.waitsLocked() {
 		w.mu.Unlock()
-		return
+		hold()
+		w.mu.Lock()
+		if w.waitsLocked() { // still
+			w.held = append(w.held, held{key, epoch, send, drop})
+			w.mu.Unlock()
+			return
+		}
 	}
 	w.mu.Unlock()
 	send()
 	w.Disarm(key, epoch)
+}
+
+// waitsLocked reports whether a will has to wait until it is known that nobody else has sent it.
+func (w *Watch) waitsLocked() bool {
+	return !w.trust.may() || w.cfg.Swarm.Clock()-w.trust.ticked > hangs
 }
 
 // askOwn asks this node's location what became of its wills.

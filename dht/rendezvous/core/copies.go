@@ -43,12 +43,41 @@ func (n *Node) promote(l *location) {
 // or no member any more.
 func (n *Node) tickCustody(l *location, full bool) {
 	n.relieve(l)
+	n.ackCopied(l)
 	if n.custodyFull(1) {
 		return // publishers' nodes keep theirs, and their clients wait
 	}
 	n.copyEntries(l, func(e *entry) bool {
 		return !e.copying && n.now-e.at >= copyAfter && (!e.copied() || full && n.holderLost(l, e.holder))
 	}, nil)
+}
+
+// ackCopied tells who sent messages that they may let go of what another member has a copy of that this node did not give it: it had
+// it from an earlier rendezvous, or from this node in an earlier life.
+func (n *Node) ackCopied(l *location) {
+	var batch []*entry
+	for _, e := range l.order.live() {
+		if !e.gone && !e.copy && !e.acked && !e.copying && e.copied() && !n.holderLost(l, e.holder) {
+			if batch = append(batch, e); !e.stored {
+				n.store(e)
+			}
+		}
+	}
+	n.ackAll(batch)
+}
+
+// ackAll tells who sent messages that they may let go of them, when what is known of them here is safe.
+func (n *Node) ackAll(batch []*entry) {
+	if len(batch) == 0 {
+		return
+	}
+	n.safe(func() {
+		for _, e := range batch {
+			if !e.gone {
+				n.ackKept(e)
+			}
+		}
+	})
 }
 
 // holderLost reports whether what a node has copies of needs another: it is dead, or is not responsible for a location any more.
@@ -105,15 +134,7 @@ func (n *Node) relieve(l *location) {
 			}
 		}
 	}
-	if len(batch) > 0 {
-		n.safe(func() {
-			for _, e := range batch {
-				if !e.gone {
-					n.ackKept(e)
-				}
-			}
-		})
-	}
+	n.ackAll(batch)
 }
 
 // sendCopies sends messages in custody to another member, in as many frames as it takes.
@@ -157,7 +178,11 @@ func (n *Node) offerCopies(l *location) {
 			n.mayKeep(e, to)
 		}
 	}
-	n.sendCopies(l, to, batch, &gather{n: n}, true, func([]*entry, bool) {})
+	n.safe(func() { // the other may rely on that
+		if l.phase == standby {
+			n.sendCopies(l, to, batch, &gather{n: n}, true, func([]*entry, bool) {})
+		}
+	})
 }
 
 // takeOffered takes what another member has a copy of, unless it is over.

@@ -16,6 +16,7 @@ import (
 
 var (
 	seeds = flag.Int("seeds", manySeeds, "how many seeds to simulate")
+	first = flag.Uint64("first", 1, "the first of the seeds")
 	seed  = flag.Uint64("seed", 0, "simulate this seed alone")
 )
 
@@ -47,11 +48,11 @@ func eachSeed(t *testing.T, n int, run func(t *testing.T, seed uint64)) {
 		t.Run("seeds", func(t *testing.T) {
 			t.Parallel()
 			for {
-				s := next.Add(1)
-				if s > uint64(n) { //nolint:gosec // not negative
+				i := next.Add(1) - 1
+				if i >= uint64(n) { //nolint:gosec // not negative
 					return
 				}
-				run(t, s)
+				run(t, *first+i)
 			}
 		})
 	}

@@ -19,6 +19,9 @@ func (n *Node) Leave() {
 		}
 	}
 	n.reviewRoutes() // this node founds no sets any more: what it was to put in one goes to others
+	for _, l := range n.locations {
+		l.nextDigest = n.now // a rendezvous that does not know that this node is a member would not let it go
+	}
 	n.tickLeave()
 }
 

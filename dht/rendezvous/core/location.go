@@ -249,6 +249,8 @@ func (n *Node) review(l *location) {
 		l.since = n.now
 		n.succeed(l) // who was to take over is out of reach; it may have given copies already
 	case l.phase == relinquishing:
+	case l.phase == awaiting && head != n.self && l.onDuty():
+		n.relinquish(l) // it was giving it up when it seemed to be its turn again
 	case !l.set.has(n.self):
 		n.drop(l)
 	case head == n.self && n.awaits(l):
@@ -262,6 +264,11 @@ func (n *Node) review(l *location) {
 		l.await = ""
 	}
 	n.settle(l)
+}
+
+// onDuty reports whether there is something to be done that nobody was handed.
+func (l *location) onDuty() bool {
+	return slices.ContainsFunc(l.order.live(), func(e *entry) bool { return !e.gone && !e.copy })
 }
 
 // awaits reports whether the rendezvous before this node will hand over.

@@ -323,8 +323,10 @@ func (v *simNode) effect(e core.Effect) {
 		}
 	case core.Reconnect: // or the streams stay as they are, for a while
 		if i := slices.IndexFunc(s.nodes, func(w *simNode) bool { return w.id == e.To }); i >= 0 && s.reconnects(v, s.nodes[i]) {
-			s.disconnect(v, s.nodes[i])
-			s.reconnect(v, s.nodes[i])
+			s.after(0, func() { // an event of its own: what is to be done now lends its frames
+				s.disconnect(v, s.nodes[i])
+				s.reconnect(v, s.nodes[i])
+			})
 		}
 	case core.Lookup:
 		s.after(5*s.delay(), func() {
