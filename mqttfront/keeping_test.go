@@ -89,6 +89,18 @@ func (k *keeper) Fire(_ string, epoch uint64, hold, send, drop func()) {
 	fires <- fire{epoch, send, drop}
 }
 
+// fired waits until it is asked for a will.
+func (k *keeper) fired(t *testing.T) fire {
+	t.Helper()
+	select {
+	case f := <-k.fires:
+		return f
+	case <-time.After(patience):
+		t.Fatal("no will is to be sent")
+		return fire{}
+	}
+}
+
 // expect waits until exactly this was said, since it was asked last.
 func (k *keeper) expect(t *testing.T, want ...string) {
 	t.Helper()
@@ -239,7 +251,7 @@ func TestWillsHeld(t *testing.T) {
 			}
 			c, _ := connect(t, addr, willOf(id, topic, expiry))
 			c.kill()
-			<-k.fires
+			k.fired(t)
 			want[topic]++
 		}
 	}
@@ -247,8 +259,7 @@ func TestWillsHeld(t *testing.T) {
 	_, k, _, out := startKept(t, st)
 	k.fires = make(chan fire, 20)
 	for range want {
-		f := <-k.fires
-		f.send()
+		k.fired(t).send()
 		want[next(t, out).Msg.Topic]--
 	}
 	for topic, left := range want {
