@@ -30,6 +30,7 @@ type Publish struct {
 	Served   bool
 	Echo     bool
 	Awaited  bool
+	Before   []string // nodes, MaxBefore at most
 }
 
 // Group names a shared subscription: $share/NAME/FILTER.
@@ -147,7 +148,11 @@ func (p *Publish) append(b []byte, now time.Time) []byte {
 	b = appendUint(b, 10, uint64(p.Hops))                       //nolint:gosec // not negative
 	b = appendUint(b, 11, uint64(max(0, p.Age.Milliseconds()))) //nolint:gosec // not negative
 	b = appendUint(b, 12, p.Version)
-	return appendBool(b, 13, p.Awaited)
+	b = appendBool(b, 13, p.Awaited)
+	for _, node := range p.Before {
+		b = appendString(b, 14, node)
+	}
+	return b
 }
 
 func (d *Deliver) append(b []byte, now time.Time) []byte {
@@ -214,6 +219,7 @@ var (
 	errQoS        = errors.New("QoS above 2")
 	errNode       = errors.New("a node's name has 16 to 80 bytes")
 	errHops       = errors.New("passed on too often")
+	errBefore     = errors.New("sent to too many nodes before")
 	errGroups     = errors.New("too many groups")
 	errGroup      = errors.New("no name of a shared subscription")
 	errIdentity   = errors.New("a message that must not be lost has an identity, of two parts")
@@ -314,6 +320,14 @@ func (p *Publish) decode(b []byte, m *Message, now time.Time) error {
 			p.Version = f.num64
 		case 13<<3 | wireVarint:
 			p.Awaited = f.num64 != 0
+		case 14<<3 | wireBytes:
+			if len(f.bytes) < MinNodeSize || len(f.bytes) > MaxNodeSize {
+				return errNode
+			}
+			if len(p.Before) == MaxBefore {
+				return errBefore
+			}
+			p.Before = append(p.Before, string(f.bytes))
 		}
 	}
 	return checkData(p.Message, p.Epoch, p.Seq)

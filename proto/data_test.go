@@ -27,7 +27,14 @@ func oracleMessage(m *Message) *pb.Message {
 func oraclePublish(p *Publish) *pb.Publish {
 	return &pb.Publish{Location: p.Location[:], Depth: uint32(p.Depth), Message: oracleMessage(p.Message), Epoch: p.Epoch, //nolint:gosec // small
 		Seq: p.Seq, Released: p.Released, Served: p.Served, Echo: p.Echo, Origin: []byte(p.Origin), Hops: uint32(p.Hops), //nolint:gosec // small
-		AgeMs: uint64(p.Age.Milliseconds()), Version: p.Version, Awaited: p.Awaited} //nolint:gosec // not negative
+		AgeMs: uint64(p.Age.Milliseconds()), Version: p.Version, Awaited: p.Awaited, Before: bytesOf(p.Before)} //nolint:gosec // not negative
+}
+
+func bytesOf(all []string) (b [][]byte) {
+	for _, s := range all {
+		b = append(b, []byte(s))
+	}
+	return b
 }
 
 func oracleDeliver(d *Deliver) *pb.Deliver {
@@ -101,6 +108,9 @@ func (r random) publish() *Publish {
 	}
 	if r.bool() {
 		p.Origin = strings.Repeat("n", MinNodeSize+r.IntN(MaxNodeSize-MinNodeSize+1))
+	}
+	for range max(0, r.IntN(2*MaxBefore+1)-MaxBefore) {
+		p.Before = append(p.Before, strings.Repeat("b", MinNodeSize+r.IntN(MaxNodeSize-MinNodeSize+1)))
 	}
 	return p
 }
@@ -183,14 +193,15 @@ func shuffled(r random, b []byte) []byte {
 // embedded message too, where protobuf would merge them: nobody sends two.
 func TestRepeatedFields(t *testing.T) {
 	first := &Publish{Message: &Message{Topic: "first", Payload: []byte("p"), QoS: 1, Retain: true}, Location: loc, Depth: 3, Epoch: 1, Seq: 2,
-		Released: 3, Age: time.Second, Origin: nodeA, Hops: 1, Version: 4, Served: true, Echo: true, Awaited: true}
+		Released: 3, Age: time.Second, Origin: nodeA, Hops: 1, Version: 4, Served: true, Echo: true, Awaited: true, Before: []string{nodeA}}
 	last := &Publish{Message: &Message{Topic: "last", QoS: 2}, Location: [LocationSize]byte{1}, Depth: 4, Epoch: 5, Seq: 6,
-		Released: 7, Age: time.Minute, Origin: nodeB, Hops: 2, Version: 8, Served: true, Echo: true, Awaited: true}
+		Released: 7, Age: time.Minute, Origin: nodeB, Hops: 2, Version: 8, Served: true, Echo: true, Awaited: true, Before: []string{nodeB}}
 	body := func(frame any) []byte {
 		_, b, _, _, _ := Next(AppendFrame(nil, frame, now))
 		return b
 	}
 	got, err := new(Decoder).Decode(KindPublish, append(body(first), body(last)...), now)
+	last.Before = []string{nodeA, nodeB} // a list is put together
 	if err != nil || !same(got, last) {
 		t.Errorf("Publish: %+v, %v", got, err)
 	}
@@ -228,7 +239,7 @@ func TestRepeatedFields(t *testing.T) {
 // TestOtherTypes: a field with a known number and another wire type is one that is not known.
 func TestOtherTypes(t *testing.T) {
 	p := &Publish{Message: &Message{Topic: "a/b", Payload: []byte("on"), QoS: 2}, Location: loc, Depth: 2, Epoch: 9, Seq: 8,
-		Released: 7, Age: time.Second, Origin: nodeA, Hops: 4, Version: 3, Served: true, Echo: true, Awaited: true}
+		Released: 7, Age: time.Second, Origin: nodeA, Hops: 4, Version: 3, Served: true, Echo: true, Awaited: true, Before: []string{nodeB}}
 	d := &Deliver{Message: p.Message, Location: loc, Epoch: 9, Seq: 8, Forget: 7, Stamp: 6, Groups: []Group{{"g", "a"}}, Plain: true}
 	types := []protowire.Type{protowire.VarintType, protowire.Fixed32Type, protowire.Fixed64Type, protowire.BytesType}
 	for _, c := range []struct {
@@ -236,7 +247,7 @@ func TestOtherTypes(t *testing.T) {
 		kind   Kind
 		fields []protowire.Type // of each number
 	}{
-		{p, KindPublish, []protowire.Type{2, 0, 2, 1, 0, 0, 0, 0, 2, 0, 0, 0, 0}},
+		{p, KindPublish, []protowire.Type{2, 0, 2, 1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2}},
 		{d, KindDeliver, []protowire.Type{2, 2, 1, 0, 0, 2, 0, 1}},
 	} {
 		_, body, _, _, _ := Next(AppendFrame(nil, c.frame, now))
@@ -295,6 +306,14 @@ func TestBadData(t *testing.T) {
 		}
 	}
 	ok := &Message{Topic: "t"}
+	before := func(n int) func([]byte) []byte {
+		return func(b []byte) []byte {
+			for range n {
+				b = bytesField(14, nodeA)(b)
+			}
+			return b
+		}
+	}
 	for _, c := range []struct {
 		name    string
 		publish func([]byte) []byte // what is put behind a good Publish and Deliver; nil: nothing is tried
@@ -323,6 +342,10 @@ func TestBadData(t *testing.T) {
 		{"longest origin", bytesField(9, strings.Repeat("n", 80)), nil, nil},
 		{"origin of 15 bytes", bytesField(9, strings.Repeat("n", 15)), nil, errNode},
 		{"origin of 81 bytes", bytesField(9, strings.Repeat("n", 81)), nil, errNode},
+		{"as many nodes before as may be", before(MaxBefore), nil, nil},
+		{"more nodes before than may be", before(MaxBefore+1), nil, errBefore},
+		{"node before of 15 bytes", bytesField(14, strings.Repeat("n", 15)), nil, errNode},
+		{"node before of 81 bytes", bytesField(14, strings.Repeat("n", 81)), nil, errNode},
 		{"hops at the cap", number(10, MaxHops), nil, nil},
 		{"hops over the cap", number(10, MaxHops+1), nil, errHops},
 		{"age beyond reason", number(11, math.MaxUint64), nil, nil},

@@ -25,6 +25,8 @@ const (
 	// MaxHops is how often a frame may be passed on before it is dropped: a member that passes it to the
 	// rendezvous, and views of the set that differ for a moment.
 	MaxHops = 4
+	// MaxBefore bounds how many nodes a Publish may say that it was sent to before.
+	MaxBefore = 8
 )
 
 // What is ours to tune.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
+	"slices"
 )
 
 // now is when the frames of the tests are sent and received.
@@ -51,7 +52,7 @@ func same(a, b any) bool {
 		b, ok := b.(*Publish)
 		return ok && a.Location == b.Location && a.Depth == b.Depth && a.Epoch == b.Epoch && a.Seq == b.Seq &&
 			a.Released == b.Released && a.Age == b.Age && a.Origin == b.Origin && a.Hops == b.Hops && a.Version == b.Version &&
-			a.Served == b.Served && a.Echo == b.Echo && sameMessage(a.Message, b.Message)
+			a.Served == b.Served && a.Echo == b.Echo && slices.Equal(a.Before, b.Before) && sameMessage(a.Message, b.Message)
 	case *Deliver:
 		b, ok := b.(*Deliver)
 		if !ok || len(a.Groups) != len(b.Groups) {

@@ -567,6 +567,7 @@ type Publish struct {
 	AgeMs         uint64                 `protobuf:"varint,11,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // how long it has waited before
 	Version       uint64                 `protobuf:"varint,12,opt,name=version,proto3" json:"version,omitempty"`          // of the set that the publisher's node knows; 0: none that was agreed on
 	Awaited       bool                   `protobuf:"varint,13,opt,name=awaited,proto3" json:"awaited,omitempty"`          // its client's acknowledgement waits until it is on two disks: it is to be copied at once
+	Before        [][]byte               `protobuf:"bytes,14,rep,name=before,proto3" json:"before,omitempty"`             // nodes that it was sent to before, and that may have it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -690,6 +691,13 @@ func (x *Publish) GetAwaited() bool {
 		return x.Awaited
 	}
 	return false
+}
+
+func (x *Publish) GetBefore() [][]byte {
+	if x != nil {
+		return x.Before
+	}
+	return nil
 }
 
 type Range struct {
@@ -4095,7 +4103,7 @@ const file_route_proto_rawDesc = "" +
 	"\x03qos\x18\x04 \x01(\rR\x03qos\x12\x16\n" +
 	"\x06retain\x18\x05 \x01(\bR\x06retain\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xd6\x02\n" +
+	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xee\x02\n" +
 	"\aPublish\x12\x1a\n" +
 	"\blocation\x18\x01 \x01(\fR\blocation\x12\x14\n" +
 	"\x05depth\x18\x02 \x01(\rR\x05depth\x122\n" +
@@ -4110,7 +4118,8 @@ const file_route_proto_rawDesc = "" +
 	" \x01(\rR\x04hops\x12\x15\n" +
 	"\x06age_ms\x18\v \x01(\x04R\x05ageMs\x12\x18\n" +
 	"\aversion\x18\f \x01(\x04R\aversion\x12\x18\n" +
-	"\aawaited\x18\r \x01(\bR\aawaited\"+\n" +
+	"\aawaited\x18\r \x01(\bR\aawaited\x12\x16\n" +
+	"\x06before\x18\x0e \x03(\fR\x06before\"+\n" +
 	"\x05Range\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"N\n" +

@@ -20,6 +20,7 @@ type arrival struct {
 	age       time.Duration
 	since     time.Duration // when it began to wait here; 0: it did not
 	hops      int
+	before    []string // nodes that it was sent to before, and that may have it
 	served    bool
 	echo      bool
 	awaited   bool     // its publisher's client waits until it is on two disks
@@ -48,7 +49,8 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 	}
 	a := n.newArrival()
 	*a = arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
-		version: f.Version, age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo, awaited: f.Awaited}
+		version: f.Version, age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo, awaited: f.Awaited,
+		before: f.Before}
 	if f.Hops > 0 {
 		a.publisher = NodeID(f.Origin)
 	}
@@ -212,7 +214,8 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 	r := n.route(place)
 	f := n.frames.Publish()
 	*f = proto.Publish{Message: a.m, Location: r.at, Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
-		Released: a.released, Version: a.version, Served: a.served, Echo: a.echo, Awaited: a.awaited, Hops: a.hops + 1, Age: a.age}
+		Released: a.released, Version: a.version, Served: a.served, Echo: a.echo, Awaited: a.awaited, Hops: a.hops + 1, Age: a.age,
+		Before: a.before}
 	if a.since != 0 {
 		f.Age += n.now - a.since
 	}

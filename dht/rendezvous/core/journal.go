@@ -342,7 +342,7 @@ func (n *Node) restorePending(r *route, id Identity, m *proto.Message, c *pb.Sto
 	if waited := n.wall.UnixMilli() - c.GetAtMs(); waited > 0 && n.hasTime() {
 		age = min(time.Duration(waited)*time.Millisecond, MaxHold)
 	}
-	e := &pending{m: m, r: r, epoch: s, seq: id.Seq, at: n.now - age, served: c.GetServed(), detour: !c.GetServed(), accepted: true}
+	e := &pending{m: m, r: r, epoch: s, seq: id.Seq, at: n.now - age, served: c.GetServed(), detour: !c.GetServed(), accepted: true, restored: true}
 	if e.detour {
 		r.detours++
 		n.detours++

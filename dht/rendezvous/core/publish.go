@@ -30,7 +30,10 @@ type pending struct {
 	seq       uint64
 	origin    any
 	packet    uint16
-	via       NodeID // who it was sent to; "" when it must be sent (again)
+	via       NodeID   // who it was sent to; "" when it must be sent (again)
+	last      NodeID   // who it was sent to last, whether or not it must be sent again
+	before    []string // others that it was sent to before: they may have it, and it may come from them as well
+	restored  bool     // it is from before this node was started: nobody knows who has it
 	at        time.Duration
 	sent      time.Duration
 	note      func() // what has to be safe with it, before it goes out
@@ -271,11 +274,12 @@ func (n *Node) transmit(e *pending) {
 		n.arriveOwn(e)
 		return
 	}
+	before := n.before(e, r.hop)
 	e.via, e.sent = r.hop, n.now
 	r.sentTo, r.sentAt = r.hop, n.now
 	f := n.frames.Publish()
 	*f = proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour, Version: r.set.Version,
-		Awaited: e.custody == CustodyAwaited}
+		Awaited: e.custody == CustodyAwaited, Before: before}
 	if e.epoch != nil {
 		f.Epoch, f.Seq, f.Released = e.epoch.id, e.seq, e.epoch.release
 		if age := n.now - e.at; age > time.Second {
@@ -289,6 +293,29 @@ func (n *Node) transmit(e *pending) {
 		}
 	}
 	n.send(r.hop, f)
+}
+
+// before notes that a message goes to a node, and returns the others that it may have been sent to before.
+func (n *Node) before(e *pending, to NodeID) []string {
+	add := func(node NodeID) {
+		if node != "" && node != n.self && !slices.Contains(e.before, string(node)) && len(e.before) < proto.MaxBefore {
+			e.before = append(e.before, string(node))
+		}
+	}
+	if e.restored {
+		e.restored = false
+		for _, m := range e.r.set.Members {
+			add(m)
+		}
+	}
+	if e.last != to {
+		add(e.last)
+		e.last = to
+	}
+	if slices.Contains(e.before, string(to)) {
+		return slices.DeleteFunc(slices.Clone(e.before), func(node string) bool { return node == string(to) })
+	}
+	return e.before
 }
 
 // keep puts a message into the outbox.
@@ -368,6 +395,7 @@ func (n *Node) arriveOwn(e *pending) {
 	if e.epoch != nil {
 		a.id = e.id()
 		a.released = e.epoch.release
+		a.before = n.before(e, n.self)
 	}
 	n.arriveAnywhere(e.r.place, e.r.at, a)
 	n.arrived(a)

@@ -14,6 +14,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		s.hop = a.from
 		s.release(a.released)
 		if a.id.Seq <= s.low || s.seen.has(a.id.Seq) {
+			n.heardBefore(s, a)
 			n.again(s, a)
 			return
 		}
@@ -49,6 +50,9 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: d.hold})
 	}
 	e.left = len(e.shares)
+	for _, h := range n.knownOf(a.before) { // they are asked to let go of it before it is forgotten that it came here
+		n.mayHave(e, h)
+	}
 	n.take(e)
 	if !sure {
 		n.unsettle(l, e, except)
@@ -66,6 +70,28 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		l.choosing--
 		n.goOut(e, echo, awaited)
 	})
+}
+
+// heardBefore notes who else may have a message that came before.
+func (n *Node) heardBefore(s *stream, a *arrival) {
+	e := s.entries.get(a.id.Seq)
+	for _, h := range n.knownOf(a.before) {
+		if e != nil && !e.over() {
+			n.mayKeep(e, h)
+		} else {
+			n.owedBy(s, a.id.Seq, h)
+		}
+	}
+}
+
+// knownOf returns those of some nodes that this one has heard of. What others bring is not handed over before they have been.
+func (n *Node) knownOf(nodes []string) (known []NodeID) {
+	for _, id := range nodes {
+		if n.peers[NodeID(id)] != nil {
+			known = append(known, NodeID(id))
+		}
+	}
+	return known
 }
 
 // goOut sends a message that is in custody here to those that it is for, and tells its publisher's node, which waits for
