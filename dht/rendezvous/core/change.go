@@ -110,20 +110,24 @@ func (n *Node) promise(l *location, from NodeID) {
 		return
 	}
 	c.filled = true
-	if c.best.members != nil {
+	adopts := c.best.members != nil
+	if adopts {
 		c.members = c.best.members // somebody's proposal may stand already
 	}
+	// Such a proposal has to be carried through, whoever of those that are to come in has gone since: else the set could never
+	// change again. One that comes back lacks the state: see catchUp.
+	lost := func(m NodeID) bool { return adopts && !n.inReach(m) }
 	var in gather
 	in.n = n
 	failed := false
 	leaving := n.toBeCopied(l, c.members)
 	for _, m := range c.members {
-		if m != n.self && !l.set.has(m) {
+		if m != n.self && !l.set.has(m) && !lost(m) {
 			in.left++
 			copies := leaving
 			leaving = nil
 			n.transfer(l, m, copies, nil, func() { c.deadline = n.now + changeTime }, func(ok bool) {
-				failed = failed || !ok
+				failed = failed || !ok && !lost(m)
 				if ok { // who leaves the set lets go of what it has
 					n.copied(copies, m, true)
 				}

@@ -70,8 +70,9 @@ const (
 	useFor = 30 * time.Second
 	// mergeTime is how long sets may take to become one after swarms have met: some changes of them.
 	mergeTime = 10 * time.Second
-	// retryAfter is when a message that nobody has answered for is sent again.
-	retryAfter = 2 * LeaseTime
+	// retryAfter is when a message that nobody has answered for is sent again, retryLeaving when its node is leaving.
+	retryAfter   = 2 * LeaseTime
+	retryLeaving = 3 * time.Second
 	// epochLife and epochSize end a publisher's epoch, so that it says nothing about who publishes.
 	epochLife = 10 * time.Minute
 	epochSize = 10_000

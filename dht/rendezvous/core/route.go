@@ -253,13 +253,16 @@ func (n *Node) resend(r *route) {
 // retry sends again what has not been answered for long: views of a set may have differed for a moment, so
 // that nobody took it.
 func (n *Node) retry(r *route) {
-	late := false
+	late, patience := false, retryAfter
+	if n.leaving { // the service manager has less
+		patience = retryLeaving
+	}
 	for _, e := range r.out.live() {
 		switch {
 		case e.kept || e.waits || e.via == n.self:
 		case e.via == "":
 			late = true // from before this node was started
-		case n.now-e.sent > retryAfter:
+		case n.now-e.sent > patience:
 			e.via, late = "", true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // members returns the nodes that are in the set of a place, and the others.
@@ -111,6 +112,45 @@ func TestSeesNoMember(t *testing.T) {
 		s.run(80 * time.Second)
 		s.check()
 		s.checkSets()
+		s.report(seed)
+	})
+}
+
+// TestProposalOfOneGone has members accept a set with a node that is gone for good before anybody can say that it stands. It may
+// stand, so it has to be carried through, and replaced in its turn: a place must not be left with a set that nothing can change.
+func TestProposalOfOneGone(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.forgets, s.disorder = true, true, true
+		s.grow(6)
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			v.subscribe("a/#", 1)
+		}
+		s.run(8 * time.Second)
+		place := core.Place{Prefix: "a", Depth: 1}
+		in, _ := s.members(place)
+		s.mute = func(f any) bool { _, is := f.(*pb.Accepted); return is }
+		away := in[s.rng.IntN(len(in))]
+		away.crash()
+		s.run(deadAfter + 5*time.Second)
+		for _, v := range s.nodes { // who was to come in
+			if v.alive && v.n.ViewOf(place).Phase == "filling" {
+				s.note("node %d is gone", v.i)
+				v.crash()
+			}
+		}
+		s.run(time.Second)
+		s.mute = nil
+		s.run(2*deadAfter + 10*time.Second)
+		for _, v := range s.nodes { // other sets may have no majority
+			set := v.n.ViewOf(place).Set
+			for _, w := range s.nodes {
+				if v.alive && !w.alive && slices.Contains(set.Members, w.id) {
+					s.fail("node %d still has node %d in %s", v.i, w.i, s.show(set))
+				}
+			}
+		}
 		s.report(seed)
 	})
 }
