@@ -127,6 +127,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		from = h.From.From
 	}
 	s.subscribeAll(h.Record.Subs, from, func() { a.Registered() })
+	s.tellArrived()
 	b.reg.Lock()
 	for _, d := range b.departures[key] {
 		d.back.Store(true)
@@ -135,6 +136,21 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	b.stats.Arrivals.Add(1)
 	b.wg.Go(func() { s.runArrival(ended) })
 	return nil
+}
+
+// tellArrived tells the swarm that a session has come from another node.
+func (s *session) tellArrived() {
+	var filters []string
+	s.mu.Lock()
+	for _, sub := range s.subs {
+		if sub.share == "" {
+			filters = append(filters, sub.inner)
+		}
+	}
+	s.mu.Unlock()
+	if len(filters) > 0 {
+		s.b.swarm.Arrived(string(s.key), filters)
+	}
 }
 
 // subscribeAll gives a session that has come back, or from elsewhere, its subscriptions, and calls done, unless it is nil, when
@@ -314,6 +330,7 @@ func (s *session) runArrival(ended bool) {
 
 // endArrival has a session be this node's alone.
 func (s *session) endArrival() {
+	s.tellArrived() // again, for what was on its way to the swarm when it was told first; and before what it gets without identity
 	u := s.b.begin(time.Now())
 	s.mu.Lock()
 	if s.move == nil || s.move.arriving == nil || s.ended {

@@ -27,6 +27,7 @@ type loner struct {
 	onWay     map[string]int // messages of each topic that are to come back by Deliver
 
 	// for tests
+	arrived  func(key string, filters []string)
 	store    mqttfront.SessionStore // where notes are kept
 	promise  mqttfront.Promise
 	detours  bool                                                          // retained messages, and what is behind them, come back by Deliver
@@ -214,6 +215,12 @@ func (l *loner) Receipt(m mqttfront.Mark) mqttfront.Receipt {
 }
 
 func (l *loner) RetainedHere() int { return l.retained.Len() }
+
+func (l *loner) Arrived(key string, filters []string) {
+	if l.arrived != nil {
+		l.arrived(key, filters)
+	}
+}
 
 // start runs a broker for a test. change, which may be nil, adjusts its configuration.
 func start(t testing.TB, change func(*mqttfront.Config)) (*mqttfront.Broker, *loner, string) {

@@ -53,6 +53,11 @@ type Swarm interface {
 	// with its Mark.
 	Receipt(m Mark) Receipt
 
+	// Arrived says that a session has come from another node, with the filters of its subscriptions that are not shared. What clients
+	// of this node have published that may not have been passed on comes through Broker.Deliver, for it alone, once: it was not here
+	// when they were served.
+	Arrived(key string, filters []string)
+
 	// RetainedHere is the number of retained messages of the swarm that this node keeps, for statistics.
 	RetainedHere() int
 }

@@ -101,6 +101,9 @@ func (w *swarm) Register(filter string, interest mqttfront.Interest, done func(m
 	w.s.Register(filter, i, told)
 }
 
+// Arrived implements mqttfront.Swarm.
+func (w *swarm) Arrived(key string, filters []string) { w.s.Arrived(roam.NameOf(key), filters) }
+
 // Retained implements mqttfront.Swarm.
 func (w *swarm) Retained(filter string, each func([]*proto.Message), done func()) {
 	w.s.Retained(filter, each, done)

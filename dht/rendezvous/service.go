@@ -261,6 +261,11 @@ func (s *Service) Register(filter string, interest core.Interest, done func(loca
 	s.step(func(n *core.Node) { n.Register(filter, interest, done) })
 }
 
+// Arrived says that a session has come to this node; see core.Node.Arrived.
+func (s *Service) Arrived(name string, filters []string) {
+	s.step(func(n *core.Node) { n.Arrived(name, filters) })
+}
+
 // Restored says that everything is registered that sessions from before this process was started want. Until then what stands
 // for them is left alone.
 func (s *Service) Restored() { s.step(func(n *core.Node) { n.Restored() }) }

@@ -176,7 +176,8 @@ func (n *Node) takeOwed(s *stream, all []*pb.Seen_Owed) {
 				budget--
 				if node != n.self {
 					n.owedBy(s, seq, node)
-				} else if e := s.entries.get(seq); e != nil && e.copy {
+				}
+				if e := s.entries.get(seq); e != nil && e.copy { // it is over, though others may have given it
 					n.letGoOf(e)
 				}
 			}

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
@@ -73,4 +74,51 @@ func (n *Node) resumeAt(l *location, owner NodeID, filter string, i *Interest, e
 // owedTo reports whether the plain subscribers of a node may not be through with a message.
 func (e *entry) owedTo(peer string) bool {
 	return slices.ContainsFunc(e.shares, func(s share) bool { return s.plain && !s.done && s.node.Peer() == peer })
+}
+
+// Arrived says that a session has come to this node, with the filters of its subscriptions, which are not shared. name is what a
+// SessionInterest calls it. It gets what clients of this node have published that nobody has taken over yet: this node's own plain
+// subscribers had it before the session came, and its rendezvous leaves them out. What it had at the node that it was at it may
+// get again, under the same identity.
+func (n *Node) Arrived(name string, filters []string) {
+	g := SessionInterest{Name: name}.group()
+	for _, epoch := range sortedKeys(n.mine) {
+		s, r := n.mine[epoch], n.epochs[epoch]
+		for _, e := range n.untaken(s) {
+			had := s.served.has(e.seq) || r != nil && r.plain.has(e.seq) // by this node's own plain subscribers
+			wanted := slices.ContainsFunc(filters, func(f string) bool { return topic.Match(f, e.m.Topic) })
+			if e.m.QoS > 0 && had && wanted {
+				n.deliverArrived(e, g)
+			}
+		}
+	}
+}
+
+// untaken are the messages of an epoch that nobody else is known to have, in order: in the outbox, or in custody here.
+func (n *Node) untaken(s *sending) (all []*pending) {
+	for _, seq := range s.open.sorted() {
+		all = append(all, s.open.get(seq))
+	}
+	if t := n.streams[s.id]; t != nil {
+		for _, seq := range t.entries.sorted() {
+			if e := t.entries.get(seq); e.own != nil && !e.acked && s.open.get(seq) == nil {
+				all = append(all, e.own)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b *pending) int { return cmp.Compare(a.seq, b.seq) })
+	return all
+}
+
+func (n *Node) deliverArrived(e *pending, g proto.Group) {
+	r := n.received(e.epoch.id)
+	if !r.group(g).add(e.seq) {
+		return
+	}
+	u := r.open.get(e.seq)
+	u.left++
+	r.open.put(e.seq, u)
+	n.stats.Delivered++
+	e.own()
+	n.out = append(n.out, Effect{Kind: Deliver, Delivery: Delivery{Message: e.m, Groups: []proto.Group{g}, Origin: e.origin, Receipt: &Receipt{e.id()}}})
 }

@@ -1,0 +1,66 @@
+package core_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+)
+
+// TestArrived: a session that comes to a node which is cut off gets what clients there have published before, once, for itself; and
+// nothing of what somebody has taken over.
+func TestArrived(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder = true, true
+		s.grow(3)
+		s.run(3 * time.Second)
+		v := s.pick()
+		for _, w := range s.nodes {
+			w.subscribe("a/#", 2)
+		}
+		s.run(20 * time.Second)
+		arrive := func(name string, filters ...string) (got []string) {
+			v.do(func() { v.n.Arrived(name, filters) })
+			for _, e := range v.effects {
+				if e.Kind != core.Deliver || e.Delivery.Plain || e.Delivery.Receipt == nil {
+					continue
+				}
+				for _, g := range e.Delivery.Groups {
+					if g.Filter == name {
+						got = append(got, string(e.Delivery.Message.Payload))
+					}
+				}
+			}
+			return got
+		}
+		v.publish("a/b", 2, false, "taken over")
+		s.run(20 * time.Second)
+		s.cut(v)
+		v.publish("a/b", 0, false, "QoS 0")
+		v.publish("a/b", 2, false, "first")
+		v.publish("c", 2, false, "other")
+		v.publish("a/b", 2, false, "second")
+		s.run(time.Duration(s.rng.Int64N(int64(20 * time.Second))))
+		want := func(got []string, texts ...string) {
+			if len(got) != len(texts) {
+				s.fail("the session gets %q, want %q", got, texts)
+				return
+			}
+			for i := range texts {
+				if got[i] != texts[i] {
+					s.fail("the session gets %q, want %q", got, texts)
+				}
+			}
+		}
+		want(arrive("s/1", "b/#"))
+		want(arrive("s/1", "b/#", "+/b"), "first", "second")
+		want(arrive("s/1", "a/#", "+/b"))
+		want(arrive("s/2", "a/#", "+/b"), "first", "second")
+		s.rejoin(v)
+		s.run(60 * time.Second)
+		want(arrive("s/3", "a/#"))
+		s.check()
+		s.report(seed)
+	})
+}
