@@ -92,7 +92,8 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		s.since = time.Now()
 	}
 	s.setRights(b.rightsOf(s))
-	s.move, s.had, s.before = &move{arriving: arr}, newMarks(), newMarks()
+	s.move = &move{arriving: arr}
+	s.setMarks(newMarks(), newMarks())
 	for _, r := range h.Had {
 		s.before.addRun(r)
 	}
@@ -367,9 +368,16 @@ func (s *session) rememberLocked() {
 	if s.had != nil || s.log == nil {
 		return
 	}
-	s.had, s.before = newMarks(), newMarks()
+	s.setMarks(newMarks(), newMarks())
 	s.rememberWaiting()
 	s.forgetLaterLocked()
+}
+
+// setMarks begins or, with nil, ends to remember what the session has had.
+func (s *session) setMarks(had, before *marks) {
+	s.had, s.before = had, before
+	s.marking.Store(had != nil)
+	s.b.rightsVersion.Add(1) // targets say which of them remember
 }
 
 // forgetLaterLocked has the session forget what it has had, in a while after nothing came from elsewhere any more.
@@ -380,7 +388,7 @@ func (s *session) forgetLaterLocked() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.hadSince == since && (s.move == nil || s.move.arriving == nil) && s.joins == 0 {
-			s.had, s.before = nil, nil
+			s.setMarks(nil, nil)
 			if s.log != nil && !s.ended {
 				s.log.Forget()
 			}
@@ -456,7 +464,8 @@ func (s *session) restoreMarks(moves bool) {
 	if !moves && len(runs) == 0 {
 		return
 	}
-	s.had, s.before, s.marked = newMarks(), newMarks(), len(runs)
+	s.setMarks(newMarks(), newMarks())
+	s.marked = len(runs)
 	for _, r := range runs {
 		if r.Before {
 			s.before.addRun(r)
