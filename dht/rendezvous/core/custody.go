@@ -68,6 +68,10 @@ func (n *Node) take(e *entry) {
 
 // enter has a message that is stored in custody.
 func (n *Node) enter(e *entry) {
+	if e.own != nil && e.own.counted {
+		n.uncount(e.own)
+		n.acceptMore()
+	}
 	e.s.entries.put(e.id.Seq, e)
 	e.l.order.compact((*entry).isGone)
 	e.l.order.push(e)
@@ -152,6 +156,7 @@ func (n *Node) again(s *stream, a *arrival) {
 	switch {
 	case a.own != nil && e != nil && !e.acked: // let go when it is over
 		e.own, a.own.via = a.own, n.self
+		n.uncount(a.own)
 		return
 	case a.own != nil:
 		n.let(a.own)

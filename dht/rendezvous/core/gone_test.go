@@ -277,3 +277,42 @@ func TestLeaveForNow(t *testing.T) {
 		}
 	}
 }
+
+// TestAloneRestarted: a node of two whose other is away has more messages that are not settled than its outbox may hold, and is
+// started again. Its clients are not kept waiting, and all of it comes to the other when that is back.
+func TestAloneRestarted(t *testing.T) {
+	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder, s.diskTime, s.hold = true, true, 10*time.Millisecond, core.MaxHold
+		s.limit = func(l *core.Limits) { l.Outbox = 20 }
+		s.grow(2)
+		s.run(12 * time.Second)
+		on, off := s.nodes[0], s.nodes[1]
+		off.subscribe("#", 2)
+		s.run(8 * time.Second)
+		off.crash()
+		s.run(3 * time.Second)
+		some := func() {
+			for i := range 30 {
+				p := on.publish([]string{"a/b", "b/c", "c/a"}[i%3], 1, false, "v")
+				s.run(50 * time.Millisecond)
+				if !p.accepted {
+					s.fail("%s is not acknowledged", p.id)
+				}
+			}
+		}
+		some()
+		for range 2 {
+			on.crash()
+			s.run(time.Second)
+			on.reboot()
+			s.run(time.Duration(3+s.rng.IntN(90)) * time.Second)
+			some()
+		}
+		off.reboot()
+		s.run(60 * time.Second)
+		s.check()
+		s.checkNothingLeft()
+		s.report(seed)
+	})
+}

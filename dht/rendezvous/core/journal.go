@@ -352,8 +352,7 @@ func (n *Node) restorePending(r *route, id Identity, m *proto.Message, c *pb.Sto
 		s.served.add(id.Seq)
 	}
 	s.open.put(id.Seq, e)
-	n.outCount++
-	n.outBytes += m.Size()
+	n.count(e)
 	r.out.push(e)
 	n.use(r)
 }

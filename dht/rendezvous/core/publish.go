@@ -45,6 +45,7 @@ type pending struct {
 	accepted  bool
 	safe      bool // it was in the outbox on the disk: of those that are not accepted at once
 	kept      bool
+	counted   bool // in Node.outCount: it is in the outbox, and not in custody here
 	lent      bool   // m is good during the event only
 	once      Once   // its client was told that it is kept
 	given     uint64 // the epoch that it is published under, where that was given; 0: it was not
@@ -320,16 +321,38 @@ func (n *Node) before(e *pending, to NodeID) []string {
 
 // keep puts a message into the outbox.
 func (n *Node) keep(e *pending) {
-	if e.epoch == nil || e.epoch.open.get(e.seq) != nil {
+	if e.epoch == nil {
+		return
+	}
+	if e.epoch.open.get(e.seq) != nil {
+		n.count(e)
 		return
 	}
 	e.epoch.open.put(e.seq, e)
-	n.outCount++
-	n.outBytes += e.m.Size()
+	n.count(e)
 	n.cfg.Custody.Put(e.id(), e.m, n.ownRecord(e))
 	e.r.out.compact(func(e *pending) bool { return e.kept })
 	e.r.out.push(e)
 	n.use(e.r)
+}
+
+// count counts a message that is in the outbox.
+func (n *Node) count(e *pending) {
+	if !e.counted {
+		e.counted = true
+		n.outCount++
+		n.outBytes += e.m.Size()
+	}
+}
+
+// uncount does so no more: it is with others, or in custody here, which has limits of its own. While this node is alone it is there
+// for as long as that lasts, and must not keep clients waiting.
+func (n *Node) uncount(e *pending) {
+	if e.counted {
+		e.counted = false
+		n.outCount--
+		n.outBytes -= e.m.Size()
+	}
 }
 
 // ownRecord is what has to be known of a message of this node after a restart; nil where nothing has.
@@ -425,8 +448,7 @@ func (n *Node) let(e *pending) {
 	s := e.epoch
 	if s.open.get(e.seq) != nil {
 		s.open.remove(e.seq)
-		n.outCount--
-		n.outBytes -= e.m.Size()
+		n.uncount(e)
 		n.unstore(e.id())
 	}
 	n.letGo(s, e.seq)
