@@ -203,7 +203,7 @@ func TestRestartedWhileCut(t *testing.T) {
 				v.subscribe([]string{"b/#", "+/c"}[s.rng.IntN(2)], 1)
 			}
 		}
-		pause(30 * time.Second) // after a minute it would be a swarm of its own
+		pause([]time.Duration{30 * time.Second, 3 * time.Minute}[s.rng.IntN(2)]) // after a minute it makes sets of its own
 		some(10)
 		s.rejoin(v)
 		some(10)

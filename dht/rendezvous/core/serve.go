@@ -36,7 +36,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		except = a.publisher
 	}
 	dests := n.match(l, above, a.m, a.id, except)
-	sure := above.sure && n.whole(l.set) && l.blank == nil && n.now >= n.merging
+	sure := above.sure && n.sureHere(l)
 	if !keep {
 		n.serveUnkept(l, a, above, dests, sure)
 		return

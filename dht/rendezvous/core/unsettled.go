@@ -2,6 +2,7 @@ package core
 
 import (
 	"slices"
+	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
@@ -17,7 +18,28 @@ type unsettled struct {
 
 // sure reports whether nothing can stand that this rendezvous does not know.
 func (n *Node) sure(l *location) bool {
-	return n.now >= n.merging && l.blank == nil && n.whole(l.set) && n.ancestors(l).sure
+	return n.sureHere(l) && n.ancestors(l).sure
+}
+
+// sureHere reports that of a location alone, whatever may stand above it.
+func (n *Node) sureHere(l *location) bool {
+	return n.now >= n.merging && l.blank == nil && n.whole(l.set) && !n.cutOff()
+}
+
+// cutOff reports whether this node knows of others that are to come back, and reaches none. The sets that it makes meanwhile are its
+// own alone, which the others, if they live, know nothing of.
+func (n *Node) cutOff() bool {
+	if n.now-n.cutAt >= time.Second/5 { // it is asked for each message
+		n.cutAt, n.cut = n.now, false
+		for _, p := range n.ordered {
+			if p.reach {
+				n.cut = false
+				break
+			}
+			n.cut = n.cut || p.seen && !p.left && !p.gone
+		}
+	}
+	return n.cut
 }
 
 func (n *Node) unsettle(l *location, e *entry, except NodeID) {
