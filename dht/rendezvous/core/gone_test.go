@@ -176,9 +176,23 @@ func TestLeaveForGood(t *testing.T) {
 			s.fail("node %d has not left: %s", leaver.i, leaver.n.WhyStill())
 		}
 		s.run(3 * time.Second)
+		if seed%3 == 0 { // and that is known after a restart
+			for _, v := range s.nodes {
+				if v != leaver && v != sleeper {
+					v.crash()
+					s.run(time.Second)
+					v.reboot()
+					s.run(3 * time.Second)
+				}
+			}
+			s.run(5 * time.Second)
+		}
 		for _, v := range s.nodes {
 			if v == leaver {
 				continue
+			}
+			if !slices.ContainsFunc(v.n.Peers(), func(p core.PeerView) bool { return p.ID == leaver.id }) {
+				s.fail("node %d does not know node %d any more", v.i, leaver.i)
 			}
 			for _, p := range v.n.Peers() {
 				if p.ID == leaver.id && !p.Gone {

@@ -179,7 +179,7 @@ func (n *Node) Up(h *pb.Hello) {
 func (n *Node) lose(p *peer) {
 	n.Down(p.id)
 	p.gone = true
-	n.cfg.Journal.Delete(peerKey(p.id))
+	n.savePeer(p)
 	for _, l := range n.sortedLocations() {
 		n.dropOwner(l, p.id)
 	}
