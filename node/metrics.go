@@ -34,7 +34,7 @@ type sample struct {
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.histograms(out)
-	for _, s := range slices.Concat(brokerSamples(m.n.broker.Load().Stats()), m.swarm(), m.logins(), memorySamples(m.n.memory.Load()), diskSamples(m.n.db.Stats())) {
+	for _, s := range slices.Concat(brokerSamples(m.n.broker.Load().Stats()), m.swarm(), m.logins(), memorySamples(m.n.memory.Load()), diskSamples(m.n.db)) {
 		var names, values []string
 		for i := 0; i+1 < len(s.labels); i += 2 {
 			names, values = append(names, s.labels[i]), append(values, s.labels[i+1])
@@ -88,6 +88,7 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		{"refused_messages_total", "Messages from clients that were refused.", c, float64(b.Refused.Load()), nil},
 		{"disconnected_rights_total", "Clients that were disconnected because they had lost the right to be there.", c, float64(b.LostRight.Load()), nil},
 		{"reads_held_total", "Times that a client was not read from until what it had sent was accepted or answered.", c, float64(b.Held.Load()), nil},
+		{"queues_paused_total", "Times that no more was taken from a session's queue until the disk had written what was done with it.", c, float64(b.Paused.Load()), nil},
 		{"session_store_errors_total", "Times that the session store could not keep what it was told.", c, float64(b.StoreErrors.Load()), nil},
 		{"sessions_not_kept_total", "MQTT sessions that end with their connection, though more was asked for, because the disk could not be written.", c, float64(b.SessionsNotKept.Load()), nil},
 		{"promises_local_total", "SUBACKs that held for the nodes in reach only.", c, float64(b.PromisesLocal.Load()), nil},
@@ -172,9 +173,15 @@ func memorySamples(w *memory.Watcher) []sample {
 }
 
 // diskSamples are what the database has done.
-func diskSamples(s *store.Stats) []sample {
-	const c = prometheus.CounterValue
+func diskSamples(d *store.DB) []sample {
+	const c, g = prometheus.CounterValue, prometheus.GaugeValue
+	s := d.Stats()
+	records, bytes := d.Waiting()
 	return []sample{
+		{"database_waiting_records", "Records that wait to be written.", g, float64(records), nil},
+		{"database_waiting_bytes", "Bytes of memory that they take, about.", g, float64(bytes), nil},
+		{"database_full_groups_total", "Groups of records that were written because they were full.", c, float64(s.Full.Load()), nil},
+		{"database_largest_group_records", "Records in the largest group that was written.", g, float64(s.Largest.Load()), nil},
 		{"database_syncs_total", "Times that the database had its log synced.", c, float64(s.Syncs.Load()), nil},
 		{"database_groups_total", "Groups that records were written in.", c, float64(s.Groups.Load()), nil},
 		{"database_records_total", "Records that were written or deleted.", c, float64(s.Writes.Load()), nil},

@@ -19,6 +19,7 @@ func (d *DB) runCommit() {
 		d.gather()
 		d.apply()
 		d.tellUnneeded()
+		d.tellRoom()
 		d.sync()
 	}
 }
@@ -45,6 +46,9 @@ func (d *DB) apply() {
 	d.joint.Lock()
 	d.mu.Lock()
 	g := d.group
+	if g.full() {
+		d.stats.Full.Add(1)
+	}
 	d.custody.writeLocked()
 	d.group = newGroup()
 	number := d.groups
@@ -58,7 +62,7 @@ func (d *DB) apply() {
 	d.joint.Unlock()
 	defer d.update(func() {
 		for _, l := range g.logs {
-			l.appliedLocked(number)
+			l.recent.applied(number)
 		}
 	})
 	if len(g.writes) == 0 {
@@ -77,6 +81,7 @@ func (d *DB) apply() {
 		_ = b.Set([]byte(key), value, nil)
 	}
 	d.stats.Groups.Add(1)
+	d.stats.Largest.Store(max(d.stats.Largest.Load(), int64(len(g.writes)))) // applyMu is held
 	d.stats.Writes.Add(uint64(len(g.writes)))
 	d.stats.Bytes.Add(uint64(size))                      //nolint:gosec // not negative
 	if err := d.pb.Apply(b, pebble.NoSync); err != nil { // the log's errors never come here: see patient
@@ -123,6 +128,7 @@ func (d *DB) Close() error {
 		d.apply()
 		d.sync()
 		d.tellUnneeded()
+		d.tellRoom()
 		closed <- d.pb.Close()
 	}()
 	for {
