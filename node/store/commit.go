@@ -70,7 +70,12 @@ func (d *DB) apply() {
 	}
 	b := d.pb.NewBatch()
 	size := 0
+	var rows []string // that are removed
 	for key, w := range g.writes {
+		if w.record == nil && inRow(key) {
+			rows = append(rows, key)
+			continue
+		}
 		size += len(key)
 		if w.record == nil {
 			_ = b.Delete([]byte(key), nil) // it fails for no batch of this kind
@@ -80,6 +85,7 @@ func (d *DB) apply() {
 		size += len(value)
 		_ = b.Set([]byte(key), value, nil)
 	}
+	size += removeRows(b, rows)
 	d.stats.Groups.Add(1)
 	d.stats.Largest.Store(max(d.stats.Largest.Load(), int64(len(g.writes)))) // applyMu is held
 	d.stats.Writes.Add(uint64(len(g.writes)))

@@ -3,8 +3,11 @@ package store_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
 	"github.com/mozzie-mqtt/mozzie/node/store"
@@ -162,6 +165,57 @@ func TestRecent(t *testing.T) {
 					t.Fatalf("seed %d: %d entries behind %d, %d were asked for, %d should be there", seed, len(es), after, n, due)
 				}
 			}
+		}
+	}
+}
+
+// TestDamagedRows: what was removed in rows is not taken over from a damaged database, whether that stands in its log or in a table.
+func TestDamagedRows(t *testing.T) {
+	const messages, taken = 3000, 2000
+	for _, reopened := range []int{0, 1} { // what is in the log goes into tables when it is opened again
+		dir := filepath.Join(t.TempDir(), "db")
+		open := func() *store.DB {
+			t.Helper()
+			db, err := store.Open(dir, store.Options{FS: vfs.Default})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return db
+		}
+		db := open()
+		fill(t, db, messages)
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = open()
+		var log mqttfront.SessionLog
+		if err := db.Sessions().Load(func(_ string, _ mqttfront.SessionRecord, l mqttfront.SessionLog) { log = l }); err != nil {
+			t.Fatal(err)
+		}
+		es := all(log)
+		db.Together(func() { // in one group
+			for i := range es[:taken] {
+				log.Remove(&es[i])
+			}
+		})
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for range reopened {
+			if err := open().Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		remove(t, one(t, dir, "MANIFEST"))
+		db = open()
+		if n := records(t, db, 'q'); n != messages-taken {
+			t.Errorf("opened again %d times: %d entries are there, want %d", reopened, n, messages-taken)
+		}
+		if n := records(t, db, 'm'); n != messages-taken {
+			t.Errorf("opened again %d times: %d messages are there, want %d", reopened, n, messages-taken)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
