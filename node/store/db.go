@@ -143,7 +143,8 @@ func open(dir string, opt Options, damaged string) (*DB, error) {
 	d.group, d.groups = newGroup(), 1
 	d.forecast.need = lasting
 	d.messages.init()
-	d.sessions.db, d.custody.db, d.retained.db, d.received.db = d, d, d, d
+	d.sessions.db, d.custody.db, d.received.db = d, d, d
+	d.retained.init(d)
 	d.custody.messages = map[core.Identity]inCustody{}
 	d.files = newPatient(opt.FS, dir, opt.Log, &d.stats.Disk)
 	d.files.lazily.every = opt.Interval
