@@ -148,6 +148,59 @@ func TestQueuesTakeTurns(t *testing.T) {
 	takes(t, last, 2, messages)
 }
 
+// TestQueueOfSessionThatEnds: a client that comes for a long queue with a session that is to end with its connection gets all of it,
+// and what comes meanwhile, in order; the queue stays on the disk until its turn, and nothing does afterwards.
+func TestQueueOfSessionThatEnds(t *testing.T) {
+	const messages, size, limit = 3000, 1 << 10, 64 << 10
+	st := storetest.NewSessions()
+	queued(kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Subs: subscribed("a")}), messages, size, 0)
+	b, _, addr := startWith(t, newLoner(), st, nil, func(c *mqttfront.Config) { c.MaxTotalQueuedBytes = limit })
+	c, ack := connect(t, addr, connectOpts{version: 5, id: "c", resume: true})
+	if !ack.SessionPresent {
+		t.Fatal("there is no session")
+	}
+	pub, _ := connect(t, addr, connectOpts{version: 5, id: "pub"})
+	pub.send(pub.publishPacket(2, 1, "a", fmt.Sprint(messages+1)))
+	pub.expect(packets.Puback)
+	takes(t, c, 1, 1)
+	if n := b.Stats().QueuedMemory.Load(); n > limit+mqttfront.FetchSize {
+		t.Errorf("%d bytes are in memory", n)
+	}
+	takes(t, c, 2, messages+1)
+	eventually(t, "nothing waits", func() bool { return b.Stats().QueuedMessages.Load() == 0 })
+	if err := st.Load(func(key string, rec mqttfront.SessionRecord, _ mqttfront.SessionLog) {
+		t.Errorf("session %q is kept: %+v", key, rec)
+	}); err != nil {
+		t.Error(err)
+	}
+	pub.send(pub.publishPacket(2, 1, "a", fmt.Sprint(messages+2)))
+	takes(t, c, messages+2, messages+2)
+}
+
+// TestLongQueueEnds: of a long queue whose session ends everybody is told, once, that nobody needs what was in it any more.
+func TestLongQueueEnds(t *testing.T) {
+	const messages = 5000
+	st := storetest.NewSessions()
+	l := newLoner()
+	l.receipts = map[mqttfront.Mark]mqttfront.Receipt{}
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Subs: subscribed("a")})
+	all := make([]*markedReceipt, messages)
+	for i := range all {
+		m := mqttfront.Mark{Epoch: 1, Seq: uint64(i) + 1} //nolint:gosec // not negative
+		all[i] = &markedReceipt{mark: m}
+		l.receipts[m] = all[i]
+		log.Append(&mqttfront.Entry{Msg: &proto.Message{Topic: "a", QoS: 1}, Pos: m.Seq, QoS: 1, Mark: m})
+	}
+	b, _, addr := startWith(t, l, st, nil, nil)
+	if _, ack := connect(t, addr, connectOpts{version: 5, id: "c"}); ack.SessionPresent {
+		t.Fatal("the session is still there")
+	}
+	eventually(t, "nothing waits", func() bool { return b.Stats().QueuedMessages.Load() == 0 })
+	for i, r := range all {
+		eventually(t, fmt.Sprintf("message %d is done", i), func() bool { return r.n.Load() == 1 })
+	}
+}
+
 // expectPublishOf expects an entry of queued.
 func (r *raw) expectPublishOf(i int) {
 	r.t.Helper()

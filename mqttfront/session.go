@@ -450,6 +450,9 @@ func (s *session) fetchLocked() bool {
 	if s.queue.len() == 0 && s.move == nil {
 		s.spilled = 0 // the log has lost them
 	}
+	if s.spilled == 0 && s.expiry == 0 && !s.ended {
+		s.setExpiryLocked(0) // it was kept for what waited there alone
+	}
 	return s.queue.len() > 0
 }
 
