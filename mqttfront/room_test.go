@@ -103,6 +103,36 @@ func TestNoRoomForQueue(t *testing.T) {
 	}
 }
 
+// TestNoRoomForDeparture: a session that another node fetches waits in the same way, and is not taken for one of which nothing is left.
+func TestNoRoomForDeparture(t *testing.T) {
+	const messages = 10
+	st := &narrowStore{Sessions: storetest.NewSessions()}
+	queued(kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Subs: subscribed("a")}), messages, 0, 0)
+	b, _, _ := startWith(t, newLoner(), st, nil, nil)
+	d := b.Depart(t.Context(), "\x00c", "other", 1, false)
+	if d == nil {
+		t.Fatal("nothing departs")
+	}
+	f, err := d.Fetch(0, 100, 1<<20)
+	if err != nil || len(f.Entries) > 0 || f.Here != mqttfront.Partly {
+		t.Fatalf("%d entries, %v (%v)", len(f.Entries), f.Here, err)
+	}
+	st.widen()
+	<-f.More
+	for { // there is room every other time
+		if f, err = d.Fetch(0, 100, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		if len(f.Entries) > 0 {
+			break
+		}
+		<-f.More
+	}
+	if len(f.Entries) != messages || f.Here != mqttfront.Whole {
+		t.Errorf("%d entries, %v", len(f.Entries), f.Here)
+	}
+}
+
 // TestQueuesStayOnDisk: when a broker is started again it takes into memory what was sent, and of the queues nothing.
 func TestQueuesStayOnDisk(t *testing.T) {
 	const sessions, messages, sent = 20, 300, 40
