@@ -15,16 +15,20 @@ import (
 )
 
 // TestDrain has a long queue taken, by somebody who waits for nothing but room: what waits to be written has a limit all the same,
-// and most of it is written before anybody asks.
+// and most of it is written before anybody asks. BenchmarkDrain in package node does it with a client, and more messages.
 func TestDrain(t *testing.T) {
-	const messages = 200_000
-	d := newDisk(t)
-	log := fill(t, d.fresh(t), messages)
+	const messages = 60_000
+	dir := t.TempDir()
+	db, err := store.Open(dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := fill(t, db, messages)
 	waited, most := 0, 0
 	after := uint64(0)
 	for {
 		again := make(chan struct{})
-		if !d.db.Room(func() { close(again) }) {
+		if !db.Room(func() { close(again) }) {
 			waited++
 			<-again
 			continue
@@ -40,18 +44,24 @@ func TestDrain(t *testing.T) {
 			}
 			log.Remove(&es[i])
 		}
-		records, _ := d.db.Waiting()
+		records, _ := db.Waiting()
 		most = max(most, records)
 	}
 	if after != messages {
 		t.Errorf("%d entries came", after)
 	}
 	const limit = store.FullRecords + 2*1024 // what is done of one part after there was room
-	if largest := d.db.Stats().Largest.Load(); most > limit || largest > limit {
+	if largest := db.Stats().Largest.Load(); most > limit || largest > limit {
 		t.Errorf("%d records waited, %d were written at once, at most %d should", most, largest, limit)
 	}
-	t.Logf("%d records waited at most; it was waited %d times, %d groups were full", most, waited, d.db.Stats().Full.Load())
-	db := d.again(t) // the power is cut when it is safe
+	t.Logf("%d records waited at most; it was waited %d times, %d groups were full", most, waited, db.Stats().Full.Load())
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if db, err = store.Open(dir, store.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
 	if n := records(t, db, 'q') + records(t, db, 'm'); n > 0 {
 		t.Errorf("%d records of entries and messages are left", n)
 	}
@@ -108,7 +118,7 @@ func TestRoomAtClose(t *testing.T) {
 
 // TestRecent appends, removes and fetches in any order, while groups end at any time: what is fetched is what is there.
 func TestRecent(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range uint64(5) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		d := newDisk(t)
 		log := d.fresh(t).Sessions().Create("s")
