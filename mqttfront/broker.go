@@ -32,6 +32,7 @@ type Broker struct {
 	arrivals  arrivals
 	crowd     crowd
 	strain    strain
+	shorts    shorts
 	interests interests
 
 	// What is said at limits.

@@ -158,7 +158,7 @@ func TestQueuesStayOnDisk(t *testing.T) {
 }
 
 // TestQueuesTakeTurns: clients that come for long queues, and acknowledge nothing, take no more memory than there is for queues, and
-// little beyond; each gets something, and all of it when it acknowledges.
+// little beyond; each gets something, and all of it when it acknowledges, or there is memory again.
 func TestQueuesTakeTurns(t *testing.T) {
 	const sessions, messages, size, limit = 20, 300, 10 << 10, 512 << 10
 	st := storetest.NewSessions()
@@ -174,8 +174,18 @@ func TestQueuesTakeTurns(t *testing.T) {
 	if n := b.Stats().QueuedMemory.Load(); n > limit+mqttfront.FetchSize+sessions*9*(size+200) {
 		t.Errorf("%d bytes are in memory", n)
 	}
+	if n := b.Stats().Short.Load(); n < sessions/2 {
+		t.Errorf("%d queues had to wait", n)
+	}
 	last.ack(packets.Puback, 1)
-	takes(t, last, 2, messages)
+	takes(t, last, 2, 200)
+	last.expectPublishOf(201) // which it does not acknowledge, as others
+	for i := range sessions - 1 {
+		connect(t, addr, connectOpts{version: 5, id: fmt.Sprint(i)}) // anew, so that what waited is gone
+	}
+	for i := 202; i <= 230; i++ { // there is memory now
+		last.expectPublishOf(i)
+	}
 }
 
 // TestQueueOfSessionThatEnds: a client that comes for a long queue with a session that is to end with its connection gets all of it,

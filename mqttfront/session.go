@@ -59,6 +59,7 @@ type sessionState struct {
 	begun, safe uint64 // of what the log was told the store is asked to make safe, and has
 	syncs       bool   // it is about to be asked again
 	roomless    bool   // the store has no room for what becomes of more of the queue, and tells when it has
+	short       bool   // there is little memory for more of the queue; it is in Broker.shorts
 	releases    []released
 	resend      int // places of win before it have been sent on this connection
 	inbound     map[uint16]inbound

@@ -88,7 +88,6 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		{"refused_messages_total", "Messages from clients that were refused.", c, float64(b.Refused.Load()), nil},
 		{"disconnected_rights_total", "Clients that were disconnected because they had lost the right to be there.", c, float64(b.LostRight.Load()), nil},
 		{"reads_held_total", "Times that a client was not read from until what it had sent was accepted or answered.", c, float64(b.Held.Load()), nil},
-		{"queues_paused_total", "Times that no more was taken from a session's queue until the disk had written what was done with it.", c, float64(b.Paused.Load()), nil},
 		{"session_store_errors_total", "Times that the session store could not keep what it was told.", c, float64(b.StoreErrors.Load()), nil},
 		{"sessions_not_kept_total", "MQTT sessions that end with their connection, though more was asked for, because the disk could not be written.", c, float64(b.SessionsNotKept.Load()), nil},
 		{"promises_local_total", "SUBACKs that held for the nodes in reach only.", c, float64(b.PromisesLocal.Load()), nil},
@@ -112,6 +111,9 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 			sample{"sent_messages_total", "Messages to MQTT clients.", c, float64(b.Sent[i].Load()), []string{"qos", qos[i]}},
 			sample{"received_payload_bytes_total", "Bytes of the payloads of messages from MQTT clients.", c, float64(b.ReceivedPayload[i].Load()), []string{"qos", qos[i]}},
 			sample{"sent_payload_bytes_total", "Bytes of the payloads of messages to MQTT clients.", c, float64(b.SentPayload[i].Load()), []string{"qos", qos[i]}})
+	}
+	for cause, v := range map[string]uint64{"disk": b.Paused.Load(), "memory": b.Short.Load()} {
+		all = append(all, sample{"queues_paused_total", "Times that no more was taken from a session's queue on the disk for a while.", c, float64(v), []string{"cause", cause}})
 	}
 	for cause, v := range map[string]uint64{
 		"slow": b.DropSlow.Load(), "crowd": b.DropCrowd.Load(), "memory": b.DropMemory.Load(), "queues": b.DropQueues.Load(),
