@@ -17,7 +17,7 @@ import (
 // TestDrain has a long queue taken, by somebody who waits for nothing but room: what waits to be written has a limit all the same,
 // and most of it is written before anybody asks. BenchmarkDrain in package node does it with a client, and more messages.
 func TestDrain(t *testing.T) {
-	const messages = 60_000
+	const messages = 25_000
 	dir := t.TempDir()
 	db, err := store.Open(dir, store.Options{})
 	if err != nil {
@@ -118,7 +118,7 @@ func TestRoomAtClose(t *testing.T) {
 
 // TestRecent appends, removes and fetches in any order, while groups end at any time: what is fetched is what is there.
 func TestRecent(t *testing.T) {
-	for seed := range uint64(5) {
+	for seed := range uint64(3) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		d := newDisk(t)
 		log := d.fresh(t).Sessions().Create("s")
