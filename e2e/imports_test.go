@@ -69,7 +69,7 @@ var imports = map[string]struct {
 		why: "the files of accounts and rules are read into what decides, whoever asks it",
 	},
 	"node/store": {
-		may:   "dht dht/rendezvous/core mqttfront proto proto/pb proto/topic",
+		may:   "dht dht/rendezvous/core dht/rendezvous/core/keep mqttfront proto proto/pb proto/topic",
 		why:   "the store carries out the interfaces of the packages that keep something, and knows nothing of what they are for; its records are messages of protobuf",
 		tests: "mqttfront/storetest dht/rendezvous/core/storetest",
 	},
@@ -86,8 +86,12 @@ var imports = map[string]struct {
 		may: "mqttfront proto",
 		why: "a conformance suite knows the interface alone, not who carries it out",
 	},
+	"dht/rendezvous/core/keep": {
+		may: "dht dht/rendezvous/core proto/topic",
+		why: "it keeps for the core, in memory: a disk, and whether there is one, is its user's",
+	},
 	"dht/rendezvous/core/storetest": {
-		may: "dht dht/rendezvous/core proto proto/pb proto/topic",
+		may: "dht dht/rendezvous/core dht/rendezvous/core/keep proto proto/pb proto/topic",
 		why: "a conformance suite knows the interface alone, not who carries it out",
 	},
 	"dht": {

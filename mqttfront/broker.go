@@ -32,6 +32,7 @@ type Broker struct {
 	arrivals  arrivals
 	crowd     crowd
 	strain    strain
+	shorts    shorts
 	interests interests
 
 	// What is said at limits.
@@ -355,16 +356,15 @@ func (b *Broker) restore() error {
 	return nil
 }
 
-// placeLocked takes an entry from the log into memory: those that were sent come before the others.
+// restoreEntries is how many entries are looked at at a time for those that were sent.
+const restoreEntries = 16
+
+// placeLocked takes an entry that was sent from the log into the window: those come before the others.
 func (s *session) placeLocked(e *Entry) {
 	s.spilled--
 	s.b.reopen(e)
 	s.b.holdFetched(e)
 	s.behind = e.Pos
-	if e.PacketID == 0 {
-		s.queue.push(*e)
-		return
-	}
 	if s.win.n == 0 {
 		s.win.first = e.PacketID
 	}
@@ -374,15 +374,19 @@ func (s *session) placeLocked(e *Entry) {
 	s.win.push(*e)
 }
 
-// restoreQueue takes window and queue from the log.
+// restoreQueue takes the window from the log. The queue stays there until its client comes: all that sessions have would be
+// too much at once.
 func (s *session) restoreQueue() {
 	s.restoreCounts()
-	for s.spilled > 0 && s.queue.len() < headEntries {
-		es := s.fetchableLocked(s.log.Fetch(s.behind, min(headEntries, s.spilled)))
+	for s.spilled > 0 {
+		es := s.fetchableLocked(s.log.Fetch(s.behind, min(restoreEntries, s.spilled)))
 		if len(es) == 0 {
-			break
+			return
 		}
 		for i := range es {
+			if es[i].PacketID == 0 {
+				return
+			}
 			s.placeLocked(&es[i])
 		}
 	}

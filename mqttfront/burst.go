@@ -156,11 +156,7 @@ func (u *burst) end() {
 		}
 		clear(u.redo)
 		u.redo = u.redo[:0]
-		for i := 0; i < len(u.receipts); i++ {
-			u.receipts[i].Done()
-		}
-		clear(u.receipts)
-		u.receipts = u.receipts[:0]
+		u.tell()
 	}
 	u.syncAll()
 	u.flush()
@@ -200,6 +196,15 @@ func (u *burst) end() {
 	}
 	u.b = nil
 	bursts.Put(u)
+}
+
+// tell tells those who wait for what is over.
+func (u *burst) tell() {
+	for i := 0; i < len(u.receipts); i++ {
+		u.receipts[i].Done()
+	}
+	clear(u.receipts)
+	u.receipts = u.receipts[:0]
 }
 
 // outMessage is a message as it is served: possibly still in the read buffer.

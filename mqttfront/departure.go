@@ -314,7 +314,7 @@ const (
 	Whole
 )
 
-// Fetch returns entries behind a position, at most n and about so many bytes.
+// Fetch returns entries behind a position, at most n and about so many bytes; none, for now, while the store has no room.
 func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 	s := d.s
 	s.mu.Lock()
@@ -327,6 +327,11 @@ func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 		f.Here = Drained
 	} else if a != nil {
 		f.Here = Partly
+	}
+	if !s.b.store.Room(d.poke) { // what is taken has to be removed here
+		s.b.stats.Paused.Add(1)
+		f.Here = Partly // for all that is said
+		return f, nil
 	}
 	d.fetched = slices.DeleteFunc(d.fetched, func(e Entry) bool { return e.Pos > after })
 	for _, e := range s.fetchableLocked(s.log.Fetch(after, n)) {

@@ -39,6 +39,7 @@
 //	            asked for now
 //	runArrival  takes over what another node has of a session, and runJoin a part of one beside it; owner Broker; they end
 //	            with that, and in Close
+//	runRoom     sends more of a session's queue once the store has room; owner session; ends with that
 //	runFlush    helps to write to many connections at once; owner burst; ends when its share is written
 //	lingering   one for a WebSocket connection that is being ended by us (conn.abandonLocked); owner conn; ends after
 //	            Config.CloseTimeout at the latest
@@ -52,7 +53,8 @@
 //
 // In this order: Broker.deliverMu, registry.reg, interests.mu, Broker.shareMu, group.mu, session.mu, conn.mu;
 // localRetained.mu by itself. The swarm and the store are never called with session.mu or conn.mu held, with one
-// exception: SessionLog, which is told under session.mu what happens to a queue, so that it knows the order.
+// exception: SessionLog, which is told under session.mu what happens to a queue, so that it knows the order, and
+// SessionStore.Room.
 // Origin.Accepted, Receipt.Done and the done of Register and Retained may be called from anywhere, but not with a
 // lock held that Swarm.Publish, Register or Retained take.
 package mqttfront

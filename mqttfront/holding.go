@@ -67,7 +67,7 @@ func (s *session) fullLocked(qos byte, size int64) bool {
 
 // waitsElsewhereLocked reports whether what is on the disk is not to wait in memory as well: there is little left for that.
 func (s *session) waitsElsewhereLocked() bool {
-	return (s.queue.len() > 0 || s.conn.Load() == nil) && (s.b.stats.QueuedMemory.Load() >= s.b.cfg.MaxTotalQueuedBytes || s.b.strain.critical())
+	return (s.queue.len() > 0 || s.conn.Load() == nil) && s.b.scarceForQueues()
 }
 
 // overShareLocked reports whether the session may have no more because all sessions together have too much, and it has more

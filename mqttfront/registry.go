@@ -191,9 +191,7 @@ func (s *session) setExpiryLocked(expiry time.Duration) {
 				s.keepLocked(e)
 			}
 		}
-	case expiry == 0 && s.log != nil && s.move == nil: // else once it is here
-		for s.spilled > 0 && s.fetchAllLocked() {
-		}
+	case expiry == 0 && s.log != nil && s.move == nil && s.spilled == 0: // else once it is here, and in memory
 		log := s.log
 		s.log = nil
 		s.saveLocked() // the will
@@ -206,19 +204,6 @@ func (s *session) keepLocked(e *Entry) {
 	e.Pos = s.lastPos
 	s.behind = e.Pos
 	s.log.Append(e)
-}
-
-// fetchAllLocked brings more of the queue into memory than it usually has.
-func (s *session) fetchAllLocked() bool {
-	es := s.log.Fetch(s.behind, s.spilled)
-	for _, e := range es {
-		s.b.reopen(&e)
-		s.b.holdFetched(&e)
-		s.pushLocked(e)
-		s.behind = e.Pos
-		s.spilled--
-	}
-	return len(es) > 0
 }
 
 func (s *session) standingLocked() standing {
@@ -411,8 +396,13 @@ func (b *Broker) finish(s *session) {
 			u.orphan(*e)
 		}
 	}
-	for s.queue.len() > 0 || s.spilled > 0 && s.fetchLocked() {
+	for n := 1; s.queue.len() > 0 || s.spilled > 0 && s.fetchLocked(); n++ {
 		u.orphan(s.popLocked())
+		if n%headEntries == 0 { // it may be a long queue; nobody gives the session anything any more
+			s.mu.Unlock()
+			u.tell()
+			s.mu.Lock()
+		}
 	}
 	s.win = window{}
 	s.count(-s.waiting, -s.bytes)

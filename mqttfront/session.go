@@ -59,6 +59,8 @@ type sessionState struct {
 	quota       int    // how many more the connection may be sent
 	begun, safe uint64 // of what the log was told the store is asked to make safe, and has
 	syncs       bool   // it is about to be asked again
+	roomless    bool   // the store has no room for what becomes of more of the queue, and tells when it has
+	short       bool   // there is little memory for more of the queue; it is in Broker.shorts
 	releases    []released
 	resend      int // places of win before it have been sent on this connection
 	inbound     map[uint16]inbound
@@ -72,7 +74,7 @@ type sessionState struct {
 	endedOnline bool // it had a connection then
 }
 
-// headEntries is how much of a kept session's queue is in memory; the rest is in its log.
+// headEntries is how much of a kept session's queue is in memory at most; the rest is in its log.
 const headEntries = 2048
 
 // subscriptions are those of a session, in the order of their filters, with $share/NAME/. Most sessions have one or a few,
@@ -436,7 +438,11 @@ func (s *session) fetchLocked() bool {
 	if s.spilled == 0 {
 		return false
 	}
-	for _, e := range s.fetchableLocked(s.log.Fetch(s.behind, min(headEntries/2, s.spilled))) {
+	n := s.fetchesLocked()
+	if n == 0 {
+		return false
+	}
+	for _, e := range s.fetchableLocked(s.log.Fetch(s.behind, min(n, s.spilled))) {
 		s.b.reopen(&e)
 		s.b.holdFetched(&e)
 		s.pushLocked(e)
@@ -445,6 +451,9 @@ func (s *session) fetchLocked() bool {
 	}
 	if s.queue.len() == 0 && s.move == nil {
 		s.spilled = 0 // the log has lost them
+	}
+	if s.spilled == 0 && s.expiry == 0 && !s.ended {
+		s.setExpiryLocked(0) // it was kept for what waited there alone
 	}
 	return s.queue.len() > 0
 }

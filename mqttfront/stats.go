@@ -93,6 +93,8 @@ type Stats struct {
 	Joins         atomic.Uint64 // parts of sessions that were elsewhere beside the session
 	Twice         atomic.Uint64 // messages that a session had at another node too
 	Held          atomic.Uint64 // times that a client was not read from, see hold.go
+	Short         atomic.Uint64 // times that no more was taken from a queue because little memory was left, see room.go
+	Paused        atomic.Uint64 // times that no more was taken from a queue until the store had room, see room.go
 	StoreErrors   atomic.Uint64 // times that the store could not keep what it was told
 
 	SessionsNotKept atomic.Uint64 // sessions that end with their connection, though more was asked for: the store could not be written

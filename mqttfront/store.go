@@ -23,12 +23,18 @@ type SessionStore interface {
 	// Sync calls done once when everything said so far will survive, or can't be made to. done may be called
 	// from within and must not block.
 	Sync(done func(error))
+	// Room reports whether more of what waits in queues may be taken from them. Where it may not, because the disk takes longer to
+	// note what was done with them than that takes, again is called once, not from within, when more may; it must not block.
+	Room(again func()) bool
 	// Err returns what keeps the store from making anything safe at present, nil if nothing does. Meanwhile QoS 1 and 2
 	// messages are refused. It must cost next to nothing.
 	Err() error
 	// Together has everything that do says to the store and its logs kept as a whole or not at all. It does not nest.
 	Together(do func())
 }
+
+// FetchSize is about how many bytes of messages are taken from a queue at a time.
+const FetchSize = 256 << 10
 
 // SessionLog keeps one session. Calls come one at a time.
 type SessionLog interface {
@@ -47,7 +53,8 @@ type SessionLog interface {
 	Sent(e *Entry)
 	// Remove forgets an entry, as Append or Fetch left it. It is called once for each.
 	Remove(e *Entry)
-	// Fetch returns the first n entries behind a position, fewer at the end of the queue.
+	// Fetch returns the first n entries behind a position, fewer at the end of the queue, and fewer, but one at least, where their
+	// messages have more than FetchSize.
 	Fetch(after uint64, n int) []Entry
 	// Queued is what the queue has when the log comes from Load.
 	Queued() Queued

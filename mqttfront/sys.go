@@ -22,6 +22,7 @@ func (b *Broker) runTicker() {
 		case now := <-tick.C:
 			b.checkKeepAlive(now)
 			b.relieve(now)
+			b.feedShorts()
 			b.impatient.tick(b, now)
 			if b.cfg.SysInterval > 0 && now.Sub(lastSys) >= b.cfg.SysInterval {
 				lastSys = now

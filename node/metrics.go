@@ -34,7 +34,7 @@ type sample struct {
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.histograms(out)
-	for _, s := range slices.Concat(brokerSamples(m.n.broker.Load().Stats()), m.swarm(), m.logins(), memorySamples(m.n.memory.Load()), diskSamples(m.n.db.Stats())) {
+	for _, s := range slices.Concat(brokerSamples(m.n.broker.Load().Stats()), m.swarm(), m.logins(), memorySamples(m.n.memory.Load()), diskSamples(m.n.db)) {
 		var names, values []string
 		for i := 0; i+1 < len(s.labels); i += 2 {
 			names, values = append(names, s.labels[i]), append(values, s.labels[i+1])
@@ -112,6 +112,9 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 			sample{"received_payload_bytes_total", "Bytes of the payloads of messages from MQTT clients.", c, float64(b.ReceivedPayload[i].Load()), []string{"qos", qos[i]}},
 			sample{"sent_payload_bytes_total", "Bytes of the payloads of messages to MQTT clients.", c, float64(b.SentPayload[i].Load()), []string{"qos", qos[i]}})
 	}
+	for cause, v := range map[string]uint64{"disk": b.Paused.Load(), "memory": b.Short.Load()} {
+		all = append(all, sample{"queues_paused_total", "Times that no more was taken from a session's queue on the disk for a while.", c, float64(v), []string{"cause", cause}})
+	}
 	for cause, v := range map[string]uint64{
 		"slow": b.DropSlow.Load(), "crowd": b.DropCrowd.Load(), "memory": b.DropMemory.Load(), "queues": b.DropQueues.Load(),
 		"queue": b.DropQueue.Load(), "expired": b.DropExpired.Load(), "too_large": b.DropTooLarge.Load(),
@@ -172,9 +175,15 @@ func memorySamples(w *memory.Watcher) []sample {
 }
 
 // diskSamples are what the database has done.
-func diskSamples(s *store.Stats) []sample {
-	const c = prometheus.CounterValue
+func diskSamples(d *store.DB) []sample {
+	const c, g = prometheus.CounterValue, prometheus.GaugeValue
+	s := d.Stats()
+	records, bytes := d.Waiting()
 	return []sample{
+		{"database_waiting_records", "Records that wait to be written.", g, float64(records), nil},
+		{"database_waiting_bytes", "Bytes of memory that they take, about.", g, float64(bytes), nil},
+		{"database_full_groups_total", "Groups of records that were written because they were full.", c, float64(s.Full.Load()), nil},
+		{"database_largest_group_records", "Records in the largest group that was written.", g, float64(s.Largest.Load()), nil},
 		{"database_syncs_total", "Times that the database had its log synced.", c, float64(s.Syncs.Load()), nil},
 		{"database_groups_total", "Groups that records were written in.", c, float64(s.Groups.Load()), nil},
 		{"database_records_total", "Records that were written or deleted.", c, float64(s.Writes.Load()), nil},

@@ -89,6 +89,9 @@ func (s *Sessions) Retained(each func(*proto.Message)) error {
 	return nil
 }
 
+// Room implements mqttfront.SessionStore: nothing waits to be written.
+func (s *Sessions) Room(func()) bool { return true }
+
 // Err implements mqttfront.SessionStore.
 func (s *Sessions) Err() error { return nil }
 
@@ -207,9 +210,11 @@ func (l *sessionLog) Remove(e *mqttfront.Entry) {
 func (l *sessionLog) Fetch(after uint64, n int) (es []mqttfront.Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := l.findLocked(after + 1); i < len(l.queue) && len(es) < n; i++ {
-		if l.queue[i].Msg != nil {
+	size := 0
+	for i := l.findLocked(after + 1); i < len(l.queue) && len(es) < n && size < mqttfront.FetchSize; i++ {
+		if m := l.queue[i].Msg; m != nil {
 			es = append(es, l.queue[i])
+			size += m.Size()
 		}
 	}
 	return es

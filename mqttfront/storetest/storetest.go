@@ -23,7 +23,7 @@ func Run(t *testing.T, open func(t *testing.T) mqttfront.SessionStore, reopen fu
 		run  func(t *testing.T, h *harness)
 	}{
 		{"empty", testEmpty}, {"record", testRecord}, {"subscriptions", testSubscriptions}, {"queue", testQueue},
-		{"removal out of order", testRemoval}, {"fetch in parts", testFetch}, {"sent", testSent}, {"inbound", testInbound},
+		{"removal out of order", testRemoval}, {"fetch in parts", testFetch}, {"fetch large", testFetchLarge}, {"sent", testSent}, {"inbound", testInbound},
 		{"delete", testDelete}, {"create anew", testCreateAnew}, {"one message, many sessions", testManySessions},
 		{"retained below $local", testRetained}, {"a will alone", testWillAlone}, {"moved", testMoved}, {"had", testHad},
 	} {
@@ -218,6 +218,7 @@ func testRemoval(t *testing.T, h *harness) {
 			log.Remove(&e)
 		}
 	}
+	wantPositions(t, log, 70) // at once
 	wantPositions(t, h.load()["c"].log, 70)
 }
 
@@ -250,6 +251,41 @@ func testFetch(t *testing.T, h *harness) {
 	}
 	if es := after.Fetch(99, 1); len(es) > 0 {
 		t.Errorf("behind the end: %v", es)
+	}
+}
+
+// testFetchLarge: of large messages fewer are taken at a time, but always one, whether they have just come or not.
+func testFetchLarge(t *testing.T, h *harness) {
+	log := h.begin("c")
+	large := func(pos uint64, size int) {
+		e := entry(pos)
+		e.Msg.Payload = make([]byte, size)
+		log.Append(e)
+	}
+	for pos := uint64(1); pos <= 10; pos++ {
+		large(pos, mqttfront.FetchSize/3)
+	}
+	log = h.load()["c"].log
+	for pos := uint64(11); pos <= 20; pos++ {
+		large(pos, 2*mqttfront.FetchSize)
+	}
+	next := uint64(1)
+	for next <= 20 {
+		es := log.Fetch(next-1, 1000)
+		size := 0
+		for i, e := range es {
+			if e.Pos != next {
+				t.Fatalf("entry %d comes, want %d", e.Pos, next)
+			}
+			if size >= mqttfront.FetchSize {
+				t.Fatalf("%d bytes come before entry %d of %d", size, i, len(es))
+			}
+			size += e.Msg.Size()
+			next++
+		}
+		if len(es) == 0 {
+			t.Fatalf("nothing comes behind entry %d", next-1)
+		}
 	}
 }
 

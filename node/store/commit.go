@@ -19,6 +19,7 @@ func (d *DB) runCommit() {
 		d.gather()
 		d.apply()
 		d.tellUnneeded()
+		d.tellRoom()
 		d.sync()
 	}
 }
@@ -45,6 +46,9 @@ func (d *DB) apply() {
 	d.joint.Lock()
 	d.mu.Lock()
 	g := d.group
+	if g.full() {
+		d.stats.Full.Add(1)
+	}
 	d.custody.writeLocked()
 	d.group = newGroup()
 	number := d.groups
@@ -58,7 +62,7 @@ func (d *DB) apply() {
 	d.joint.Unlock()
 	defer d.update(func() {
 		for _, l := range g.logs {
-			l.appliedLocked(number)
+			l.recent.applied(number)
 		}
 	})
 	if len(g.writes) == 0 {
@@ -66,7 +70,12 @@ func (d *DB) apply() {
 	}
 	b := d.pb.NewBatch()
 	size := 0
+	var rows []string // that are removed
 	for key, w := range g.writes {
+		if w.record == nil && inRow(key) {
+			rows = append(rows, key)
+			continue
+		}
 		size += len(key)
 		if w.record == nil {
 			_ = b.Delete([]byte(key), nil) // it fails for no batch of this kind
@@ -76,7 +85,9 @@ func (d *DB) apply() {
 		size += len(value)
 		_ = b.Set([]byte(key), value, nil)
 	}
+	size += removeRows(b, rows)
 	d.stats.Groups.Add(1)
+	d.stats.Largest.Store(max(d.stats.Largest.Load(), int64(len(g.writes)))) // applyMu is held
 	d.stats.Writes.Add(uint64(len(g.writes)))
 	d.stats.Bytes.Add(uint64(size))                      //nolint:gosec // not negative
 	if err := d.pb.Apply(b, pebble.NoSync); err != nil { // the log's errors never come here: see patient
@@ -123,6 +134,7 @@ func (d *DB) Close() error {
 		d.apply()
 		d.sync()
 		d.tellUnneeded()
+		d.tellRoom()
 		closed <- d.pb.Close()
 	}()
 	for {

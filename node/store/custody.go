@@ -55,16 +55,19 @@ func (c *Custody) Put(id core.Identity, m *proto.Message, record *pb.StoredCusto
 			kept.fresh, kept.at = true, c.makeRoom()
 			c.db.group.news = append(c.db.group.news, newCustody{id, record})
 			c.db.group.open++
+			c.db.group.openSize += recordSize + kept.m.Size()
 			c.messages[id] = kept
 			c.db.forecast.put(id, "")
+			c.db.fillLocked()
 		}
 	})
 }
 
 // custodies are the messages that are new in custody in a group. Most are gone before it ends, and cost nothing more.
 type custodies struct {
-	news []newCustody
-	open int // those that are not gone
+	news     []newCustody
+	open     int // those that are not gone
+	openSize int // of these, in bytes, about
 }
 
 type newCustody struct {
@@ -135,6 +138,7 @@ func (c *Custody) Delete(id core.Identity) {
 		case kept.fresh:
 			c.db.group.news[kept.at].record = nil
 			c.db.group.open--
+			c.db.group.openSize -= recordSize + kept.m.Size()
 			c.db.forecast.gone(id, "")
 			c.db.unneededLocked()
 		}

@@ -58,18 +58,21 @@ type DB struct {
 
 // state is guarded by DB.mu.
 type state struct {
-	group    *group        // what was put and removed, and is not in Pebble yet
-	groups   uint64        // its number
-	applied  bool          // something is in Pebble for which no sync has begun
+	group   *group // what was put and removed, and is not in Pebble yet
+	groups  uint64 // its number
+	applied bool   // something is in Pebble for which no sync has begun
+	// Who waits has something that is bounded: a client has so many messages without an acknowledgement, other nodes' come in a
+	// batch for each.
 	next     []func(error) // wait for the next sync
 	syncing  bool
 	current  []func(error) // wait for the sync that runs
 	unneeded []func(error) // waited for what was removed again
+	roomless []func()      // wait until there is room
 	forecast forecast
 	closed   bool
 
 	messages messages
-	toSweep  []leftover // of sessions that are over, or have forgotten
+	toSweep  []leftover // of sessions that are over, or have forgotten: a few bytes each, and none begin while the disk can't be written
 }
 
 // Stats counts what a database has done.
@@ -80,6 +83,9 @@ type Stats struct {
 	Damaged  atomic.Uint64 // records that can't be read
 	Unneeded atomic.Uint64 // records that were removed before they were written
 	Groups   atomic.Uint64 // that records were written in
+	Full     atomic.Uint64 // of these, those that were full
+	Largest  atomic.Int64  // records in the largest of these
+	NoRoom   atomic.Uint64 // times that there was no room
 	Disk     atomic.Uint64 // bytes written to files, by whatever: the log, tables, what is written anew in the background
 }
 
@@ -89,9 +95,10 @@ func (d *DB) Stats() *Stats { return &d.stats }
 // group is what goes to the disk together.
 type group struct {
 	writes  map[string]write
+	size    int // of these, in bytes, about
 	waiters []func(error)
 	urgent  bool          // one of them is in a hurry
-	logs    []*sessionLog // with entries in it
+	logs    []*sessionLog // with entries that come or go in it
 	custodies
 }
 
@@ -136,7 +143,8 @@ func open(dir string, opt Options, damaged string) (*DB, error) {
 	d.group, d.groups = newGroup(), 1
 	d.forecast.need = lasting
 	d.messages.init()
-	d.sessions.db, d.custody.db, d.retained.db, d.received.db = d, d, d, d
+	d.sessions.db, d.custody.db, d.received.db = d, d, d
+	d.retained.init(d)
 	d.custody.messages = map[core.Identity]inCustody{}
 	d.files = newPatient(opt.FS, dir, opt.Log, &d.stats.Disk)
 	d.files.lazily.every = opt.Interval
@@ -184,7 +192,8 @@ func (d *DB) putLocked(key string, record any, fresh bool) {
 	} else if fresh {
 		d.forecast.put(core.Identity{}, key)
 	}
-	d.group.writes[key] = write{record, fresh}
+	d.group.set(key, write{record, fresh})
+	d.fillLocked()
 }
 
 // remove has a key deleted.
@@ -195,10 +204,11 @@ func (d *DB) removeLocked(key string) (written bool) {
 	g := d.group
 	d.forecast.gone(core.Identity{}, key)
 	if old, there := g.writes[key]; !there || !old.fresh {
-		g.writes[key] = write{}
+		g.set(key, write{})
+		d.fillLocked()
 		return true
 	}
-	delete(g.writes, key)
+	g.drop(key)
 	d.unneededLocked()
 	return false
 }
@@ -230,7 +240,8 @@ func (d *DB) joinLocked(waiters ...func(error)) bool {
 	return true
 }
 
-// Together has everything that do writes committed in one group. It does not nest, and do must not wait for the database.
+// Together has everything that do writes committed in one group, however full that is: it is for what becomes of one message, or of
+// a part of a queue, at a time. It does not nest, and do must not wait for the database.
 func (d *DB) Together(do func()) {
 	d.joint.RLock()
 	defer d.joint.RUnlock()

@@ -68,7 +68,7 @@ func (d *DB) gather() {
 		now := time.Now()
 		d.mu.Lock()
 		d.forecast.look(now)
-		over := d.forecast.need > briefly || d.group.urgent || d.group.empty()
+		over := d.forecast.need > briefly || d.group.urgent || d.group.empty() || d.group.full()
 		d.mu.Unlock()
 		if over || now.Sub(began) >= gatherMost {
 			return

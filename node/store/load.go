@@ -62,6 +62,9 @@ func (d *DB) load() error {
 		d.messages.last = max(d.messages.last, id)
 		if needs[id] == 0 {
 			d.removeLocked(messageKey(id))
+			if d.group.full() { // nobody else writes it yet
+				d.apply()
+			}
 		}
 		return true
 	})

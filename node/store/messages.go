@@ -15,7 +15,9 @@ import (
 type messages struct {
 	last  uint64                    // number given
 	fresh map[*proto.Message]uint64 // in the group: others may need them as well
-	refs  map[uint64]int32          // how many need one, where more than one does
+	// refs is how many need one, where more than one does: no more than messages are stored, which the limits of queues and of
+	// custody bound.
+	refs map[uint64]int32
 }
 
 func (ms *messages) init() {

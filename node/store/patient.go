@@ -172,7 +172,7 @@ type patientFile struct {
 
 	mu     sync.Mutex
 	size   int64  // written
-	tail   []byte // what of that was written since the last sync, where it is kept
+	tail   []byte // what of that was written since the last sync, where it is kept: of a log no more than a memtable has, or a group
 	opened bool   // anew: it is written at size
 }
 

@@ -18,10 +18,11 @@ type Received struct {
 	marks map[uint64][]mark // by epoch, guarded by DB.mu
 }
 
-// mark is a message that the sessions have had.
+// mark is a message that the sessions have had. Of an epoch there are no more than messages, and they go when it is forgotten: the
+// core remembers a limited number.
 type mark struct {
 	seq uint64
-	key string
+	key string // of one for a shared subscription; "": markKey knows
 }
 
 // Received returns what the sessions in the database have received.
@@ -38,8 +39,16 @@ func markKey(m mqttfront.Mark, g *proto.Group) string {
 // hadLocked leaves a mark of an entry that goes.
 func (r *Received) hadLocked(m mqttfront.Mark, g *proto.Group) {
 	key := markKey(m, g)
-	r.addLocked(m.Epoch, mark{m.Seq, key})
+	r.addLocked(m.Epoch, markOfKey(m.Seq, key, g != nil))
 	r.db.putLocked(key, []byte{}, true)
+}
+
+// markOfKey keeps a key only where it has to: there may be very many.
+func markOfKey(seq uint64, key string, shared bool) mark {
+	if !shared {
+		key = ""
+	}
+	return mark{seq, key}
 }
 
 func (r *Received) addLocked(epoch uint64, m mark) {
@@ -61,6 +70,9 @@ func (r *Received) Forget(epoch, upto uint64) {
 			if m.seq > upto {
 				left = append(left, m)
 				continue
+			}
+			if m.key == "" {
+				m.key = markKey(mqttfront.Mark{Epoch: epoch, Seq: m.seq}, nil)
 			}
 			r.db.removeLocked(m.key)
 		}
@@ -89,7 +101,7 @@ func (r *Received) Load(each func(id core.Identity, g proto.Group, open bool)) {
 		}
 		id := core.Identity{Epoch: binary.BigEndian.Uint64(key), Seq: binary.BigEndian.Uint64(key[8:])}
 		name, filter, _ := strings.Cut(string(key[16:]), "\x00")
-		r.db.update(func() { r.addLocked(id.Epoch, mark{id.Seq, string(kindHad) + string(key)}) })
+		r.db.update(func() { r.addLocked(id.Epoch, markOfKey(id.Seq, string(kindHad)+string(key), len(key) > 16)) })
 		each(id, proto.Group{Name: name, Filter: filter}, false)
 		return true
 	})

@@ -75,6 +75,8 @@ type salvager struct {
 	log    *slog.Logger
 	seed   maphash.Seed
 	latest map[uint64]uint64 // key → number of the latest write of it that was seen
+	ranges removals
+	looks  bool // for ranges alone, which have to be known first
 	put    func(key, value []byte)
 	remove func(key []byte)
 	errs   int
@@ -109,12 +111,17 @@ func (d *DB) salvage(from string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		switch path := filepath.Join(from, name); {
-		case strings.HasSuffix(name, ".sst"):
-			s.read(path, s.table)
-		case strings.HasSuffix(name, ".log"):
-			s.read(path, s.wal)
+	for _, s.looks = range []bool{true, false} {
+		for _, name := range names {
+			switch path := filepath.Join(from, name); {
+			case strings.HasSuffix(name, ".sst"):
+				s.read(path, s.table)
+			case strings.HasSuffix(name, ".log"):
+				s.read(path, s.wal)
+			}
+		}
+		if s.looks {
+			s.ranges.sort()
 		}
 	}
 	flush(true)
@@ -148,7 +155,7 @@ func (s *salvager) read(path string, do func(f vfs.File, path string) error) {
 	if err == nil {
 		err = do(f, path)
 	}
-	if err != nil {
+	if err != nil && !s.looks { // it is told once
 		s.errs++
 		s.log.Warn("a file of the damaged database can't be read to its end", "file", path, "error", err)
 	}
@@ -156,7 +163,13 @@ func (s *salvager) read(path string, do func(f vfs.File, path string) error) {
 
 // write takes in a write of a key, unless a later one was seen.
 func (s *salvager) write(kind pebble.InternalKeyKind, key, value []byte, number uint64) {
-	if len(key) == 0 {
+	if s.looks {
+		if kind == pebble.InternalKeyKindRangeDelete {
+			s.ranges.add(key, value, number)
+		}
+		return
+	}
+	if len(key) == 0 || s.ranges.of(key) > number {
 		return
 	}
 	h := maphash.Bytes(s.seed, key)
@@ -183,6 +196,9 @@ func (s *salvager) table(f vfs.File, _ string) (err error) {
 		return errors.Join(err, readable.Close())
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	if s.looks {
+		return s.ranges.readFrom(r)
+	}
 	it, err := r.NewIter(sstable.NoTransforms, nil, nil, sstable.AssertNoBlobHandles)
 	if err != nil {
 		return err

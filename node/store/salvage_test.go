@@ -106,7 +106,7 @@ func TestDamaged(t *testing.T) {
 				}
 			}
 			err = db.Sessions().Load(func(_ string, rec mqttfront.SessionRecord, log mqttfront.SessionLog) {
-				for _, e := range log.Fetch(0, messages) {
+				for _, e := range all(log) {
 					if !strings.HasPrefix(string(e.Msg.Payload), fmt.Sprintf("%d ", e.Pos-1)) {
 						t.Fatalf("entry %d is another", e.Pos)
 					}
@@ -133,6 +133,18 @@ func TestDamaged(t *testing.T) {
 			log.Save(mqttfront.SessionRecord{Expiry: time.Hour})
 			synced(t, db)
 		})
+	}
+}
+
+// all returns the entries of a queue.
+func all(log mqttfront.SessionLog) (entries []mqttfront.Entry) {
+	for after := uint64(0); ; {
+		es := log.Fetch(after, 1000)
+		if len(es) == 0 {
+			return entries
+		}
+		entries = append(entries, es...)
+		after = es[len(es)-1].Pos
 	}
 }
 

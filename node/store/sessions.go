@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -87,6 +86,9 @@ func (s *Sessions) Retained(each func(*proto.Message)) error {
 	})
 }
 
+// Room implements mqttfront.SessionStore.
+func (s *Sessions) Room(again func()) bool { return s.db.Room(again) }
+
 // Err implements mqttfront.SessionStore.
 func (s *Sessions) Err() error { return s.db.Err() }
 
@@ -105,11 +107,11 @@ type sessionLog struct {
 	marks    []mqttfront.MarkRun
 
 	// Guarded by DB.mu:
-	recent []recent // entries that may not be in Pebble yet, by position
-	listed uint64   // the last group that has the log in its list, and one
-	over   bool     // it is no session any more
-	turn   uint64   // rises when what the session has had is forgotten
-	more   bool     // there may be more of it in the database than its record
+	recent recents // entries that may not be in Pebble yet
+	listed uint64  // the last group that has the log in its list, and one
+	over   bool    // it is no session any more
+	turn   uint64  // rises when what the session has had is forgotten
+	more   bool    // there may be more of it in the database than its record
 }
 
 func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
@@ -198,29 +200,16 @@ func (l *sessionLog) Append(e *mqttfront.Entry) {
 		l.more = true
 		e.Stored = l.db.needLocked(e.Msg)
 		l.db.putLocked(entryKey(l.id, e.Pos), storedEntry(e), true)
-		if l.listed != l.db.groups+1 {
-			l.listed = l.db.groups + 1
-			l.db.group.logs = append(l.db.group.logs, l)
-		}
-		i := len(l.recent) // positions rise, but for those of a session that comes from another node
-		if i > 0 && l.recent[i-1].Pos > e.Pos {
-			i, _ = slices.BinarySearchFunc(l.recent, e.Pos, byPosition)
-		}
-		l.recent = slices.Insert(l.recent, i, recent{*e, l.db.groups})
+		l.listLocked()
+		l.recent.add(e, l.db.groups)
 	})
 }
 
-// recent is an entry in the group of a number.
-type recent struct {
-	mqttfront.Entry
-	group uint64
-}
-
-// appliedLocked forgets the entries of a group that is in Pebble now.
-func (l *sessionLog) appliedLocked(group uint64) {
-	l.recent = slices.DeleteFunc(l.recent, func(r recent) bool { return r.group <= group })
-	if len(l.recent) == 0 {
-		l.recent = nil
+// listLocked has the log told when the group that is gathered is in Pebble.
+func (l *sessionLog) listLocked() {
+	if l.listed != l.db.groups+1 {
+		l.listed = l.db.groups + 1
+		l.db.group.logs = append(l.db.group.logs, l)
 	}
 }
 
@@ -230,50 +219,58 @@ func (l *sessionLog) Sent(e *mqttfront.Entry) {
 
 func (l *sessionLog) Remove(e *mqttfront.Entry) {
 	l.db.update(func() {
-		if written := l.db.removeLocked(entryKey(l.id, e.Pos)); written && markOf(e) != (mqttfront.Mark{}) && !e.Moved {
-			l.db.received.hadLocked(markOf(e), e.Group)
+		if written := l.db.removeLocked(entryKey(l.id, e.Pos)); written {
+			l.listLocked()
+			l.recent.removed(e.Pos, l.db.groups)
+			if markOf(e) != (mqttfront.Mark{}) && !e.Moved {
+				l.db.received.hadLocked(markOf(e), e.Group)
+			}
 		}
 		l.db.releaseLocked(e.Stored, e.Msg)
-		if i, found := slices.BinarySearchFunc(l.recent, e.Pos, byPosition); found {
-			l.recent = slices.Delete(l.recent, i, i+1)
-		}
+		l.recent.remove(e.Pos)
 	})
 }
 
 func (l *sessionLog) Queued() mqttfront.Queued { return l.queued }
 
-// byPosition compares a recent entry with a position.
-func byPosition(r recent, pos uint64) int { return cmp.Compare(r.Pos, pos) }
-
 func (l *sessionLog) Fetch(after uint64, n int) (es []mqttfront.Entry) {
-	var rest []recent
-	l.db.update(func() { // first: what is not there any more is in Pebble
-		i, _ := slices.BinarySearchFunc(l.recent, after+1, byPosition)
-		rest = slices.Clone(l.recent[i:min(len(l.recent), i+n)])
-	})
+	var rest []mqttfront.Entry
+	var gone map[uint64]struct{}
+	l.db.update(func() { rest, gone = l.recent.behind(after, n) }) // first: what is not there any more is in Pebble
+	size := 0
+	enough := func() bool { return len(es) >= n || size >= mqttfront.FetchSize }
+	take := func(e mqttfront.Entry) {
+		es = append(es, e)
+		size += e.Msg.Size()
+	}
 	upto := func(pos uint64) { // those of rest below a position
-		for len(rest) > 0 && rest[0].Pos < pos && len(es) < n {
-			es = append(es, rest[0].Entry)
+		for len(rest) > 0 && rest[0].Pos < pos && !enough() {
+			take(rest[0])
 			rest = rest[1:]
 		}
 	}
 	r := under(number(kindEntry, l.id))
 	r.LowerBound = []byte(entryKey(l.id, after+1))
 	err := l.db.iterate(r, func(key, value []byte) bool {
+		if len(gone) > 0 && len(key) == 17 {
+			if _, is := gone[binary.BigEndian.Uint64(key[9:])]; is {
+				return true
+			}
+		}
 		e, err := l.entry(key, value)
 		if err != nil {
 			l.db.damaged(err)
 			return true
 		}
 		upto(e.Pos)
-		if len(es) == n {
+		if enough() {
 			return false
 		}
 		if len(rest) > 0 && rest[0].Pos == e.Pos {
 			rest = rest[1:]
 		}
-		es = append(es, e)
-		return len(es) < n
+		take(e)
+		return !enough()
 	})
 	if err != nil {
 		l.db.damaged(fmt.Errorf("session %d: its queue: %w", l.id, err))

@@ -6,11 +6,10 @@ import (
 
 	protobuf "google.golang.org/protobuf/proto"
 
-	"github.com/mozzie-mqtt/mozzie/dht"
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core/keep"
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
-	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
 // MemoryCustody is core.Custody in memory, without a disk: for tests of what uses one. All its methods are safe for concurrent use.
@@ -100,145 +99,17 @@ func (c *MemoryCustody) Bytes() int {
 	return c.bytes
 }
 
-// MemoryRetained is core.Retained in the same way. All its methods are safe for concurrent use.
-type MemoryRetained struct {
-	mu        sync.Mutex
-	at        map[dht.Location]*topic.Names[*core.Kept]
-	total     int // tombstones left out
-	bytes     int
-	tombs     int
-	tombBytes int
-}
+// MemoryRetained is core.Retained in the same way.
+type MemoryRetained struct{ *keep.Memory }
 
 // NewRetained returns an empty one.
-func NewRetained() *MemoryRetained {
-	return &MemoryRetained{at: map[dht.Location]*topic.Names[*core.Kept]{}}
-}
+func NewRetained() *MemoryRetained { return &MemoryRetained{keep.New(nil)} }
 
 // Clone returns a copy.
 func (r *MemoryRetained) Clone() *MemoryRetained {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	d := NewRetained()
-	for at, names := range r.at {
-		names.All(func(_ string, k *core.Kept) bool { return d.Set(at, k) })
-	}
+	r.Each(d.Restore)
 	return d
-}
-
-// Set implements core.Retained.
-func (r *MemoryRetained) Set(at dht.Location, k *core.Kept) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	names := r.at[at]
-	if names == nil {
-		names = new(topic.Names[*core.Kept])
-		r.at[at] = names
-	}
-	if old, ok := names.Get(k.Message.Topic); ok && !k.Newer(old) {
-		return false
-	}
-	old, _ := names.Set(k.Message.Topic, k)
-	r.count(old, -1)
-	r.count(k, 1)
-	return true
-}
-
-// count adds a retained message to the sums, or takes it out.
-func (r *MemoryRetained) count(k *core.Kept, by int) {
-	switch {
-	case k == nil:
-	case k.Cleared:
-		r.tombs += by
-		r.tombBytes += by * k.Message.Size()
-	default:
-		r.total += by
-		r.bytes += by * k.Message.Size()
-	}
-}
-
-// Bytes implements core.Retained.
-func (r *MemoryRetained) Bytes() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.bytes
-}
-
-// Tombstones implements core.Retained.
-func (r *MemoryRetained) Tombstones() (number, bytes int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.tombs, r.tombBytes
-}
-
-// Get implements core.Retained.
-func (r *MemoryRetained) Get(at dht.Location, name string) *core.Kept {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if names := r.at[at]; names != nil {
-		k, _ := names.Get(name)
-		return k
-	}
-	return nil
-}
-
-// Delete implements core.Retained.
-func (r *MemoryRetained) Delete(at dht.Location, name string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if names := r.at[at]; names != nil {
-		old, _ := names.Delete(name)
-		r.count(old, -1)
-		if names.Len() == 0 {
-			delete(r.at, at)
-		}
-	}
-}
-
-// Drop implements core.Retained.
-func (r *MemoryRetained) Drop(at dht.Location) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if names := r.at[at]; names != nil {
-		names.All(func(_ string, k *core.Kept) bool {
-			r.count(k, -1)
-			return true
-		})
-		delete(r.at, at)
-	}
-}
-
-// Match implements core.Retained.
-func (r *MemoryRetained) Match(at dht.Location, filter string, visit func(*core.Kept) bool) {
-	r.mu.Lock()
-	names := r.at[at]
-	r.mu.Unlock()
-	if names == nil {
-		return
-	}
-	each := func(_ string, k *core.Kept) bool { return visit(k) }
-	if filter == "#" { // topics that begin with $ too, which "#" does not match for a subscriber
-		names.All(each)
-		return
-	}
-	names.Match(filter, each)
-}
-
-// Len implements core.Retained.
-func (r *MemoryRetained) Len(at dht.Location) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if names := r.at[at]; names != nil {
-		return names.Len()
-	}
-	return 0
-}
-
-// Total implements core.Retained.
-func (r *MemoryRetained) Total() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.total
 }
 
 // NoneReceived is core.Received of a broker that forgets everything at a restart.

@@ -1,0 +1,7 @@
+package store
+
+// For tests of what is bounded.
+const (
+	FullRecords = fullRecords
+	FullSize    = fullSize
+)
