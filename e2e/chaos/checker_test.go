@@ -59,6 +59,7 @@ type message struct {
 type session struct {
 	client    string
 	node      int
+	moved     time.Duration // when it came to node; 0: it began there
 	lasting   bool
 	begun     time.Duration
 	ended     time.Duration
@@ -298,7 +299,9 @@ func (c *checker) readConnection(e Event) {
 		}
 	}
 	if s != nil && e.Present {
-		s.node = e.Node
+		if s.node != e.Node {
+			s.node, s.moved = e.Node, e.At
+		}
 		return
 	}
 	if s != nil {

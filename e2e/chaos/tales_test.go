@@ -56,7 +56,9 @@ func (b *book) add(e Event) {
 	b.at += 100 * time.Millisecond
 	e.At = b.at
 	if e.Client != "" {
-		e.Node = int(e.Client[len(e.Client)-1] - '0')
+		if e.Node == 0 {
+			e.Node = int(e.Client[len(e.Client)-1] - '0')
+		}
 		if e.Conn == 0 {
 			e.Conn = b.open[e.Client]
 		}
@@ -98,7 +100,7 @@ func (b *book) do(verb string, args ...string) {
 		b.add(Event{Kind: Kind(verb)})
 	case "trouble":
 		b.add(Event{Kind: Trouble, Text: strings.Join(args, " ")})
-	case "connect": // CLIENT [clean] [short] [present] [will] [unanswered]
+	case "connect": // CLIENT [clean] [short] [present] [elsewhere] [will] [unanswered]
 		b.open[args[0]]++
 		e := Event{Kind: Connect, Client: args[0], Clean: has("clean"), Lasting: !has("short")}
 		if has("will") {
@@ -106,7 +108,11 @@ func (b *book) do(verb string, args ...string) {
 		}
 		b.add(e)
 		if !has("unanswered") {
-			b.add(Event{Kind: Connected, Client: args[0], Present: has("present")})
+			connected := Event{Kind: Connected, Client: args[0], Present: has("present")}
+			if has("elsewhere") {
+				connected.Node = 9
+			}
+			b.add(connected)
 		}
 	case "closed": // CLIENT HOW [CONN]
 		e := Event{Kind: Closed, Client: args[0], Text: args[1]}
@@ -195,6 +201,9 @@ func TestChecker(t *testing.T) {
 		{"twice at QoS 1, sent again", "send p1 p1/1 1 \n received s2 p1/1 1 \n received s2 p1/1 1 dup", "", ""},
 		{"twice at QoS 1, published again", "publish p1 p1/1 1 \n publish p1 p1/1 1 dup \n acked p1 p1/1 \n received s2 p1/1 1 \n received s2 p1/1 1", "", ""},
 		{"twice at QoS 1 for no reason", "send p1 p1/1 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "twice", ""},
+		{"twice at QoS 1, in a session that moved", "received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 partition \n connect s2 present elsewhere \n send p1 p1/1 1 \n mended 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "", JoinedParts},
+		{"twice at QoS 2, in a session that moved", "received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 partition \n connect s2 present elsewhere \n send p1 p1/1 2 \n mended 1 \n received s2 p1/1 2 \n received s2 p1/1 2", "twice", ""},
+		{"twice at QoS 1, in a session that moved in peace", "received s2 p1/0 0 \n publish p1 p1/0 0 \n closed s2 lost \n connect s2 present elsewhere \n wait 20 \n send p1 p1/1 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "twice", ""},
 		{"twice at QoS 0", "publish p1 p1/1 0 \n received s2 p1/1 0 \n received s2 p1/1 0", "twice", ""},
 		{"invented", "received s2 p1/1 1", "invented", ""},
 
