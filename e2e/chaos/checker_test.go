@@ -59,7 +59,7 @@ type message struct {
 type session struct {
 	client    string
 	node      int
-	moved     time.Duration // when it came to node; 0: it began there
+	moves     []time.Duration // when it came to another node
 	lasting   bool
 	begun     time.Duration
 	ended     time.Duration
@@ -300,7 +300,7 @@ func (c *checker) readConnection(e Event) {
 	}
 	if s != nil && e.Present {
 		if s.node != e.Node {
-			s.node, s.moved = e.Node, e.At
+			s.node, s.moves = e.Node, append(s.moves, e.At)
 		}
 		return
 	}

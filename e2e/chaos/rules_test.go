@@ -196,7 +196,7 @@ func (c *checker) twice(m *message, s *session, e Event, text string) {
 	case m.willOf != nil && c.alarmed(m.willOf):
 		c.report.excuse(WillFalseAlarm)
 		return
-	case e.QoS == 1 && s != nil && s.moved > 0 && !c.calm(s.moved-handingBack, e.At):
+	case e.QoS == 1 && s != nil && slices.ContainsFunc(s.moves, func(at time.Duration) bool { return at < e.At && !c.calm(at-handingBack, e.At) }):
 		c.report.excuse(JoinedParts)
 		return
 	case c.known.Forgetting && c.restarted(m.firstSend, e.At):
