@@ -31,9 +31,9 @@ const (
 	WithinASecond Excuse = "an older retained message by up to a second, with a fault in the time between"
 	// Who can't be told from the dead has its clients' wills sent by others, and arms them anew.
 	WillFalseAlarm Excuse = "the will of a client that was connected: its node was out of reach for so long that it was taken for dead"
-	// A session that has gone on at another node while its own could not be reached has two parts, which are joined later. Each may
-	// have had a message, which at QoS 1 no identity tells from another.
-	JoinedParts Excuse = "twice at QoS 1 in a session that went on at another node, with a fault in the time between"
+	// A session that goes on at another node while its own can't be reached has two parts, which are joined later. The other does not
+	// know what the first has had that nobody else could be told of, and at QoS 1 no identity tells what comes by both.
+	JoinedParts Excuse = "twice in a session that went on at another node, with a fault in the time between"
 	// A session whose holder is out of reach is answered for by what the node itself has.
 	SessionFault Excuse = "no session present at another node, with a fault in the time between"
 )

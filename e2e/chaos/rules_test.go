@@ -196,7 +196,7 @@ func (c *checker) twice(m *message, s *session, e Event, text string) {
 	case m.willOf != nil && c.alarmed(m.willOf):
 		c.report.excuse(WillFalseAlarm)
 		return
-	case e.QoS == 1 && s != nil && slices.ContainsFunc(s.moves, func(at time.Duration) bool { return at < e.At && !c.calm(at-handingBack, e.At) }):
+	case s != nil && c.inParts(m, s, e):
 		c.report.excuse(JoinedParts)
 		return
 	case c.known.Forgetting && c.restarted(m.firstSend, e.At):
@@ -207,6 +207,19 @@ func (c *checker) twice(m *message, s *session, e Event, text string) {
 		return
 	}
 	c.violation(e, "twice", s, text)
+}
+
+// inParts reports whether a session may have had a message in each of two parts: at QoS 2 it went on at another node in the time between.
+func (c *checker) inParts(m *message, s *session, e Event) bool {
+	since := time.Duration(0)
+	if e.QoS == 2 {
+		for _, got := range s.got[m.id] {
+			if got.At < e.At {
+				since = got.At
+			}
+		}
+	}
+	return e.QoS > 0 && slices.ContainsFunc(s.moves, func(at time.Duration) bool { return at > since && at < e.At && !c.calm(at-handingBack, e.At) })
 }
 
 // checkOrder: what one publisher publishes on one topic at one QoS arrives in order, where there was no fault in the time between.
