@@ -85,7 +85,8 @@ func (b *Broker) deliver(u *burst, d *Delivery) {
 	*m = outMessage{}
 }
 
-// serveSession serves one session with what was meant for it at another node.
+// serveSession serves one session with what was meant for it at another node. Not at QoS 0: nothing tells what it has had from
+// what it has not.
 func (u *burst) serveSession(m *outMessage, key sessionKey) {
 	b := u.b
 	b.reg.Lock()
@@ -102,7 +103,7 @@ func (u *burst) serveSession(m *outMessage, key sessionKey) {
 		}
 	}
 	s.mu.Unlock()
-	if len(t.subs) > 0 && s.mayReceive(m.Topic) {
+	if min(m.QoS, t.qos) > 0 && s.mayReceive(m.Topic) {
 		u.have = [2]bool{}
 		u.serveOne(m, &t)
 	}

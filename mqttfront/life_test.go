@@ -324,6 +324,28 @@ type markedReceipt struct {
 
 func (r *markedReceipt) Mark() mqttfront.Mark { return r.mark }
 
+// TestMeantElsewhere: what was meant for a session at another node comes to that one alone, and not where it would be at QoS 0: it may
+// have had it.
+func TestMeantElsewhere(t *testing.T) {
+	b, _, addr := start(t, nil)
+	one, _ := connect(t, addr, connectOpts{id: "one"})
+	two, _ := connect(t, addr, connectOpts{id: "two"})
+	for _, c := range []*raw{one, two} {
+		c.subscribe(filter{"a", 1})
+		c.subscribe(filter{"zero", 0})
+	}
+	for i, m := range []*proto.Message{{Topic: "a"}, {Topic: "zero", QoS: 2}, {Topic: "a", QoS: 1}} {
+		m.Payload = []byte(fmt.Sprint(i))
+		r := new(receipt)
+		b.Deliver([]mqttfront.Delivery{{Msg: m, Sessions: []string{"\x00one"}, Receipt: r}})
+		if done := r.n.Load() == 1; done != (i < 2) {
+			t.Errorf("message %d is done: %v", i, done)
+		}
+	}
+	one.expectPublish("2")
+	two.silent()
+}
+
 // TestReceipts: Done comes once, when the last client is through.
 func TestReceipts(t *testing.T) {
 	b, _, addr := start(t, nil)

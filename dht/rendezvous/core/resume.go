@@ -60,7 +60,7 @@ func (n *Node) resumeAt(l *location, owner NodeID, filter string, i *Interest, e
 		return
 	}
 	for _, e := range slices.Clone(entries) {
-		if e.gone || e.copy || !topic.Match(filter, e.m.Topic) {
+		if e.gone || e.copy || e.m.QoS == 0 || !topic.Match(filter, e.m.Topic) {
 			continue
 		}
 		for _, s := range i.Sessions {
