@@ -72,6 +72,10 @@ type Roam struct {
 	self    peer.ID
 	started time.Time
 
+	// hearing is held while the swarm is told whether claims to a session come here, so that it is told last what is so last. It is
+	// taken before mu.
+	hearing sync.Mutex
+
 	mu     sync.Mutex
 	active bool // there are, or were, other nodes
 	held   map[string]*hold
@@ -95,7 +99,7 @@ type hold struct {
 	// Guarded by Roam.mu.
 	number     uint64
 	mine       bool             // this node is the holder, as far as it knows
-	claiming   bool             // a client has it claimed now
+	claiming   bool             // a client has it claimed now: until that is done nothing ends it
 	ready      bool             // its claims come here, and which was the last is known
 	settled    bool             // the claim has been heard of by whoever is registered
 	over       bool             // it is not here any more
@@ -203,13 +207,33 @@ func (r *Roam) Holds(key string) bool {
 	return !r.active || h != nil && h.mine
 }
 
-// hear has the claims to a session come here, and calls done when whatever is claimed from now on does.
+// hear has the claims to a session come here, unless that is not here any more, and calls done when whatever is claimed from now on
+// does.
 func (r *Roam) hear(h *hold, lasting bool, done func()) {
 	i := core.Interest{Plain: true, QoS: 1}
 	if lasting {
 		i.Hold = holdFor
 	}
-	r.cfg.Swarm.Register(h.name, i, func(bool) { done() })
+	r.hearing.Lock()
+	defer r.hearing.Unlock()
+	r.mu.Lock()
+	here := r.held[h.key] == h
+	r.mu.Unlock()
+	if here {
+		r.cfg.Swarm.Register(h.name, i, func(bool) { done() })
+	}
+}
+
+// unhear ends the registration for the claims to a session that is not here any more, unless it has come back meanwhile.
+func (r *Roam) unhear(h *hold) {
+	r.hearing.Lock()
+	defer r.hearing.Unlock()
+	r.mu.Lock()
+	back := r.held[h.key] != nil
+	r.mu.Unlock()
+	if !back {
+		r.cfg.Swarm.Register(h.name, core.Interest{}, nil)
+	}
 }
 
 // latest finds the last claim that is retained; done gets nil where there is none.
@@ -287,10 +311,6 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 
 // ownLocked makes this node the holder of a session, after the holder that a claim names, if there is one.
 func (r *Roam) ownLocked(h *hold, last *claim) {
-	if r.held[h.key] != h {
-		h.over = false
-		r.held[h.key], r.byName[h.name] = h, h
-	}
 	h.mine, h.ready, h.claiming = true, true, false
 	h.number = nextNumber(h.number, time.Now())
 	if last != nil {
@@ -419,7 +439,7 @@ func (r *Roam) Keep(key string, rec mqttfront.SessionRecord, done func()) {
 func (r *Roam) End(key string) {
 	r.mu.Lock()
 	h := r.held[key]
-	if h == nil || h.over {
+	if h == nil || h.over || h.claiming {
 		r.mu.Unlock()
 		return
 	}
@@ -434,9 +454,6 @@ func (r *Roam) End(key string) {
 	}
 	r.unhear(h)
 }
-
-// unhear ends the registration for the claims to a session that is not here any more.
-func (r *Roam) unhear(h *hold) { r.cfg.Swarm.Register(h.name, core.Interest{}, nil) }
 
 // dropLocked forgets a session; what is returned is to be called.
 func (r *Roam) dropLocked(h *hold) (calls []func()) {

@@ -110,7 +110,7 @@ func (r *Roam) Deliver(d core.Delivery) {
 // lose gives a session up to another node.
 func (r *Roam) lose(h *hold, c *claim) {
 	r.mu.Lock()
-	if h.over {
+	if h.over || h.claiming || h.mine && !outranks(c.GetNumber(), c.node, h.number, r.self) { // it has been claimed here since
 		r.mu.Unlock()
 		return
 	}

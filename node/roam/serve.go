@@ -101,15 +101,16 @@ func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere
 		r.mu.Unlock()
 		return nil, string(r.self) // it will hear of this node's claim
 	}
+	lost := h != nil && !h.claiming // a claim that is about to be made outranks this one
 	var calls []func()
-	if h != nil {
+	if lost {
 		calls = r.dropLocked(h)
 	}
 	r.mu.Unlock()
 	for _, f := range calls {
 		f()
 	}
-	if h != nil {
+	if lost {
 		r.unhear(h)
 		r.hintAt(key, to)
 	}
