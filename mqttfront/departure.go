@@ -26,6 +26,7 @@ type Departure struct {
 	reserved uint64             // positions up to here are used up after a crash: somebody may have had them
 	begun    bool               // the other has some of it, or its registrations
 	streams  int                // by which it is being fetched
+	given    bool               // and one of them has its head
 	stopped  bool
 	late     subscriptions // once it is stopped: what they still bring is late
 	over     bool
@@ -36,10 +37,6 @@ type Departure struct {
 // waits for a client that is just bringing the session here, until ctx is over.
 func (b *Broker) Depart(ctx context.Context, key, to string, number uint64, fresh bool) *Departure {
 	b.reg.Lock()
-	if d := b.departureLocked(key, to, number); d != nil {
-		b.reg.Unlock()
-		return d
-	}
 	for b.fetches[sessionKey(key)] != nil { // it may be about to come here itself
 		coming := b.fetches[sessionKey(key)]
 		b.reg.Unlock()
@@ -60,17 +57,14 @@ func (b *Broker) Depart(ctx context.Context, key, to string, number uint64, fres
 func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *Departure {
 	b.reg.Lock()
 	s := b.sessions[key]
+	asked := b.departureLocked(string(key), to, number) // by whoever has waited too
 	if s == nil {
-		d := b.departureLocked(string(key), to, number) // by whoever has waited too
-		if d == nil {
-			d = b.retargetLocked(key, to, number)
-		}
 		b.reg.Unlock()
-		return d
+		return asked
 	}
 	if s.number > number { // it has come back here since
 		b.reg.Unlock()
-		return nil
+		return asked
 	}
 	s.mu.Lock()
 	u := b.begin(time.Now())
@@ -90,7 +84,7 @@ func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *D
 		} else {
 			off = s.will
 		}
-		d = s.departLocked(u, to, number)
+		d = s.departLocked(u, to, b.freeLocked(key, number))
 	}
 	after := s.standingLocked()
 	s.mu.Unlock()
@@ -111,7 +105,19 @@ func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *D
 	if due != nil {
 		s.publishWill(due, nil)
 	}
+	if asked != nil { // what is being fetched under that number goes on; this is another part
+		return asked
+	}
 	return d
+}
+
+// freeLocked returns a number that no part of a session has, from one on: where somebody got to in one of them says nothing of another.
+// registry.reg is held.
+func (b *Broker) freeLocked(key sessionKey, number uint64) uint64 {
+	for slices.ContainsFunc(b.departures[key], func(d *Departure) bool { return d.number == number }) {
+		number++
+	}
+	return number
 }
 
 // departureLocked returns what waits for a node that has claimed it under a number. registry.reg is held.
@@ -124,11 +130,11 @@ func (b *Broker) departureLocked(key, to string, number uint64) *Departure {
 	return nil
 }
 
-// Departing reports whether a session waits here for a node that has claimed it under a number.
-func (b *Broker) Departing(key, to string, number uint64) bool {
+// Departing returns what of a session waits here for a node that has claimed it under a number; nil where there is nothing.
+func (b *Broker) Departing(key, to string, number uint64) *Departure {
 	b.reg.Lock()
 	defer b.reg.Unlock()
-	return b.departureLocked(key, to, number) != nil
+	return b.departureLocked(key, to, number)
 }
 
 // GoneTo returns the node that has taken over a session from here last; "" where none has.
@@ -262,8 +268,9 @@ type DepartureHead struct {
 	Had     []MarkRun // what the session has had
 }
 
-// Head waits until the connection that the session had is not read from any more, and returns what the client needs.
-func (d *Departure) Head(ctx context.Context) (h DepartureHead, err error) {
+// Head waits until the connection that the session had is not read from any more, and returns what the client needs. It fails if the
+// session has come to wait for another node meanwhile.
+func (d *Departure) Head(ctx context.Context, to string) (h DepartureHead, err error) {
 	select {
 	case <-d.quiet:
 	case <-ctx.Done():
@@ -272,9 +279,10 @@ func (d *Departure) Head(ctx context.Context) (h DepartureHead, err error) {
 	s := d.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d.over {
+	if d.over || d.to != to {
 		return h, errEnded
 	}
+	d.given = true
 	h.Record = s.recordLocked()
 	for id := range s.inbound {
 		h.Inbound = append(h.Inbound, id)

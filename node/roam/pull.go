@@ -253,8 +253,8 @@ func (p *pull) again(ctx context.Context, after uint64) error {
 	case err == nil:
 		p.drop()
 		next, err := peer.IDFromBytes(m.GetElsewhere())
-		if err != nil || next == p.from || next == p.r.self || p.hops >= maxHops {
-			return io.EOF // it has nothing, or this session is not the one that goes on
+		if err != nil || next == p.from || next == p.r.self || p.hops >= maxHops || after > 0 {
+			return io.EOF // it has nothing, or this session is not the one that goes on, or what is elsewhere is another part
 		}
 		p.from = next
 		p.hops++

@@ -30,12 +30,13 @@ type Swarm interface {
 // Broker is what has the sessions; *mqttfront.Broker is one.
 type Broker interface {
 	Depart(ctx context.Context, key, to string, number uint64, fresh bool) *mqttfront.Departure
-	Departing(key, to string, number uint64) bool
+	Departing(key, to string, number uint64) *mqttfront.Departure
 	GoneTo(key string) string
 	Yield(key, to string, number uint64)
 	Reclaim(key, to string, number uint64) *mqttfront.Departure
 	Sessions(each func(key string, rec mqttfront.SessionRecord))
 	Has(key string) (born uint64, here bool)
+	Adopt(key string, rec mqttfront.SessionRecord, from string)
 	Join(key string, a mqttfront.Arrival) bool
 	Left() []mqttfront.Left
 	Offer(l mqttfront.Left, to string)

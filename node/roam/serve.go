@@ -60,9 +60,10 @@ func (r *Roam) runServe(s wire, by peer.ID) {
 	defer d.Fetching(-1)
 	ctx, cancel := context.WithTimeout(r.ctx, pullTime)
 	defer cancel()
-	h, err := d.Head(ctx)
+	h, err := d.Head(ctx, string(by))
 	if err != nil {
-		_ = out.WriteMsg(&pb.Moved{None: true})
+		to := r.goneTo(string(p.GetKey()))
+		_ = out.WriteMsg(&pb.Moved{None: to == "", Elsewhere: []byte(to)})
 		_ = s.Close()
 		return
 	}
@@ -89,11 +90,11 @@ func (r *Roam) runServe(s wire, by peer.ID) {
 // depart gives up the session that another node asks for, if that has claimed it.
 func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere string) {
 	key := string(p.GetKey())
-	if r.cfg.Broker.Departing(key, string(to), p.GetNumber()) {
-		return r.cfg.Broker.Depart(r.ctx, key, string(to), p.GetNumber(), false), ""
+	if d := r.cfg.Broker.Departing(key, string(to), p.GetNumber()); d != nil {
+		return d, ""
 	}
 	if to == r.self { // it has gone nowhere
-		return r.cfg.Broker.Reclaim(key, string(to), p.GetNumber()), ""
+		return r.reclaim(to, p), ""
 	}
 	r.mu.Lock()
 	h := r.held[key]
@@ -126,6 +127,9 @@ func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere
 	h = r.held[key]
 	ours := h != nil && h.mine && !outranks(p.GetNumber(), to, h.number, r.self)
 	r.mu.Unlock()
+	if d == nil && !ours {
+		d = r.reclaim(to, p)
+	}
 	switch {
 	case d != nil:
 		return d, ""
@@ -133,6 +137,14 @@ func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere
 		return nil, string(r.self)
 	}
 	return nil, string(r.goneTo(key))
+}
+
+// reclaim gives who asks for a session what is left of it here. Who has fetched something is somewhere in that, and not in this.
+func (r *Roam) reclaim(to peer.ID, p *pb.Pull) *mqttfront.Departure {
+	if p.GetAfter() > 0 {
+		return nil
+	}
+	return r.cfg.Broker.Reclaim(string(p.GetKey()), string(to), p.GetNumber())
 }
 
 // ask is another node's question for a session that waits for an answer. stop ends that.
