@@ -83,6 +83,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	}
 	s := &session{b: b, key: key, number: h.From.Number}
 	b.sessions[key] = s
+	b.partLocked(key)
 	b.stats.Sessions.Add(1)
 	b.stats.Offline.Add(1)
 	s.mu.Lock()

@@ -20,13 +20,14 @@ type Departure struct {
 	more  chan struct{} // gets one when something was queued
 	back  atomic.Bool   // the session has come back here, and gets what is late itself
 
-	// Guarded by session.mu, and number and to by registry.reg as well.
+	// Guarded by session.mu, number and to by registry.reg as well, and part by that alone.
 	receipts map[uint64]Receipt // of entries that were in memory, by position
 	fetched  []Entry            // and not taken yet
 	reserved uint64             // positions up to here are used up after a crash: somebody may have had them
 	begun    bool               // the other has some of it, or its registrations
 	streams  int                // by which it is being fetched
 	given    bool               // and one of them has its head
+	part     bool               // a session has been here since: there is more of it elsewhere
 	stopped  bool
 	late     subscriptions // once it is stopped: what they still bring is late
 	over     bool
@@ -141,10 +142,17 @@ func (b *Broker) Departing(key, to string, number uint64) *Departure {
 func (b *Broker) GoneTo(key string) string {
 	b.reg.Lock()
 	defer b.reg.Unlock()
-	if ds := b.departures[sessionKey(key)]; len(ds) > 0 {
+	if ds := b.departures[sessionKey(key)]; len(ds) > 0 && !ds[len(ds)-1].part {
 		return ds[len(ds)-1].to
 	}
 	return ""
+}
+
+// partLocked says that a session is here, of which what went before is but a part. registry.reg is held.
+func (b *Broker) partLocked(key sessionKey) {
+	for _, d := range b.departures[key] {
+		d.part = true
+	}
 }
 
 // departLocked makes a session one that only waits to be fetched. registry.reg is held.
@@ -210,14 +218,16 @@ func (d *Departure) setAside(e *Entry) {
 	e.held = nil
 }
 
+// passes reports whether a delivery is not for the session: it has come to where that is too, as what this node's clients publish has.
+func (d *Departure) passes(e *Entry) bool {
+	return e.QoS == 0 || d.over || d.stopped && (e.mark() == (Mark{}) || d.back.Load())
+}
+
 // offer takes a delivery for the session.
 func (d *Departure) offer(u *burst, e *Entry) {
 	s := d.s
 	size := int64(e.Msg.Size())
 	switch {
-	case e.QoS == 0, d.over, d.stopped && (e.mark() == (Mark{}) || d.back.Load()): // what this node's clients publish has come to the other too
-		u.over(*e)
-		return
 	case s.fullLocked(e.QoS, size), s.overShareLocked(e.QoS):
 		d.b.stats.DropQueue.Add(1)
 		u.over(*e)

@@ -10,16 +10,22 @@ import (
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
-// parted makes a broker with a session that another node has claimed under the number 10, and one of the same key since.
-func parted(t *testing.T) (b *mqttfront.Broker, first *mqttfront.Departure) {
+// gone makes a broker with a session that another node has claimed under the number 10.
+func gone(t *testing.T) (b *mqttfront.Broker, addr string, d *mqttfront.Departure) {
 	st := storetest.NewSessions()
 	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
 	log.Append(&mqttfront.Entry{Msg: &proto.Message{Topic: "a", Payload: []byte("1"), QoS: 1}, QoS: 1, Pos: 1})
-	b, _, addr := startWith(t, newLoner(), st, nil, nil)
-	first = b.Depart(t.Context(), "\x00c", "other", 10, false)
-	if _, here := b.Has("\x00c"); first == nil || here {
+	b, _, addr = startWith(t, newLoner(), st, nil, nil)
+	d = b.Depart(t.Context(), "\x00c", "other", 10, false)
+	if _, here := b.Has("\x00c"); d == nil || here {
 		t.Fatal("the session has not gone")
 	}
+	return b, addr, d
+}
+
+// parted has one of the same key here since.
+func parted(t *testing.T) (b *mqttfront.Broker, first *mqttfront.Departure) {
+	b, addr, first := gone(t)
 	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(60)})
 	c.kill()
 	eventually(t, "the client is gone", func() bool { return b.Stats().Offline.Load() == 1 })
@@ -58,9 +64,21 @@ func TestPartsHaveNumbers(t *testing.T) {
 	}
 }
 
+// TestPartsAreNotTheSession: what went before a session was here again is not what somebody gets who claims that.
+func TestPartsAreNotTheSession(t *testing.T) {
+	b, _ := parted(t)
+	b.Depart(t.Context(), "\x00c", "other", 20, false).End()
+	if b.Reclaim("\x00c", "third", 30) != nil || b.GoneTo("\x00c") != "" {
+		t.Error("a part is taken for the session")
+	}
+	if n := numbers(b); !slices.Equal(n, []uint64{10}) {
+		t.Errorf("parts have the numbers %v", n)
+	}
+}
+
 // TestOneClaimsWhatGoes: a session that one node is being given is not given to another, and neither is one that it has some of.
 func TestOneClaimsWhatGoes(t *testing.T) {
-	b, first := parted(t)
+	b, _, first := gone(t)
 	first.Fetching(1)
 	if d := b.Reclaim("\x00c", "third", 11); d != first { // nothing of it is on its way
 		t.Fatal("what nobody has been given can't be claimed")
@@ -86,3 +104,36 @@ func TestOneClaimsWhatGoes(t *testing.T) {
 		t.Error("a session that another node has some of is given to a second one")
 	}
 }
+
+// TestPartHasNotHadWhatPassed: what is late at a node that a session has come back to is for the session, and not for the part of it
+// that went: who fetches that is not told that it has had it.
+func TestPartHasNotHadWhatPassed(t *testing.T) {
+	st := storetest.NewSessions()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	log.Had(mqttfront.MarkRun{Epoch: 1, First: 1, Last: 1})
+	b, _, _ := startWith(t, newLoner(), st, nil, nil)
+	d := b.Depart(t.Context(), "\x00c", "other", 10, false)
+	d.Stop(func() {})
+	late := func(seq uint64) {
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", QoS: 1}, Plain: true, Receipt: marked{Epoch: 1, Seq: seq}}})
+	}
+	late(2)
+	d.CameBack()
+	late(3)
+	if f, err := d.Fetch(0, 10, 1000); err != nil || len(f.Entries) != 1 {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	d.Taken(^uint64(0))
+	h, err := d.Head(t.Context(), "other")
+	if want := []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 2}}; err != nil || !slices.Equal(h.Had, want) {
+		t.Errorf("the session has had %v, %v", h.Had, err)
+	}
+}
+
+// marked is a receipt that nobody waits for.
+type marked mqttfront.Mark
+
+func (r marked) Mark() mqttfront.Mark    { return mqttfront.Mark(r) }
+func (r marked) Done()                   {}
+func (r marked) More()                   {}
+func (r marked) Refused(mqttfront.Group) {}

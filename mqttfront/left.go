@@ -18,12 +18,12 @@ func (b *Broker) Reclaim(key, to string, number uint64) *Departure {
 	return nil
 }
 
-// retarget has a session wait for another node, unless somebody has some of it, or is being given it. registry.reg is held.
+// retarget has a session wait for another node, unless somebody has some of it, is being given it, or it is a part. registry.reg is held.
 func (d *Departure) retarget(to string, number uint64) bool {
 	s := d.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d.begun || d.over || d.given {
+	if d.begun || d.over || d.given || d.part {
 		return false
 	}
 	d.to, d.number = to, number

@@ -131,10 +131,16 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		u.over(*e)
 		return
 	}
+	m := s.move
+	gone := m != nil && m.Departure != nil
+	if gone && m.passes(e) { // and so it has not had it
+		u.over(*e)
+		return
+	}
 	if s.cameLocked(u, e) {
 		return
 	}
-	if m := s.move; m != nil && m.Departure != nil {
+	if gone {
 		m.offer(u, e)
 		return
 	}

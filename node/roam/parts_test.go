@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // block keeps a node from saying anything to the swarm until what it returns is called.
@@ -67,6 +69,63 @@ func TestPacketIDsOfTheLost(t *testing.T) {
 		m.publish(20)
 		settle(t, time.Minute, m.come)
 	})
+}
+
+// TestClaimedInVain: a session that its node has given up to one that dies before it has any of it goes on there whole, and in order.
+func TestClaimedInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		time.Sleep(2 * time.Minute) // until its connection is over
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		time.Sleep(time.Second)
+		w.nodes[1].crash()
+		r := w.nodes[0].r
+		h := r.holdOf(c)
+		r.lose(h, &claim{Claim: &pb.Claim{Key: []byte(h.key), Number: h.number + 1}, node: w.nodes[1].id})
+		c.moveTo(w.nodes[0])
+		settle(t, time.Minute, c.attached)
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		m.check(t, true)
+	})
+}
+
+// TestOldClaims: who asks for a session by a claim that is older than the one it came by gets nothing, even while this node is still
+// finding out who holds it, and takes nothing from it.
+func TestOldClaims(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		n := w.nodes[1]
+		h := n.r.holdOf(c)
+		n.r.mu.Lock()
+		h.mine = false // as after a start
+		number := h.number
+		n.r.mu.Unlock()
+		d, elsewhere := n.r.depart(w.nodes[0].id, &pb.Pull{Key: []byte(h.key), Number: number - 1})
+		n.r.mu.Lock()
+		h.mine = true
+		n.r.mu.Unlock()
+		if d != nil || elsewhere != string(n.id) {
+			t.Errorf("got %v, elsewhere %q", d, elsewhere)
+		}
+		settle(t, time.Minute, w.whole)
+	})
+}
+
+func (r *Roam) holdOf(c *client) *hold {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held["\x00"+c.id]
 }
 
 // has fails until a node has a session.

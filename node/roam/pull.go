@@ -80,10 +80,13 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 	}
 	asked := map[peer.ID]bool{}
 	for range maxHops {
-		if from == r.self { // its claim was the last, and the session is not here: where it has gone
+		if from == r.self && !asked[from] { // its claim was the last, and the session is not here: where it has gone
 			if to := r.goneTo(key); to != "" && !asked[to] {
 				from = to
 			}
+		}
+		if asked[from] { // they know nothing newer of each other: it has gone nowhere
+			from = r.self
 		}
 		asked[from] = true
 		p := r.newPull(key, number, from)
@@ -97,25 +100,24 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 		if err != nil {
 			r.cfg.Log.Info("a session goes on without the node that had it", "node", from.String(), "error", err)
 			r.cfg.Resumed(whole, from, key)
+			if own := r.own(ctx, key, number); own != nil { // which that node has not begun to fetch
+				p.Close()
+				return own, nil
+			}
 			return r.lost(p, last), nil
 		}
-		if h := m.GetHead(); h != nil {
-			p.head = mqttfront.ArrivalHead{Record: recordOf(h.GetState()), Sent: int(min(h.GetSent(), maxInflight)), Had: marksOf(h.GetHad()),
-				From: mqttfront.Arriving{From: string(from), Number: number}}
-			for _, id := range h.GetInbound() {
-				if id > 0 && id <= 65535 {
-					p.head.Inbound = append(p.head.Inbound, uint16(id)) //nolint:gosec // checked
-				}
-			}
+		if p.began(m) {
 			return p, nil
 		}
 		p.Close()
-		if from == r.self { // whoever has some of it will offer it
-			return r.lost(p, last), nil
-		}
 		next, err := peer.IDFromBytes(m.GetElsewhere())
 		switch {
+		case from == r.self: // whoever has some of it will offer it
+			return r.lost(p, last), nil
 		case len(m.GetElsewhere()) == 0:
+			if own := r.own(ctx, key, number); own != nil {
+				return own, nil
+			}
 			return r.lost(p, last), nil
 		case err != nil:
 			return nil, err
@@ -126,6 +128,32 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 		from = next
 	}
 	return nil, errOutranked
+}
+
+// own goes on with what has gone from here last, and nobody has any of; nil where there is nothing.
+func (r *Roam) own(ctx context.Context, key string, number uint64) mqttfront.Arrival {
+	p := r.newPull(key, number, r.self)
+	if m, err := p.connect(ctx, 0); err == nil && p.began(m) {
+		return p
+	}
+	p.Close()
+	return nil
+}
+
+// began takes the head of a session from the first answer, and reports whether there is one.
+func (p *pull) began(m *pb.Moved) bool {
+	h := m.GetHead()
+	if h == nil {
+		return false
+	}
+	p.head = mqttfront.ArrivalHead{Record: recordOf(h.GetState()), Sent: int(min(h.GetSent(), maxInflight)), Had: marksOf(h.GetHad()),
+		From: mqttfront.Arriving{From: string(p.from), Number: p.number}}
+	for _, id := range h.GetInbound() {
+		if id > 0 && id <= 65535 {
+			p.head.Inbound = append(p.head.Inbound, uint16(id)) //nolint:gosec // checked
+		}
+	}
+	return true
 }
 
 // lost goes on with what is retained of a session; its node may come back with the rest, unless p is closed: it has been asked.

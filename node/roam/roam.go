@@ -490,7 +490,7 @@ func (r *Roam) runVerify() {
 			continue
 		}
 		h := r.holdLocked(f.key)
-		h.number = firstNumber
+		h.number = max(firstNumber, f.rec.Claim)
 		if f.rec.Expiry > 0 {
 			h.state = stateOf(f.rec)
 		}

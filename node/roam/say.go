@@ -114,6 +114,10 @@ func (r *Roam) lose(h *hold, c *claim) {
 		r.mu.Unlock()
 		return
 	}
+	number, own := c.GetNumber(), h.number
+	if !h.mine { // one that was claimed in vain, or that nobody heard of, is a part
+		number = max(number, own)
+	}
 	calls := r.dropLocked(h)
 	r.mu.Unlock()
 	for _, f := range calls {
@@ -121,6 +125,6 @@ func (r *Roam) lose(h *hold, c *claim) {
 	}
 	r.unhear(h)
 	r.hintAt(h.key, c.node)
-	r.cfg.Log.Debug("giving a session up", "key", h.key, "to", c.node.String(), "number", c.GetNumber(), "own_number", h.number)
-	r.cfg.Broker.Depart(r.ctx, h.key, string(c.node), c.GetNumber(), c.GetFresh())
+	r.cfg.Log.Debug("giving a session up", "key", h.key, "to", c.node.String(), "number", c.GetNumber(), "own_number", own)
+	r.cfg.Broker.Depart(r.ctx, h.key, string(c.node), number, c.GetFresh())
 }
