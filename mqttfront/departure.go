@@ -372,6 +372,9 @@ func (d *Departure) Taken(upto uint64) {
 			d.b.reopen(&e)
 		}
 		s.spilled--
+		if s.had != nil { // it waits there: who gets what is left here must take it from them
+			s.had.remove(e.mark())
+		}
 		s.overLocked(u, e)
 		n++
 	}

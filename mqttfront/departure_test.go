@@ -123,9 +123,8 @@ func TestPartHasNotHadWhatPassed(t *testing.T) {
 	if f, err := d.Fetch(0, 10, 1000); err != nil || len(f.Entries) != 1 {
 		t.Fatalf("%+v, %v", f, err)
 	}
-	d.Taken(^uint64(0))
-	h, err := d.Head(t.Context(), "other")
-	if want := []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 2}}; err != nil || !slices.Equal(h.Had, want) {
+	h, err := d.Head(t.Context(), "other") // what waits it has not had either
+	if want := []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 1}}; err != nil || !slices.Equal(h.Had, want) {
 		t.Errorf("the session has had %v, %v", h.Had, err)
 	}
 }
@@ -137,3 +136,33 @@ func (r marked) Mark() mqttfront.Mark    { return mqttfront.Mark(r) }
 func (r marked) Done()                   {}
 func (r marked) More()                   {}
 func (r marked) Refused(mqttfront.Group) {}
+
+// TestPartHasNotHadWhatWasTaken: what of a session waits at another node it has not had: who goes on with what is left here, after a
+// crash, takes it when that is back.
+func TestPartHasNotHadWhatWasTaken(t *testing.T) {
+	st := storetest.NewSessions()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	log.Had(mqttfront.MarkRun{Epoch: 1, First: 1, Last: 1})
+	for i := range uint64(3) {
+		log.Append(&mqttfront.Entry{Msg: &proto.Message{Topic: "a", QoS: 2}, QoS: 2, Pos: i + 1, Mark: mqttfront.Mark{Epoch: 1, Seq: i + 2}, Moved: true})
+	}
+	b, _, _ := startWith(t, newLoner(), st, nil, nil)
+	d := b.Depart(t.Context(), "\x00c", "other", 10, false)
+	want := []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 1}}
+	for range 2 {
+		if h, err := d.Head(t.Context(), "other"); err != nil || !slices.Equal(h.Had, want) {
+			t.Errorf("the session has had %v, %v", h.Had, err)
+		}
+		if _, err := d.Fetch(0, 10, 1000); err != nil {
+			t.Fatal(err)
+		}
+		d.Taken(2)
+	}
+	b, _, _ = startWith(t, newLoner(), st.Left(), nil, nil)
+	if d = b.Departing("\x00c", "other", 10); d == nil {
+		t.Fatal("nothing is left after a crash")
+	}
+	if h, err := d.Head(t.Context(), "other"); err != nil || !slices.Equal(h.Had, want) {
+		t.Errorf("after a crash the session has had %v, %v", h.Had, err)
+	}
+}

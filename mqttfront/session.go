@@ -238,7 +238,8 @@ func (s *session) overLocked(u *burst, e Entry) {
 		u.asks = append(u.asks, s)
 	}
 	if s.log != nil && e.Pos > 0 {
-		if m := e.mark(); s.had != nil && e.QoS == 2 && m != (Mark{}) {
+		gone := s.move != nil && s.move.Departure != nil
+		if m := e.mark(); s.had != nil && e.QoS == 2 && m != (Mark{}) && !gone {
 			s.markLocked(m)
 		}
 		s.log.Remove(&e)
