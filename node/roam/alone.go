@@ -31,6 +31,7 @@ func (r *Roam) runClaimLate(h *hold, found chan *claim) {
 	}
 	state := h.state
 	r.ownLocked(h, last)
+	h.from = "" // a session is here
 	if state != nil {
 		h.state = state // as it is here
 	}

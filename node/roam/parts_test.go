@@ -95,6 +95,40 @@ func TestClaimedInVain(t *testing.T) {
 	})
 }
 
+// TestClaimedInVainElsewhere: a session that a node has claimed and not fetched is found by the next that claims it.
+func TestClaimedInVainElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		time.Sleep(2 * time.Minute) // until its connection is over
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		time.Sleep(time.Second)
+		h := w.nodes[0].r.holdOf(c)
+		last := &claim{Claim: &pb.Claim{Key: []byte(h.key), Number: h.number, State: h.state}, node: w.nodes[0].id}
+		r := w.nodes[1].r
+		vain := &hold{key: h.key, name: h.name}
+		r.mu.Lock()
+		r.ownLocked(vain, last)
+		r.mu.Unlock()
+		r.push(vain)
+		settle(t, time.Minute, func() error {
+			if len(w.nodes[0].b.Left()) == 0 {
+				return errors.New("the session has not been given up")
+			}
+			return nil
+		})
+		c.moveTo(w.nodes[2])
+		settle(t, time.Minute, c.attached)
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		m.check(t, true)
+	})
+}
+
 // TestOldClaims: who asks for a session by a claim that is older than the one it came by gets nothing, even while this node is still
 // finding out who holds it, and takes nothing from it.
 func TestOldClaims(t *testing.T) {

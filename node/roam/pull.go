@@ -78,66 +78,59 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 	if _, here := r.cfg.Broker.Has(key); here && from == r.self {
 		return nil, nil
 	}
+	if to := r.goneTo(key, r.self); from == r.self && to != "" { // its claim was the last, and the session is not here: where it has gone
+		from = to
+	}
 	asked := map[peer.ID]bool{}
+	var away *pull // of the first that can't be reached
 	for range maxHops {
-		if from == r.self && !asked[from] { // its claim was the last, and the session is not here: where it has gone
-			if to := r.goneTo(key); to != "" && !asked[to] {
-				from = to
+		if from == "" || asked[from] { // they know of nothing newer: it has not got as far
+			if from = last.from(); from == "" || asked[from] {
+				from = r.self
 			}
 		}
-		if asked[from] { // they know nothing newer of each other: it has gone nowhere
-			from = r.self
+		if asked[from] {
+			break
 		}
 		asked[from] = true
 		p := r.newPull(key, number, from)
 		m, err := p.connect(ctx, 0)
 		r.cfg.Log.Debug("fetching a session", "key", key, "number", number, "from", from.String(), "here", m.GetHead() != nil, "elsewhere", peer.ID(m.GetElsewhere()).String(), "error", err)
-		if err != nil && r.cfg.Swarm.Reaches(from) {
+		if err == nil && p.began(m) {
+			return p, nil
+		}
+		if err != nil && from != r.self && r.cfg.Swarm.Reaches(from) {
 			p.Close()
 			r.hintAt(key, from)
 			return nil, errSlow
 		}
-		if err != nil {
+		if err != nil && away == nil && from != r.self {
+			away = p
 			r.cfg.Log.Info("a session goes on without the node that had it", "node", from.String(), "error", err)
 			r.cfg.Resumed(whole, from, key)
-			if own := r.own(ctx, key, number); own != nil { // which that node has not begun to fetch
-				p.Close()
-				return own, nil
-			}
-			return r.lost(p, last), nil
-		}
-		if p.began(m) {
-			return p, nil
+			from = ""
+			continue
 		}
 		p.Close()
+		if len(m.GetElsewhere()) == 0 {
+			from = ""
+			continue
+		}
 		next, err := peer.IDFromBytes(m.GetElsewhere())
-		switch {
-		case from == r.self: // whoever has some of it will offer it
-			return r.lost(p, last), nil
-		case len(m.GetElsewhere()) == 0:
-			if own := r.own(ctx, key, number); own != nil {
-				return own, nil
-			}
-			return r.lost(p, last), nil
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case next == from:
+		}
+		if next == from && next != r.self {
 			r.hintAt(key, from)
 			return nil, errOutranked
 		}
 		from = next
 	}
-	return nil, errOutranked
-}
-
-// own goes on with what has gone from here last, and nobody has any of; nil where there is nothing.
-func (r *Roam) own(ctx context.Context, key string, number uint64) mqttfront.Arrival {
-	p := r.newPull(key, number, r.self)
-	if m, err := p.connect(ctx, 0); err == nil && p.began(m) {
-		return p
+	if away == nil { // whoever has some of it will offer it
+		away = r.newPull(key, number, last.node)
+		away.Close()
 	}
-	p.Close()
-	return nil
+	return r.lost(away, last), nil
 }
 
 // began takes the head of a session from the first answer, and reports whether there is one.

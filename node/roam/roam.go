@@ -105,6 +105,7 @@ type hold struct {
 	settled    bool             // the claim has been heard of by whoever is registered
 	over       bool             // it is not here any more
 	fresh      bool             // to be said with the next claim
+	from       peer.ID          // has it while it has not come here; "": not known, or it has
 	state      *pb.SessionState // nil: without an expiry
 	recorded   bool             // something is retained
 	publishing bool
@@ -300,13 +301,15 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 		r.cfg.Broker.Yield(key, string(last.node), last.GetNumber()) // what is here is not the session, but may be a part of it
 	}
 	a, err := r.fetch(ctx, key, number, last)
-	if err != nil {
-		r.mu.Lock()
-		if h.number == number {
-			h.mine = false // what there is of it stays where it is until it is claimed again
-		}
-		r.mu.Unlock()
+	r.mu.Lock()
+	switch {
+	case h.number != number:
+	case err != nil:
+		h.mine = false // what there is of it stays where it is until it is claimed again
+	default:
+		h.from = ""
 	}
+	r.mu.Unlock()
 	return a, err
 }
 
@@ -314,9 +317,13 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 func (r *Roam) ownLocked(h *hold, last *claim) {
 	h.mine, h.ready, h.claiming = true, true, false
 	h.number = nextNumber(h.number, time.Now())
+	h.from = ""
 	if last != nil {
 		h.number = max(h.number, nextNumber(last.GetNumber(), time.Now()))
 		h.recorded = true
+		if h.from = last.from(); h.from == "" && last.node != r.self {
+			h.from = last.node
+		}
 	}
 	switch {
 	case last != nil && last.GetState() != nil:
@@ -355,7 +362,7 @@ func (r *Roam) Begin(key string) {
 		return
 	}
 	h := r.holdLocked(key)
-	h.fresh, h.state = true, nil
+	h.fresh, h.state, h.from = true, nil, ""
 	h.number = nextNumber(h.number, time.Now())
 	h.mine = true
 	ready := h.ready

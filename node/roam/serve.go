@@ -62,7 +62,7 @@ func (r *Roam) runServe(s wire, by peer.ID) {
 	defer cancel()
 	h, err := d.Head(ctx, string(by))
 	if err != nil {
-		to := r.goneTo(string(p.GetKey()))
+		to := r.goneTo(string(p.GetKey()), by)
 		_ = out.WriteMsg(&pb.Moved{None: to == "", Elsewhere: []byte(to)})
 		_ = s.Close()
 		return
@@ -137,7 +137,7 @@ func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere
 	case ours:
 		return nil, string(r.self)
 	}
-	return nil, string(r.goneTo(key))
+	return nil, string(r.goneTo(key, to))
 }
 
 // reclaim gives who asks for a session what is left of it here. Who has fetched something is somewhere in that, and not in this.
