@@ -129,6 +129,30 @@ func TestClaimedInVainElsewhere(t *testing.T) {
 	})
 }
 
+// TestOutrankedWhileItAsks: a node that finds a session nowhere goes on with what is retained of it, unless another has claimed it
+// while it asked.
+func TestOutrankedWhileItAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		defer w.close()
+		const key = "\x00c"
+		r := w.nodes[0].r
+		last := &claim{Claim: &pb.Claim{Key: []byte(key), Number: 4, State: &pb.SessionState{ExpiryMs: 1}}, node: w.nodes[1].id}
+		r.mu.Lock()
+		h := r.holdLocked(key)
+		r.ownLocked(h, last)
+		number := h.number
+		r.mu.Unlock()
+		if a, err := r.fetch(t.Context(), key, number, last); err != nil || a == nil {
+			t.Errorf("got %v, %v", a, err)
+		}
+		r.lose(h, &claim{Claim: &pb.Claim{Key: []byte(key), Number: number + 1}, node: w.nodes[1].id})
+		if _, err := r.fetch(t.Context(), key, number, last); !errors.Is(err, errOutranked) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 // TestOldClaims: who asks for a session by a claim that is older than the one it came by gets nothing, even while this node is still
 // finding out who holds it, and takes nothing from it.
 func TestOldClaims(t *testing.T) {

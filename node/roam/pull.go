@@ -126,11 +126,25 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 		}
 		from = next
 	}
+	if !r.holds(key, number) { // who has claimed it since has it, or will
+		if away != nil {
+			away.Close()
+		}
+		return nil, errOutranked
+	}
 	if away == nil { // whoever has some of it will offer it
 		away = r.newPull(key, number, last.node)
 		away.Close()
 	}
 	return r.lost(away, last), nil
+}
+
+// holds reports whether a claim of this node stands.
+func (r *Roam) holds(key string, number uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.held[key]
+	return h != nil && h.mine && h.number == number
 }
 
 // began takes the head of a session from the first answer, and reports whether there is one.

@@ -133,6 +133,7 @@ func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere
 	}
 	switch {
 	case d != nil:
+		r.hintAt(key, to)
 		return d, ""
 	case ours:
 		return nil, string(r.self)
