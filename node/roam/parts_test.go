@@ -153,6 +153,31 @@ func TestOutrankedWhileItAsks(t *testing.T) {
 	})
 }
 
+// TestAsksWhomItGaveItTo: a node that finds a session neither at the node of the last claim nor where that had it from asks the one that
+// it knows to have had it.
+func TestAsksWhomItGaveItTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		was := w.nodes[0].r.holdOf(c)
+		r := w.nodes[2].r
+		last := &claim{Claim: &pb.Claim{Key: []byte(was.key), Number: was.number, State: was.state}, node: w.nodes[1].id}
+		r.hintAt(was.key, w.nodes[0].id)
+		r.mu.Lock()
+		h := r.holdLocked(was.key)
+		r.ownLocked(h, last)
+		number := h.number
+		r.mu.Unlock()
+		a, err := r.fetch(t.Context(), was.key, number, last)
+		if err != nil || a == nil || a.Head().From.From != string(w.nodes[0].id) || a.Head().From.Drained {
+			t.Fatalf("got %+v, %v", a, err)
+		}
+		a.Close()
+	})
+}
+
 // TestOldClaims: who asks for a session by a claim that is older than the one it came by gets nothing, even while this node is still
 // finding out who holds it, and takes nothing from it.
 func TestOldClaims(t *testing.T) {

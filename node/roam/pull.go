@@ -81,15 +81,14 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 	if to := r.goneTo(key, r.self); from == r.self && to != "" { // its claim was the last, and the session is not here: where it has gone
 		from = to
 	}
+	others := []peer.ID{last.from(), r.goneTo(key, r.self), r.self}
 	asked := map[peer.ID]bool{}
 	var away *pull // of the first that can't be reached
 	for range maxHops {
-		if from == "" || asked[from] { // they know of nothing newer: it has not got as far
-			if from = last.from(); from == "" || asked[from] {
-				from = r.self
-			}
+		for len(others) > 0 && (from == "" || asked[from]) { // they know of nothing newer: it has not got as far
+			from, others = others[0], others[1:]
 		}
-		if asked[from] {
+		if from == "" || asked[from] {
 			break
 		}
 		asked[from] = true
