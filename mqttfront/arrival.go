@@ -93,8 +93,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		s.since = time.Now()
 	}
 	s.setRights(b.rightsOf(s))
-	s.move = &move{arriving: arr}
-	s.setMarks(newMarks(), newMarks())
+	s.move, s.had, s.before = &move{arriving: arr}, newMarks(), newMarks()
 	for _, r := range h.Had {
 		s.before.addRun(r)
 	}
@@ -381,16 +380,9 @@ func (s *session) rememberLocked() {
 	if s.had != nil || s.log == nil {
 		return
 	}
-	s.setMarks(newMarks(), newMarks())
+	s.had, s.before = newMarks(), newMarks()
 	s.rememberWaiting()
 	s.forgetLaterLocked()
-}
-
-// setMarks begins or, with nil, ends to remember what the session has had.
-func (s *session) setMarks(had, before *marks) {
-	s.had, s.before = had, before
-	s.marking.Store(had != nil)
-	s.b.rightsVersion.Add(1) // targets say which of them remember
 }
 
 // forgetLaterLocked has the session forget what it has had, in a while after nothing came from elsewhere any more.
@@ -401,7 +393,7 @@ func (s *session) forgetLaterLocked() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.hadSince == since && (s.move == nil || s.move.arriving == nil) && s.joins == 0 {
-			s.setMarks(nil, nil)
+			s.had, s.before = nil, nil
 			if s.log != nil && !s.ended {
 				s.log.Forget()
 			}
@@ -477,8 +469,7 @@ func (s *session) restoreMarks(moves bool) {
 	if !moves && len(runs) == 0 {
 		return
 	}
-	s.setMarks(newMarks(), newMarks())
-	s.marked = len(runs)
+	s.had, s.before, s.marked = newMarks(), newMarks(), len(runs)
 	for _, r := range runs {
 		if r.Before {
 			s.before.addRun(r)

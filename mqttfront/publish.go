@@ -183,7 +183,7 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 		o.ServeHere = o.ServedHere && len(to.targets) > 0
 		o.ServedHere = o.ServedHere && !o.ServeHere
 		c.pushAck(w)
-	case o.ServedHere && to.marking: // with its identity, by which a session knows what it has had at another node
+	case o.ServedHere && to.moving: // with its identity, by which a session knows what it has had at another node
 		o.Note, o.ServeHere, o.ServedHere = func() {}, true, false
 		c.pushAck(w)
 	case o.ServedHere:

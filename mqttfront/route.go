@@ -40,7 +40,7 @@ type matched struct {
 	version uint64
 	targets []target
 	denied  uint64 // sessions that may not
-	marking bool   // other nodes may send to one of the sessions what it has had
+	moving  bool   // another node may have some of one of the sessions
 }
 
 // target is a session that gets a topic, by one or several subscriptions.
@@ -119,7 +119,7 @@ func (b *Broker) targets(sl *slot) *matched {
 	all := len(m.targets)
 	m.targets = slices.DeleteFunc(m.targets, func(t target) bool { return !t.s.mayReceive(sl.topic) })
 	m.denied = uint64(all - len(m.targets))
-	m.marking = slices.ContainsFunc(m.targets, func(t target) bool { return t.s.marking.Load() })
+	m.moving = slices.ContainsFunc(m.targets, func(t target) bool { return t.s.moving.Load() })
 	if len(m.targets) <= fewTargets || len(sl.topic) <= maxSlotTopic && b.wide.keep(sl, m) {
 		sl.matched.Store(m)
 	}

@@ -19,7 +19,6 @@ type session struct {
 	asking  atomic.Bool           // len(asks) > 0
 	grant   atomic.Pointer[grant] // what the client may do; nil: everything
 	moving  atomic.Bool           // move is set
-	marking atomic.Bool           // had is set
 	ordered atomic.Bool           // QoS 0 messages are queued, behind which others must wait
 
 	mu sync.Mutex
