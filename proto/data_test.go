@@ -343,7 +343,7 @@ func TestBadData(t *testing.T) {
 		{"origin of 15 bytes", bytesField(9, strings.Repeat("n", 15)), nil, errNode},
 		{"origin of 81 bytes", bytesField(9, strings.Repeat("n", 81)), nil, errNode},
 		{"as many nodes before as may be", before(MaxBefore), nil, nil},
-		{"more nodes before than may be", before(MaxBefore+1), nil, errBefore},
+		{"more nodes before than may be", before(MaxBefore + 1), nil, errBefore},
 		{"node before of 15 bytes", bytesField(14, strings.Repeat("n", 15)), nil, errNode},
 		{"node before of 81 bytes", bytesField(14, strings.Repeat("n", 81)), nil, errNode},
 		{"hops at the cap", number(10, MaxHops), nil, nil},

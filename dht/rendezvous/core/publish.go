@@ -45,7 +45,7 @@ type pending struct {
 	accepted  bool
 	safe      bool // it was in the outbox on the disk: of those that are not accepted at once
 	kept      bool
-	counted   bool // in Node.outCount: it is in the outbox, and not in custody here
+	counted   bool   // in Node.outCount: it is in the outbox, and not in custody here
 	lent      bool   // m is good during the event only
 	once      Once   // its client was told that it is kept
 	given     uint64 // the epoch that it is published under, where that was given; 0: it was not
