@@ -245,3 +245,29 @@ func TestWillsAreSafe(t *testing.T) {
 	st.sync(nil)
 	w.expectPublish("gone")
 }
+
+// TestHadAfterRestart: a session that remembers what it has had knows that after a restart too: what was meant for it at another node
+// comes once, whoever sends it again.
+func TestHadAfterRestart(t *testing.T) {
+	st := storetest.NewSessions()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	log.Had(mqttfront.MarkRun{Epoch: 9, First: 1, Last: 1}) // it has come from elsewhere
+	deliver := func(b *mqttfront.Broker) {
+		r := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: 1}}
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", Payload: []byte("v"), QoS: 2}, Sessions: []string{"\x00c"}, Receipt: r}})
+	}
+	b, _, addr := startWith(t, newLoner(), st, nil, nil)
+	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	deliver(b)
+	id := c.expectPublish("v").PacketID
+	c.ack(packets.Pubrec, id)
+	c.expect(packets.Pubrel)
+	c.ack(packets.Pubcomp, id)
+	c.silent() // it is read
+	deliver(b)
+	c.silent()
+	b, _, addr = startWith(t, newLoner(), st.Left(), nil, nil)
+	c, _ = connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	deliver(b)
+	c.silent()
+}
