@@ -54,8 +54,8 @@ type Swarm interface {
 	Receipt(m Mark) Receipt
 
 	// Arrived says that a session has come from another node, with the filters of its subscriptions that are not shared. What clients
-	// of this node have published that may not have been passed on comes through Broker.Deliver, for it alone, once: it was not here
-	// when they were served.
+	// of this node have published that may not have gone to where it was comes through Broker.Deliver, for it alone, once: it was not
+	// here when they were served.
 	Arrived(key string, filters []string)
 
 	// RetainedHere is the number of retained messages of the swarm that this node keeps, for statistics.

@@ -77,14 +77,13 @@ func (e *entry) owedTo(peer string) bool {
 }
 
 // Arrived says that a session has come to this node, with the filters of its subscriptions, which are not shared. name is what a
-// SessionInterest calls it. It gets what clients of this node have published that nobody has taken over yet: this node's own plain
-// subscribers had it before the session came, and its rendezvous leaves them out. What it had at the node that it was at it may
-// get again, under the same identity.
+// SessionInterest calls it. It gets what clients of this node have published and may still be to be matched: this node's own plain
+// subscribers had it before the session came, and its rendezvous leaves them out.
 func (n *Node) Arrived(name string, filters []string) {
 	g := SessionInterest{Name: name}.group()
 	for _, epoch := range sortedKeys(n.mine) {
 		s, r := n.mine[epoch], n.epochs[epoch]
-		for _, e := range n.untaken(s) {
+		for _, e := range n.unmatched(s) {
 			had := s.served.has(e.seq) || r != nil && r.plain.has(e.seq) // by this node's own plain subscribers
 			wanted := slices.ContainsFunc(filters, func(f string) bool { return topic.Match(f, e.m.Topic) })
 			if e.m.QoS > 0 && had && wanted {
@@ -94,16 +93,22 @@ func (n *Node) Arrived(name string, filters []string) {
 	}
 }
 
-// untaken are the messages of an epoch that nobody else is known to have, in order: in the outbox, or in custody here.
-func (n *Node) untaken(s *sending) (all []*pending) {
-	for _, seq := range s.open.sorted() {
-		all = append(all, s.open.get(seq))
-	}
-	if t := n.streams[s.id]; t != nil {
+// unmatched are the messages of an epoch that may not have been matched by a rendezvous which knows all that stands, in order: they wait
+// here, went to a node that is out of reach, or are not settled here. The others go to where the session was: that stands registered
+// until this node does.
+func (n *Node) unmatched(s *sending) (all []*pending) {
+	t := n.streams[s.id]
+	if t != nil {
 		for _, seq := range t.entries.sorted() {
-			if e := t.entries.get(seq); e.own != nil && !e.acked && s.open.get(seq) == nil {
+			if e := t.entries.get(seq); e.own != nil && !e.acked && e.unset != nil {
 				all = append(all, e.own)
 			}
+		}
+	}
+	for _, seq := range s.open.sorted() {
+		e, here := s.open.get(seq), t != nil && t.entries.get(seq) != nil
+		if !here && (e.waits || e.via == "" || !n.inReach(e.via)) {
+			all = append(all, e)
 		}
 	}
 	slices.SortFunc(all, func(a, b *pending) int { return cmp.Compare(a.seq, b.seq) })
