@@ -9,7 +9,7 @@ import (
 
 // TestAlive: a broker is alive while it looks after its connections, and not while it cannot get at them.
 func TestAlive(t *testing.T) {
-	b := &Broker{stopped: make(chan struct{}), ticked: make(chan struct{})}
+	b := &Broker{stats: new(Stats), stopped: make(chan struct{}), ticked: make(chan struct{})}
 	b.wg.Go(b.runTicker)
 	defer b.wg.Wait()
 	defer close(b.stopped)

@@ -48,9 +48,9 @@ type Broker struct {
 
 	registry
 
-	roaming   Roaming         // nil: every session stays here; set before anybody is served
-	wills     WillKeeping     // nil: nobody else knows them; set before anybody is served
-	moves     context.Context // of sessions that come from other nodes; over in Close
+	roaming   Roaming                     // nil: every session stays here; set before anybody is served
+	wills     atomic.Pointer[WillKeeping] // nil: nobody else knows them; set before anybody is served
+	moves     context.Context             // of sessions that come from other nodes; over in Close
 	stopMoves context.CancelFunc
 
 	deliverMu  sync.Mutex

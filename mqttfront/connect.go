@@ -178,8 +178,8 @@ func (c *conn) accept(pk *packets.Packet) error {
 	case !pk.Connect.Clean:
 		nc.asked = 0xffffffff
 	}
-	if will != nil && kindOf(will.Msg.Topic) == kindSwarm && c.b.wills != nil {
-		will.Epoch = c.b.wills.Identity()
+	if will != nil && kindOf(will.Msg.Topic) == kindSwarm && c.b.keeping() != nil {
+		will.Epoch = c.b.keeping().Identity()
 	}
 	if will != nil && will.Msg.Retain {
 		c.own.status = will.Msg.Topic

@@ -26,7 +26,15 @@ type WillKeeping interface {
 }
 
 // KeepWills has other nodes know the wills of clients. It is called once, before anybody is served.
-func (b *Broker) KeepWills(k WillKeeping) { b.wills = k }
+func (b *Broker) KeepWills(k WillKeeping) { b.wills.Store(&k) }
+
+// keeping returns it; nil where there is none.
+func (b *Broker) keeping() WillKeeping {
+	if k := b.wills.Load(); k != nil {
+		return *k
+	}
+	return nil
+}
 
 // Wills calls each with the wills that other nodes should know: of sessions with a connection, or whose delay is not over. Those
 // that they have not known get an Epoch.
@@ -44,7 +52,7 @@ func (b *Broker) Wills(each func(key string, w WillRecord, expiry time.Duration,
 			s.mu.Unlock()
 			continue
 		}
-		if w.Epoch == 0 && b.wills != nil {
+		if w.Epoch == 0 && b.keeping() != nil {
 			s.identifyLocked()
 			w = s.will
 		}
@@ -58,7 +66,7 @@ func (b *Broker) Wills(each func(key string, w WillRecord, expiry time.Duration,
 
 // identifyLocked gives the will a new identity.
 func (s *session) identifyLocked() {
-	epoch := s.b.wills.Identity()
+	epoch := s.b.keeping().Identity()
 	if epoch == 0 {
 		return
 	}
@@ -71,7 +79,7 @@ func (s *session) identifyLocked() {
 // armWill lets other nodes know the will of a client that connects, and calls off the one before, unless that is due.
 // CONNACK waits for it, but not for long.
 func (b *Broker) armWill(c *conn, s *session, w, before *WillRecord) {
-	if b.wills == nil {
+	if b.keeping() == nil {
 		return
 	}
 	s.mu.Lock()
@@ -85,16 +93,16 @@ func (b *Broker) armWill(c *conn, s *session, w, before *WillRecord) {
 	case w != nil && w.Epoch != 0:
 		armed := make(chan struct{})
 		c.own.armed = armed
-		b.wills.Arm(string(s.key), w, expiry, time.Time{}, func() { close(armed) })
+		b.keeping().Arm(string(s.key), w, expiry, time.Time{}, func() { close(armed) })
 	case before != nil && before.Epoch != 0:
-		b.wills.Disarm(string(s.key), before.Epoch)
+		b.keeping().Disarm(string(s.key), before.Epoch)
 	}
 }
 
 // disarm says that a will, which may be nil, is not to be sent.
 func (b *Broker) disarm(key sessionKey, w *WillRecord) {
-	if b.wills != nil && w != nil && w.Epoch != 0 {
-		b.wills.Disarm(string(key), w.Epoch)
+	if b.keeping() != nil && w != nil && w.Epoch != 0 {
+		b.keeping().Disarm(string(key), w.Epoch)
 	}
 }
 
@@ -115,7 +123,7 @@ func (b *Broker) WillSent(key string, epoch uint64, looked bool, before *proto.M
 	w, expiry, back := s.will, s.expiry, s.status
 	s.mu.Unlock()
 	b.stats.WillsFalse.Add(1)
-	b.wills.Arm(key, w, expiry, time.Time{}, nil)
+	b.keeping().Arm(key, w, expiry, time.Time{}, nil)
 	if back != nil && back.Topic != w.Msg.Topic { // of another will, before
 		back = nil
 	}

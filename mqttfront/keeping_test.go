@@ -89,6 +89,13 @@ func (k *keeper) Fire(_ string, epoch uint64, hold, send, drop func()) {
 	fires <- fire{epoch, send, drop}
 }
 
+// ask has everything asked from now on.
+func (k *keeper) ask() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fires = make(chan fire, 20)
+}
+
 // fired waits until it is asked for a will.
 func (k *keeper) fired(t *testing.T) fire {
 	t.Helper()
@@ -237,7 +244,7 @@ func TestWillsOfOthersSent(t *testing.T) {
 func TestWillsHeld(t *testing.T) {
 	st := storetest.NewSessions()
 	_, k, addr, _ := startKept(t, st)
-	k.fires = make(chan fire, 20)
+	k.ask()
 	willOf := func(id, topic string, expiry uint32) connectOpts {
 		return connectOpts{id: id, version: 5, resume: expiry > 0, props: sessionExpiry(expiry), will: &willOpts{topic: topic, payload: "gone", qos: 1}}
 	}
@@ -257,7 +264,7 @@ func TestWillsHeld(t *testing.T) {
 	}
 	st = st.Left()
 	_, k, _, out := startKept(t, st)
-	k.fires = make(chan fire, 20)
+	k.ask()
 	for range want {
 		k.fired(t).send()
 		want[next(t, out).Msg.Topic]--

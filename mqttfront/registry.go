@@ -278,8 +278,8 @@ func (b *Broker) detach(c *conn) {
 	s.mu.Unlock()
 	b.restand(subs, before, after)
 	b.disarm(s.key, off)
-	if b.wills != nil && waits != nil && waits.Epoch != 0 {
-		b.wills.Arm(string(s.key), waits, expiry, now, nil) // its delay has begun
+	if b.keeping() != nil && waits != nil && waits.Epoch != 0 {
+		b.keeping().Arm(string(s.key), waits, expiry, now, nil) // its delay has begun
 	}
 	s.publishLeaving(will)
 	u.end()

@@ -86,11 +86,11 @@ func (s *session) publishWill(w *WillRecord, forget func()) {
 	if forget == nil {
 		forget = func() {}
 	}
-	if s.b.wills == nil || w.Epoch == 0 {
+	if s.b.keeping() == nil || w.Epoch == 0 {
 		s.sendWill(w, forget)
 		return
 	}
-	s.b.wills.Fire(string(s.key), w.Epoch, func() { forget = s.holdWill(w, forget) }, func() { s.sendWill(w, forget) }, func() { forget() })
+	s.b.keeping().Fire(string(s.key), w.Epoch, func() { forget = s.holdWill(w, forget) }, func() { s.sendWill(w, forget) }, func() { forget() })
 }
 
 // holdWill has the store keep a will that has to wait under a key of its own: its client may be back before it is sent, with another
