@@ -133,16 +133,10 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		u.over(*e)
 		return
 	}
-	m := s.move
-	gone := m != nil && m.Departure != nil
-	if gone && m.passes(e) { // and so it has not had it
-		u.over(*e)
-		return
-	}
 	if s.cameLocked(u, e) {
 		return
 	}
-	if gone {
+	if m := s.move; m != nil && m.Departure != nil {
 		m.offer(u, e)
 		return
 	}
@@ -240,8 +234,7 @@ func (s *session) overLocked(u *burst, e Entry) {
 		u.asks = append(u.asks, s)
 	}
 	if s.log != nil && e.Pos > 0 {
-		gone := s.move != nil && s.move.Departure != nil
-		if m := e.mark(); s.had != nil && e.QoS == 2 && m != (Mark{}) && !gone {
+		if m := e.mark(); s.had != nil && e.QoS == 2 && m != (Mark{}) {
 			s.markLocked(m)
 		}
 		s.log.Remove(&e)
