@@ -24,6 +24,7 @@ type own struct {
 	whole     bool // the next one must say everything
 	local     bool // what stands is promised for the nodes in reach only
 	asked     time.Duration
+	answered  time.Duration
 	refreshed time.Duration
 }
 
@@ -205,7 +206,7 @@ func (n *Node) registerAnswered(place Place, f *pb.RegisterAck) {
 	if !o.flying || f.GetSeq() != o.sent {
 		return
 	}
-	o.flying = false
+	o.flying, o.answered = false, n.now
 	if f.GetResend() {
 		o.whole = true
 		n.sendRegister(r)
@@ -227,13 +228,22 @@ func (n *Node) registerAnswered(place Place, f *pb.RegisterAck) {
 	n.sendRegister(r)
 }
 
+// answerTime is for how long the answer to a registration is waited for. A rendezvous in reach gives one of its own in time; others
+// may be reached by way of a node that is no member, or by nobody.
+func (n *Node) answerTime(r *route) time.Duration {
+	if n.memberless(r) {
+		return promiseTime
+	}
+	return 2*LeaseTime + promiseTime
+}
+
 func (n *Node) tickRegistrant(r *route) {
 	o := r.own
 	if o == nil {
 		return
 	}
 	switch {
-	case r.hop == "" && len(o.waiters) > 0 && n.now-o.asked > promiseTime:
+	case len(o.waiters) > 0 && n.now-max(o.waiters[0].at, o.answered) > n.answerTime(r):
 		waiters := o.waiters
 		o.waiters = nil
 		for _, w := range waiters {

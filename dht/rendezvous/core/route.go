@@ -112,6 +112,12 @@ func (n *Node) nextHop(r *route) NodeID {
 	return hop.id
 }
 
+// memberless reports whether no member of a set that this node knows is in reach: at best another node passes on what it gets. Where
+// nobody knows everybody that is the rule.
+func (n *Node) memberless(r *route) bool {
+	return r.hop == "" || !r.set.has(r.hop) && !n.large()
+}
+
 func (n *Node) sortedRoutes() []*route {
 	all := make([]*route, 0, len(n.routes))
 	for _, r := range n.routes {
@@ -319,7 +325,7 @@ func (n *Node) tickRoutes(full bool) {
 		n.tickEpochs(r, patience)
 		n.retry(r)
 		for _, e := range r.out.live() {
-			if !e.accepted && e.custody != CustodyAwaited && r.hop == "" && n.now-e.at > promiseTime {
+			if !e.accepted && e.custody != CustodyAwaited && n.memberless(r) && n.now-e.at > promiseTime {
 				n.accept1(e) // nobody can put a retained message in order now
 			}
 		}

@@ -116,6 +116,53 @@ func TestSeesNoMember(t *testing.T) {
 	})
 }
 
+// TestAnswersWhileCut cuts two nodes off from all who would be in the set of a place where nothing is yet. They reach one another,
+// and each takes the other to be nearer to the set. Their clients are answered nevertheless: what they subscribe to holds for the nodes
+// in reach, what they publish waits.
+func TestAnswersWhileCut(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder = true, true
+		s.grow(5)
+		s.run(3 * time.Second)
+		in, out := s.members(core.Place{Prefix: "a", Depth: 1})
+		side := map[*simNode]bool{out[0]: true, out[1]: true}
+		s.apart = func(v, w *simNode) bool { return side[v] != side[w] }
+		for _, v := range in {
+			s.disconnect(out[0], v)
+			s.disconnect(out[1], v)
+		}
+		s.run(time.Duration(s.rng.Int64N(int64(30 * time.Second))))
+		answered := 0
+		for _, v := range out {
+			v.subscribe("a/#", 1)
+			v.do(func() {
+				v.n.Register("a/+", core.Interest{Plain: true, QoS: 1}, func(local bool) {
+					if answered++; !local {
+						s.fail("node %d promises what it can't", v.i)
+					}
+				})
+			})
+			v.publish("a/x", 2, true, "v")
+		}
+		s.run(3 * time.Second)
+		if answered != len(out) {
+			s.fail("%d of %d subscriptions are answered", answered, len(out))
+		}
+		for _, p := range s.published {
+			if !p.accepted {
+				s.fail("what node %d published is not acknowledged", p.node.i)
+			}
+		}
+		s.apart = nil
+		s.meet()
+		s.run(80 * time.Second)
+		s.check()
+		s.checkSets()
+		s.report(seed)
+	})
+}
+
 // TestProposalOfOneGone has members accept a set with a node that is gone for good before anybody can say that it stands. It may
 // stand, so it has to be carried through, and replaced in its turn: a place must not be left with a set that nothing can change.
 func TestProposalOfOneGone(t *testing.T) {
