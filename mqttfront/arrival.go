@@ -83,6 +83,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	}
 	s := &session{b: b, key: key, number: h.From.Number}
 	b.sessions[key] = s
+	b.partLocked(key)
 	b.stats.Sessions.Add(1)
 	b.stats.Offline.Add(1)
 	s.mu.Lock()
@@ -110,9 +111,8 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		s.inbound[id] = inbound{accepted: true}
 	}
 	s.lastPos = arr.Own
-	if arr.Drained { // the client may take a message with one of the other node's packet IDs for that node's
-		s.win.first = uint16(arr.Number%maxPacketIDs) + 1 //nolint:gosec // at most 65535
-	}
+	// The client may take a message with a packet ID of an exchange with another node, which did not end, for that node's.
+	s.win.first = uint16(arr.Number%maxPacketIDs) + 1 //nolint:gosec // at most 65535
 	u := b.begin(time.Now())
 	for i := range first {
 		s.arriveLocked(u, &first[i], true)
@@ -156,32 +156,45 @@ func (s *session) tellArrived() {
 // subscribeAll gives a session that has come back, or from elsewhere, its subscriptions, and calls done, unless it is nil, when
 // all are promised. from is a node that can't be reached, to which was sent what they brought before; "" where there is none.
 func (s *session) subscribeAll(recs []SubscriptionRecord, from string, done func()) {
-	b := s.b
 	s.mu.Lock()
+	var subs []*subscription
+	for _, r := range recs {
+		if sub := s.subscribeLocked(r); sub != nil {
+			subs = append(subs, sub)
+		}
+	}
 	stand := s.standingLocked()
 	s.mu.Unlock()
+	s.want(subs, stand, from, done)
+}
+
+// subscribeLocked gives a session a subscription that it has not, and returns it, to be wanted; nil if it is none.
+func (s *session) subscribeLocked(r SubscriptionRecord) *subscription {
+	share, inner, err := topic.ParseShare(r.Filter)
+	if err != nil {
+		return nil
+	}
+	inner = s.key.mount().on(inner)
+	sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
+		noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished}
+	s.subs.set(sub)
+	if share == "" {
+		s.b.subs.Set(inner, s, sub)
+	}
+	s.b.stats.Subscriptions.Add(1)
+	return sub
+}
+
+// want tells the swarm of subscriptions that were made when the session stood as it says. from and done are those of subscribeAll.
+func (s *session) want(subs []*subscription, stand standing, from string, done func()) {
 	left := newCountdown(done)
-	for _, r := range recs {
-		share, inner, err := topic.ParseShare(r.Filter)
-		if err != nil {
-			continue
+	for _, sub := range subs {
+		if sub.share != "" {
+			s.b.joinGroup(s, sub)
 		}
-		inner = s.key.mount().on(inner)
-		sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
-			noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished}
-		s.mu.Lock()
-		s.subs.set(sub)
-		if share == "" {
-			b.subs.Set(inner, s, sub)
-		}
-		s.mu.Unlock()
-		b.stats.Subscriptions.Add(1)
-		if share != "" {
-			b.joinGroup(s, sub)
-		}
-		b.demand(inner, func(d *demand) {
+		s.b.demand(sub.inner, func(d *demand) {
 			d.add(sub, stand, 1)
-			if from != "" && share == "" {
+			if from != "" && sub.share == "" {
 				d.sessions = append(d.sessions, SessionInterest{string(s.key), from})
 			}
 		}, left.more())

@@ -20,12 +20,14 @@ type Departure struct {
 	more  chan struct{} // gets one when something was queued
 	back  atomic.Bool   // the session has come back here, and gets what is late itself
 
-	// Guarded by session.mu, and number and to by registry.reg as well.
+	// Guarded by session.mu, number and to by registry.reg as well, and part by that alone.
 	receipts map[uint64]Receipt // of entries that were in memory, by position
 	fetched  []Entry            // and not taken yet
 	reserved uint64             // positions up to here are used up after a crash: somebody may have had them
 	begun    bool               // the other has some of it, or its registrations
 	streams  int                // by which it is being fetched
+	given    bool               // and one of them has its head
+	part     bool               // a session has been here since: there is more of it elsewhere
 	stopped  bool
 	late     subscriptions // once it is stopped: what they still bring is late
 	over     bool
@@ -36,10 +38,6 @@ type Departure struct {
 // waits for a client that is just bringing the session here, until ctx is over.
 func (b *Broker) Depart(ctx context.Context, key, to string, number uint64, fresh bool) *Departure {
 	b.reg.Lock()
-	if d := b.departureLocked(key, to, number); d != nil {
-		b.reg.Unlock()
-		return d
-	}
 	for b.fetches[sessionKey(key)] != nil { // it may be about to come here itself
 		coming := b.fetches[sessionKey(key)]
 		b.reg.Unlock()
@@ -60,17 +58,14 @@ func (b *Broker) Depart(ctx context.Context, key, to string, number uint64, fres
 func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *Departure {
 	b.reg.Lock()
 	s := b.sessions[key]
+	asked := b.departureLocked(string(key), to, number) // by whoever has waited too
 	if s == nil {
-		d := b.departureLocked(string(key), to, number) // by whoever has waited too
-		if d == nil {
-			d = b.retargetLocked(key, to, number)
-		}
 		b.reg.Unlock()
-		return d
+		return asked
 	}
 	if s.number > number { // it has come back here since
 		b.reg.Unlock()
-		return nil
+		return asked
 	}
 	s.mu.Lock()
 	u := b.begin(time.Now())
@@ -90,7 +85,7 @@ func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *D
 		} else {
 			off = s.will
 		}
-		d = s.departLocked(u, to, number)
+		d = s.departLocked(u, to, b.freeLocked(key, number))
 	}
 	after := s.standingLocked()
 	s.mu.Unlock()
@@ -111,7 +106,19 @@ func (b *Broker) depart(key sessionKey, to string, number uint64, fresh bool) *D
 	if due != nil {
 		s.publishWill(due, nil)
 	}
+	if asked != nil { // what is being fetched under that number goes on; this is another part
+		return asked
+	}
 	return d
+}
+
+// freeLocked returns a number that no part of a session has, from one on: where somebody got to in one of them says nothing of another.
+// registry.reg is held.
+func (b *Broker) freeLocked(key sessionKey, number uint64) uint64 {
+	for slices.ContainsFunc(b.departures[key], func(d *Departure) bool { return d.number == number }) {
+		number++
+	}
+	return number
 }
 
 // departureLocked returns what waits for a node that has claimed it under a number. registry.reg is held.
@@ -124,21 +131,28 @@ func (b *Broker) departureLocked(key, to string, number uint64) *Departure {
 	return nil
 }
 
-// Departing reports whether a session waits here for a node that has claimed it under a number.
-func (b *Broker) Departing(key, to string, number uint64) bool {
+// Departing returns what of a session waits here for a node that has claimed it under a number; nil where there is nothing.
+func (b *Broker) Departing(key, to string, number uint64) *Departure {
 	b.reg.Lock()
 	defer b.reg.Unlock()
-	return b.departureLocked(key, to, number) != nil
+	return b.departureLocked(key, to, number)
 }
 
 // GoneTo returns the node that has taken over a session from here last; "" where none has.
 func (b *Broker) GoneTo(key string) string {
 	b.reg.Lock()
 	defer b.reg.Unlock()
-	if ds := b.departures[sessionKey(key)]; len(ds) > 0 {
+	if ds := b.departures[sessionKey(key)]; len(ds) > 0 && !ds[len(ds)-1].part {
 		return ds[len(ds)-1].to
 	}
 	return ""
+}
+
+// partLocked says that a session is here, of which what went before is but a part. registry.reg is held.
+func (b *Broker) partLocked(key sessionKey) {
+	for _, d := range b.departures[key] {
+		d.part = true
+	}
 }
 
 // departLocked makes a session one that only waits to be fetched. registry.reg is held.
@@ -204,14 +218,16 @@ func (d *Departure) setAside(e *Entry) {
 	e.held = nil
 }
 
+// passes reports whether a delivery is not for the session: it has come to where that is too, as what this node's clients publish has.
+func (d *Departure) passes(e *Entry) bool {
+	return e.QoS == 0 || d.over || d.stopped && (e.mark() == (Mark{}) || d.back.Load())
+}
+
 // offer takes a delivery for the session.
 func (d *Departure) offer(u *burst, e *Entry) {
 	s := d.s
 	size := int64(e.Msg.Size())
 	switch {
-	case e.QoS == 0, d.over, d.stopped && (e.mark() == (Mark{}) || d.back.Load()): // what this node's clients publish has come to the other too
-		u.over(*e)
-		return
 	case s.fullLocked(e.QoS, size), s.overShareLocked(e.QoS):
 		d.b.stats.DropQueue.Add(1)
 		u.over(*e)
@@ -262,8 +278,9 @@ type DepartureHead struct {
 	Had     []MarkRun // what the session has had
 }
 
-// Head waits until the connection that the session had is not read from any more, and returns what the client needs.
-func (d *Departure) Head(ctx context.Context) (h DepartureHead, err error) {
+// Head waits until the connection that the session had is not read from any more, and returns what the client needs. It fails if the
+// session has come to wait for another node meanwhile.
+func (d *Departure) Head(ctx context.Context, to string) (h DepartureHead, err error) {
 	select {
 	case <-d.quiet:
 	case <-ctx.Done():
@@ -272,9 +289,10 @@ func (d *Departure) Head(ctx context.Context) (h DepartureHead, err error) {
 	s := d.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d.over {
+	if d.over || d.to != to {
 		return h, errEnded
 	}
+	d.given = true
 	h.Record = s.recordLocked()
 	for id := range s.inbound {
 		h.Inbound = append(h.Inbound, id)
@@ -359,6 +377,9 @@ func (d *Departure) Taken(upto uint64) {
 			d.b.reopen(&e)
 		}
 		s.spilled--
+		if s.had != nil { // it waits there: who gets what is left here must take it from them
+			s.had.remove(e.mark())
+		}
 		s.overLocked(u, e)
 		n++
 	}

@@ -14,3 +14,6 @@ func (b *Broker) SysPublisher() func() {
 	tree := new(sysTree)
 	return func() { tree.publish(b, time.Now()) }
 }
+
+// CameBack says that the session has come back to the node that it departed from.
+func (d *Departure) CameBack() { d.back.Store(true) }

@@ -3,8 +3,10 @@ package mqttfront
 import "time"
 
 // Join takes what there is of a session elsewhere beside what is here: nodes that could not reach each other, or a client that did
-// not wait, have left it in parts. What the session has had is dropped, the rest comes behind what waits here. It reports whether
-// the session is here, and has come as a whole from where it was last: what was delivered there is not known before. Whoever else has a part keeps it until it is taken, so nothing of this has to survive a crash.
+// not wait, have left it in parts. What the session has had is dropped, the rest comes behind what waits here. Where one of the two
+// began without knowing of the other, the subscriptions of both stand. It reports whether the session is here, and has come as a whole
+// from where it was last: what was delivered there is not known before. Whoever else has a part keeps it until it is taken, so nothing
+// of this has to survive a crash.
 func (b *Broker) Join(key string, a Arrival) bool {
 	b.reg.Lock()
 	s := b.sessions[sessionKey(key)]
@@ -14,10 +16,15 @@ func (b *Broker) Join(key string, a Arrival) bool {
 	}
 	s.mu.Lock()
 	b.reg.Unlock()
-	born := a.Head().Record.Born
+	rec := a.Head().Record
+	born := rec.Born
 	if s.ended || s.log == nil || s.move != nil && s.move.arriving != nil || born != s.born && born != 0 && s.born != 0 {
 		s.mu.Unlock()
 		return false
+	}
+	var subs []*subscription
+	if s.born == 0 || born == 0 {
+		subs = s.adoptLocked(rec.Subs)
 	}
 	if s.born == 0 {
 		s.born = born
@@ -25,11 +32,54 @@ func (b *Broker) Join(key string, a Arrival) bool {
 	}
 	s.rememberLocked()
 	s.joins++
+	stand := s.standingLocked()
 	s.mu.Unlock()
-	a.Registered() // its subscriptions have long stood here
+	s.want(subs, stand, "", a.Registered)
+	if len(subs) > 0 {
+		s.keepInSwarm(nil)
+	}
 	b.stats.Joins.Add(1)
 	b.wg.Go(func() { s.runJoin(a) })
 	return true
+}
+
+// Adopt has a session that began here without knowing of another one under its key be that one: it has the subscriptions of both. from
+// is the node that has the other, where that can't be reached and something was sent to it; "" where there is none.
+func (b *Broker) Adopt(key string, rec SessionRecord, from string) {
+	s := b.sessionOf(key)
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	if s.ended || s.log == nil || s.born != 0 || s.move != nil && s.move.Departure != nil {
+		s.mu.Unlock()
+		return
+	}
+	subs := s.adoptLocked(rec.Subs)
+	s.born = rec.Born
+	s.saveLocked()
+	stand := s.standingLocked()
+	s.mu.Unlock()
+	s.want(subs, stand, from, nil)
+	s.keepInSwarm(nil)
+}
+
+// adoptLocked gives a session the subscriptions that another part of it has and it has not, and returns them, to be wanted.
+func (s *session) adoptLocked(recs []SubscriptionRecord) (subs []*subscription) {
+	for _, r := range recs {
+		if s.subs.get(r.Filter) != nil {
+			continue
+		}
+		if len(s.subs) >= s.b.cfg.MaxSubscriptions {
+			s.b.stats.SubsOverLimit.Add(1)
+			continue
+		}
+		if sub := s.subscribeLocked(r); sub != nil {
+			s.log.Subscribe(r)
+			subs = append(subs, sub)
+		}
+	}
+	return subs
 }
 
 // Has reports whether a session is here, or coming here, and what tells it from others under its key; 0: that is not known.

@@ -3,30 +3,27 @@ package mqttfront
 // Yield gives a session up to another node, which is known to have the one under this key. It may be a part of that.
 func (b *Broker) Yield(key, to string, number uint64) { b.depart(sessionKey(key), to, number, false) }
 
-// Reclaim returns what waits for a node that has not begun to fetch it, for who has claimed it since; nil where there is nothing.
+// Reclaim returns what has gone from here last, and waits for a node that has nothing of it, for who has claimed it since, and has
+// fetched nothing under that number; nil where there is nothing.
 func (b *Broker) Reclaim(key, to string, number uint64) *Departure {
 	b.reg.Lock()
 	defer b.reg.Unlock()
-	return b.retargetLocked(sessionKey(key), to, number)
-}
-
-// retargetLocked gives what waits for a node that has not begun to fetch it to one that has claimed it since. registry.reg is held.
-func (b *Broker) retargetLocked(key sessionKey, to string, number uint64) *Departure {
-	ds := b.departures[key]
-	for i := len(ds) - 1; i >= 0; i-- {
-		if d := ds[i]; d.number < number && d.retarget(to, number) {
-			return d
-		}
+	ds := b.departures[sessionKey(key)]
+	if len(ds) == 0 || b.freeLocked(sessionKey(key), number) != number {
+		return nil
+	}
+	if d := ds[len(ds)-1]; d.number < number && d.retarget(to, number) {
+		return d
 	}
 	return nil
 }
 
-// retarget has a session wait for another node, unless somebody has begun to fetch it. registry.reg is held.
+// retarget has a session wait for another node, unless somebody has some of it, is being given it, or it is a part. registry.reg is held.
 func (d *Departure) retarget(to string, number uint64) bool {
 	s := d.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d.begun || d.over {
+	if d.begun || d.over || d.given || d.part {
 		return false
 	}
 	d.to, d.number = to, number
@@ -87,4 +84,5 @@ func (d *Departure) Fetching(n int) {
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
 	d.streams += n
+	d.given = d.given && d.streams > 0
 }

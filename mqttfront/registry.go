@@ -80,6 +80,7 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 	cl.s.mu.Lock()
 	cl.s.born = max(rand.Uint64(), 1) //nolint:gosec // not a secret
 	b.sessions[key] = cl.s
+	b.partLocked(key)
 	b.stats.Sessions.Add(1)
 	return cl, nil
 }

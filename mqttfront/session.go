@@ -133,10 +133,16 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		u.over(*e)
 		return
 	}
+	m := s.move
+	gone := m != nil && m.Departure != nil
+	if gone && m.passes(e) { // and so it has not had it
+		u.over(*e)
+		return
+	}
 	if s.cameLocked(u, e) {
 		return
 	}
-	if m := s.move; m != nil && m.Departure != nil {
+	if gone {
 		m.offer(u, e)
 		return
 	}
@@ -234,7 +240,8 @@ func (s *session) overLocked(u *burst, e Entry) {
 		u.asks = append(u.asks, s)
 	}
 	if s.log != nil && e.Pos > 0 {
-		if m := e.mark(); s.had != nil && e.QoS == 2 && m != (Mark{}) {
+		gone := s.move != nil && s.move.Departure != nil
+		if m := e.mark(); s.had != nil && e.QoS == 2 && m != (Mark{}) && !gone {
 			s.markLocked(m)
 		}
 		s.log.Remove(&e)

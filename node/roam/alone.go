@@ -17,6 +17,13 @@ func (r *Roam) runClaimLate(h *hold, found chan *claim) {
 	if _, here := r.cfg.Broker.Has(h.key); !here {
 		return
 	}
+	if last != nil && last.GetState() != nil && last.node != r.self { // what it was promised elsewhere is promised
+		from := ""
+		if !r.cfg.Swarm.Reaches(last.node) {
+			from = string(last.node)
+		}
+		r.cfg.Broker.Adopt(h.key, recordOf(last.GetState()), from)
+	}
 	r.mu.Lock()
 	if h.over || h.mine || h.claiming {
 		r.mu.Unlock()
@@ -24,6 +31,7 @@ func (r *Roam) runClaimLate(h *hold, found chan *claim) {
 	}
 	state := h.state
 	r.ownLocked(h, last)
+	h.from = "" // a session is here
 	if state != nil {
 		h.state = state // as it is here
 	}

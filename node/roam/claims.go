@@ -38,6 +38,15 @@ type claim struct {
 	node peer.ID
 }
 
+// from returns which node has the session that the one that has claimed it may not have fetched; "" where that is not said.
+func (c *claim) from() peer.ID {
+	node, err := peer.IDFromBytes(c.GetFrom())
+	if err != nil {
+		return ""
+	}
+	return node
+}
+
 // parse reads a claim; ok is false where it is none to the session that its topic names.
 func parse(m *proto.Message) (c claim, ok bool) {
 	c.Claim = new(pb.Claim)

@@ -15,9 +15,6 @@ import (
 // TestClaims has several nodes claim one session at random moments, at the same time too, while claims and questions take their time
 // and links break. At the end one node holds it, the one with the highest number, and everybody else has given it up.
 func TestClaims(t *testing.T) {
-	if !*faults {
-		t.Skip("with -faults: about one seed of 100 ends with two holders, see docs/guarantees.md")
-	}
 	eachSeed(t, func(t *testing.T, seed uint64) {
 		w := newWorld(t, seed, 2+int(seed%4)) //nolint:gosec // small
 		defer w.close()

@@ -342,8 +342,10 @@ func (c *client) welcomed(l *link, body []byte) {
 	}
 	c.there, c.connected = true, true
 	c.connects++
+	// What was under way at a node that is not among the others may come by it and by another one too: the client may have gone there and
+	// back without waiting for an answer.
 	for n, open := range c.open {
-		if n != l.n && (!n.up || time.Since(n.started) < 5*time.Second) { // it goes on without that node
+		if !n.up || time.Since(n.started) < 10*time.Second {
 			for p := range open {
 				c.excused[p] = true
 			}
@@ -352,10 +354,13 @@ func (c *client) welcomed(l *link, body []byte) {
 			delete(c.open, n)
 		}
 	}
-	for _, o := range c.w.nodes { // nor with one that it could not reach
+	for _, o := range c.w.nodes {
 		pair := [2]int{min(o.i, l.n.i), max(o.i, l.n.i)}
-		if c.w.cut[pair] || time.Since(c.w.healed[pair]) < 10*time.Second {
-			for p := range c.openAt(o) {
+		if !c.w.cut[pair] && time.Since(c.w.healed[pair]) >= 10*time.Second {
+			continue
+		}
+		for _, n := range []*simNode{o, l.n} {
+			for p := range c.openAt(n) {
 				c.excused[p] = true
 			}
 		}

@@ -64,6 +64,9 @@ type noBroker struct{ Broker }
 
 func (noBroker) Sessions(func(string, mqttfront.SessionRecord)) {}
 func (noBroker) Left() []mqttfront.Left                         { return nil }
+func (noBroker) Depart(context.Context, string, string, uint64, bool) *mqttfront.Departure {
+	return nil
+}
 
 // TestClaimsAgain: a node that hears of a claim that its own outranks says its own again, and not from within the delivery, while
 // which the service takes nothing.
@@ -133,4 +136,64 @@ func TestClaimsAgain(t *testing.T) {
 	<-delivered
 	next()
 	r.Close()
+}
+
+// mutedSwarm keeps nothing that is published, and so accepts nothing.
+type mutedSwarm struct {
+	busySwarm
+	heard chan bool     // what it is told of claims: whether they come here
+	said  chan struct{} // gets one for each
+}
+
+func (s *mutedSwarm) Register(filter string, i core.Interest, done func(bool)) {
+	s.heard <- i.Plain
+	s.busySwarm.Register(filter, i, done)
+}
+
+func (s *mutedSwarm) Publish([]core.Publication) { s.said <- struct{}{} }
+
+// TestHearsWhatItClaims: a node that claims a session in the moment in which it gives it up hears of what others claim.
+func TestHearsWhatItClaims(t *testing.T) {
+	other, err := peer.Decode(aPeer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "u\x00c"
+	s := &mutedSwarm{heard: make(chan bool, 10), said: make(chan struct{}, 10)}
+	r := New(Config{Host: fakeHost{id: "me"}, Swarm: s, Broker: noBroker{}, Resumed: func(context.Context, peer.ID, string) {}, Log: slog.New(slog.DiscardHandler)})
+	defer r.Close()
+	r.Activate()
+	r.Begin(key)
+	<-s.heard
+	<-s.said
+	r.mu.Lock()
+	h := r.held[key]
+	r.mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	claimed := make(chan error, 1)
+	r.Keep(key, mqttfront.SessionRecord{Expiry: time.Hour}, func() { // who waits for a claim is told as it is given up
+		go func() {
+			_, err := r.Claim(ctx, key)
+			claimed <- err
+		}()
+		<-s.heard
+	})
+	<-s.heard // it lasts now
+	r.lose(h, &claim{Claim: &pb.Claim{Key: []byte(key), Number: h.number + 1}, node: other})
+	<-s.said
+	for hears := true; ; {
+		select {
+		case hears = <-s.heard:
+			continue
+		default:
+		}
+		if !hears {
+			t.Error("a session is claimed, and what others claim does not come here")
+		}
+		break
+	}
+	cancel()
+	if err := <-claimed; err != nil {
+		t.Error(err)
+	}
 }

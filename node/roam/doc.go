@@ -20,5 +20,6 @@
 //   - what waited for a claim goes on in a goroutine of its own when that is kept. Owner Roam, ends with that.
 //   - runTell: says what was taken of an arrival. Owner pull, ends with its stream.
 //
-// Roam.mu is taken last: neither broker nor swarm is called with it held.
+// Roam.mu is taken last: neither broker nor swarm is called with it held. Roam.hearing is held while the swarm is told whether claims
+// to a session come here, and taken before it.
 package roam

@@ -28,14 +28,14 @@ func (r *Roam) hintAt(key string, node peer.ID) {
 	r.hints[key] = hint{node, time.Now()}
 }
 
-// goneTo returns which node may have a session that is not here; "" where that is not known.
-func (r *Roam) goneTo(key string) peer.ID {
-	if to := r.cfg.Broker.GoneTo(key); to != "" {
-		return peer.ID(to)
+// goneTo returns which node may have a session that is not here, for one that asks, and so has it not; "" where that is not known.
+func (r *Roam) goneTo(key string, asks peer.ID) peer.ID {
+	if to := peer.ID(r.cfg.Broker.GoneTo(key)); to != "" && to != asks {
+		return to
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if h, ok := r.hints[key]; ok && time.Since(h.at) < hintTime {
+	if h := r.hints[key]; h.node != asks && time.Since(h.at) < hintTime {
 		return h.node
 	}
 	return ""

@@ -78,54 +78,88 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 	if _, here := r.cfg.Broker.Has(key); here && from == r.self {
 		return nil, nil
 	}
+	if to := r.goneTo(key, r.self); from == r.self && to != "" { // its claim was the last, and the session is not here: where it has gone
+		from = to
+	}
+	others := []peer.ID{last.from(), r.goneTo(key, r.self), r.self}
 	asked := map[peer.ID]bool{}
+	var away *pull // of the first that can't be reached
 	for range maxHops {
-		if from == r.self { // its claim was the last, and the session is not here: where it has gone
-			if to := r.goneTo(key); to != "" && !asked[to] {
-				from = to
-			}
+		for len(others) > 0 && (from == "" || asked[from]) { // they know of nothing newer: it has not got as far
+			from, others = others[0], others[1:]
+		}
+		if from == "" || asked[from] {
+			break
 		}
 		asked[from] = true
 		p := r.newPull(key, number, from)
 		m, err := p.connect(ctx, 0)
 		r.cfg.Log.Debug("fetching a session", "key", key, "number", number, "from", from.String(), "here", m.GetHead() != nil, "elsewhere", peer.ID(m.GetElsewhere()).String(), "error", err)
-		if err != nil && r.cfg.Swarm.Reaches(from) {
+		if err == nil && p.began(m) {
+			return p, nil
+		}
+		if err != nil && from != r.self && r.cfg.Swarm.Reaches(from) {
 			p.Close()
 			r.hintAt(key, from)
 			return nil, errSlow
 		}
-		if err != nil {
+		if err != nil && away == nil && from != r.self {
+			away = p
 			r.cfg.Log.Info("a session goes on without the node that had it", "node", from.String(), "error", err)
 			r.cfg.Resumed(whole, from, key)
-			return r.lost(p, last), nil
-		}
-		if h := m.GetHead(); h != nil {
-			p.head = mqttfront.ArrivalHead{Record: recordOf(h.GetState()), Sent: int(min(h.GetSent(), maxInflight)), Had: marksOf(h.GetHad()),
-				From: mqttfront.Arriving{From: string(from), Number: number}}
-			for _, id := range h.GetInbound() {
-				if id > 0 && id <= 65535 {
-					p.head.Inbound = append(p.head.Inbound, uint16(id)) //nolint:gosec // checked
-				}
-			}
-			return p, nil
+			from = ""
+			continue
 		}
 		p.Close()
-		if from == r.self { // whoever has some of it will offer it
-			return r.lost(p, last), nil
+		if len(m.GetElsewhere()) == 0 {
+			from = ""
+			continue
 		}
 		next, err := peer.IDFromBytes(m.GetElsewhere())
-		switch {
-		case len(m.GetElsewhere()) == 0:
-			return r.lost(p, last), nil
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case next == from:
+		}
+		if next == from && next != r.self {
 			r.hintAt(key, from)
 			return nil, errOutranked
 		}
 		from = next
 	}
-	return nil, errOutranked
+	if !r.holds(key, number) { // who has claimed it since has it, or will
+		if away != nil {
+			away.Close()
+		}
+		return nil, errOutranked
+	}
+	if away == nil { // whoever has some of it will offer it
+		away = r.newPull(key, number, last.node)
+		away.Close()
+	}
+	return r.lost(away, last), nil
+}
+
+// holds reports whether a claim of this node stands.
+func (r *Roam) holds(key string, number uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.held[key]
+	return h != nil && h.mine && h.number == number
+}
+
+// began takes the head of a session from the first answer, and reports whether there is one.
+func (p *pull) began(m *pb.Moved) bool {
+	h := m.GetHead()
+	if h == nil {
+		return false
+	}
+	p.head = mqttfront.ArrivalHead{Record: recordOf(h.GetState()), Sent: int(min(h.GetSent(), maxInflight)), Had: marksOf(h.GetHad()),
+		From: mqttfront.Arriving{From: string(p.from), Number: p.number}}
+	for _, id := range h.GetInbound() {
+		if id > 0 && id <= 65535 {
+			p.head.Inbound = append(p.head.Inbound, uint16(id)) //nolint:gosec // checked
+		}
+	}
+	return true
 }
 
 // lost goes on with what is retained of a session; its node may come back with the rest, unless p is closed: it has been asked.
@@ -253,8 +287,8 @@ func (p *pull) again(ctx context.Context, after uint64) error {
 	case err == nil:
 		p.drop()
 		next, err := peer.IDFromBytes(m.GetElsewhere())
-		if err != nil || next == p.from || next == p.r.self || p.hops >= maxHops {
-			return io.EOF // it has nothing, or this session is not the one that goes on
+		if err != nil || next == p.from || next == p.r.self || p.hops >= maxHops || after > 0 {
+			return io.EOF // it has nothing, or this session is not the one that goes on, or what is elsewhere is another part
 		}
 		p.from = next
 		p.hops++

@@ -30,12 +30,13 @@ type Swarm interface {
 // Broker is what has the sessions; *mqttfront.Broker is one.
 type Broker interface {
 	Depart(ctx context.Context, key, to string, number uint64, fresh bool) *mqttfront.Departure
-	Departing(key, to string, number uint64) bool
+	Departing(key, to string, number uint64) *mqttfront.Departure
 	GoneTo(key string) string
 	Yield(key, to string, number uint64)
 	Reclaim(key, to string, number uint64) *mqttfront.Departure
 	Sessions(each func(key string, rec mqttfront.SessionRecord))
 	Has(key string) (born uint64, here bool)
+	Adopt(key string, rec mqttfront.SessionRecord, from string)
 	Join(key string, a mqttfront.Arrival) bool
 	Left() []mqttfront.Left
 	Offer(l mqttfront.Left, to string)
@@ -72,6 +73,10 @@ type Roam struct {
 	self    peer.ID
 	started time.Time
 
+	// hearing is held while the swarm is told whether claims to a session come here, so that it is told last what is so last. It is
+	// taken before mu.
+	hearing sync.Mutex
+
 	mu     sync.Mutex
 	active bool // there are, or were, other nodes
 	held   map[string]*hold
@@ -95,11 +100,12 @@ type hold struct {
 	// Guarded by Roam.mu.
 	number     uint64
 	mine       bool             // this node is the holder, as far as it knows
-	claiming   bool             // a client has it claimed now
+	claiming   bool             // a client has it claimed now: until that is done nothing ends it
 	ready      bool             // its claims come here, and which was the last is known
 	settled    bool             // the claim has been heard of by whoever is registered
 	over       bool             // it is not here any more
 	fresh      bool             // to be said with the next claim
+	from       peer.ID          // has it while it has not come here; "": not known, or it has
 	state      *pb.SessionState // nil: without an expiry
 	recorded   bool             // something is retained
 	publishing bool
@@ -203,27 +209,6 @@ func (r *Roam) Holds(key string) bool {
 	return !r.active || h != nil && h.mine
 }
 
-// hear has the claims to a session come here, and calls done when whatever is claimed from now on does.
-func (r *Roam) hear(h *hold, lasting bool, done func()) {
-	i := core.Interest{Plain: true, QoS: 1}
-	if lasting {
-		i.Hold = holdFor
-	}
-	r.cfg.Swarm.Register(h.name, i, func(bool) { done() })
-}
-
-// latest finds the last claim that is retained; done gets nil where there is none.
-func (r *Roam) latest(h *hold, done func(*claim)) {
-	var last *claim
-	r.cfg.Swarm.Retained(h.name, func(ms []*proto.Message) {
-		for _, m := range ms {
-			if c, ok := parse(m); ok && string(c.GetKey()) == h.key && (last == nil || outranks(c.GetNumber(), c.node, last.GetNumber(), last.node)) {
-				last = &c
-			}
-		}
-	}, func() { done(last) })
-}
-
 // Claim implements mqttfront.Roaming.
 func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error) {
 	r.mu.Lock()
@@ -275,27 +260,29 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 		r.cfg.Broker.Yield(key, string(last.node), last.GetNumber()) // what is here is not the session, but may be a part of it
 	}
 	a, err := r.fetch(ctx, key, number, last)
-	if err != nil {
-		r.mu.Lock()
-		if h.number == number {
-			h.mine = false // what there is of it stays where it is until it is claimed again
-		}
-		r.mu.Unlock()
+	r.mu.Lock()
+	switch {
+	case h.number != number:
+	case err != nil:
+		h.mine = false // what there is of it stays where it is until it is claimed again
+	default:
+		h.from = ""
 	}
+	r.mu.Unlock()
 	return a, err
 }
 
 // ownLocked makes this node the holder of a session, after the holder that a claim names, if there is one.
 func (r *Roam) ownLocked(h *hold, last *claim) {
-	if r.held[h.key] != h {
-		h.over = false
-		r.held[h.key], r.byName[h.name] = h, h
-	}
 	h.mine, h.ready, h.claiming = true, true, false
 	h.number = nextNumber(h.number, time.Now())
+	h.from = ""
 	if last != nil {
 		h.number = max(h.number, nextNumber(last.GetNumber(), time.Now()))
 		h.recorded = true
+		if h.from = last.from(); h.from == "" && last.node != r.self {
+			h.from = last.node
+		}
 	}
 	switch {
 	case last != nil && last.GetState() != nil:
@@ -334,7 +321,7 @@ func (r *Roam) Begin(key string) {
 		return
 	}
 	h := r.holdLocked(key)
-	h.fresh, h.state = true, nil
+	h.fresh, h.state, h.from = true, nil, ""
 	h.number = nextNumber(h.number, time.Now())
 	h.mine = true
 	ready := h.ready
@@ -419,7 +406,7 @@ func (r *Roam) Keep(key string, rec mqttfront.SessionRecord, done func()) {
 func (r *Roam) End(key string) {
 	r.mu.Lock()
 	h := r.held[key]
-	if h == nil || h.over {
+	if h == nil || h.over || h.claiming {
 		r.mu.Unlock()
 		return
 	}
@@ -434,9 +421,6 @@ func (r *Roam) End(key string) {
 	}
 	r.unhear(h)
 }
-
-// unhear ends the registration for the claims to a session that is not here any more.
-func (r *Roam) unhear(h *hold) { r.cfg.Swarm.Register(h.name, core.Interest{}, nil) }
 
 // dropLocked forgets a session; what is returned is to be called.
 func (r *Roam) dropLocked(h *hold) (calls []func()) {
@@ -472,7 +456,7 @@ func (r *Roam) runVerify() {
 			continue
 		}
 		h := r.holdLocked(f.key)
-		h.number = firstNumber
+		h.number = max(firstNumber, f.rec.Claim)
 		if f.rec.Expiry > 0 {
 			h.state = stateOf(f.rec)
 		}

@@ -21,7 +21,7 @@ func (r *Roam) push(h *hold) {
 	}
 	h.publishing, h.dirty, h.pushed = true, false, time.Now()
 	h.waiters, h.next = append(h.waiters, h.next...), nil
-	c := &pb.Claim{Key: []byte(h.key), Number: h.number, Node: []byte(r.self), Fresh: h.fresh, State: h.state}
+	c := &pb.Claim{Key: []byte(h.key), Number: h.number, Node: []byte(r.self), Fresh: h.fresh, State: h.state, From: []byte(h.from)}
 	h.fresh = false
 	retained, clears := h.state != nil, h.state == nil && h.recorded
 	h.recorded = retained
@@ -110,9 +110,13 @@ func (r *Roam) Deliver(d core.Delivery) {
 // lose gives a session up to another node.
 func (r *Roam) lose(h *hold, c *claim) {
 	r.mu.Lock()
-	if h.over {
+	if h.over || h.claiming || h.mine && !outranks(c.GetNumber(), c.node, h.number, r.self) { // it has been claimed here since
 		r.mu.Unlock()
 		return
+	}
+	number, own := c.GetNumber(), h.number
+	if !h.mine { // one that was claimed in vain, or that nobody heard of, is a part
+		number = max(number, own)
 	}
 	calls := r.dropLocked(h)
 	r.mu.Unlock()
@@ -121,6 +125,6 @@ func (r *Roam) lose(h *hold, c *claim) {
 	}
 	r.unhear(h)
 	r.hintAt(h.key, c.node)
-	r.cfg.Log.Debug("giving a session up", "key", h.key, "to", c.node.String(), "number", c.GetNumber(), "own_number", h.number)
-	r.cfg.Broker.Depart(r.ctx, h.key, string(c.node), c.GetNumber(), c.GetFresh())
+	r.cfg.Log.Debug("giving a session up", "key", h.key, "to", c.node.String(), "number", c.GetNumber(), "own_number", own)
+	r.cfg.Broker.Depart(r.ctx, h.key, string(c.node), number, c.GetFresh())
 }

@@ -60,9 +60,10 @@ func (r *Roam) runServe(s wire, by peer.ID) {
 	defer d.Fetching(-1)
 	ctx, cancel := context.WithTimeout(r.ctx, pullTime)
 	defer cancel()
-	h, err := d.Head(ctx)
+	h, err := d.Head(ctx, string(by))
 	if err != nil {
-		_ = out.WriteMsg(&pb.Moved{None: true})
+		to := r.goneTo(string(p.GetKey()), by)
+		_ = out.WriteMsg(&pb.Moved{None: to == "", Elsewhere: []byte(to)})
 		_ = s.Close()
 		return
 	}
@@ -89,27 +90,29 @@ func (r *Roam) runServe(s wire, by peer.ID) {
 // depart gives up the session that another node asks for, if that has claimed it.
 func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere string) {
 	key := string(p.GetKey())
-	if r.cfg.Broker.Departing(key, string(to), p.GetNumber()) {
-		return r.cfg.Broker.Depart(r.ctx, key, string(to), p.GetNumber(), false), ""
+	if d := r.cfg.Broker.Departing(key, string(to), p.GetNumber()); d != nil {
+		return d, ""
 	}
 	if to == r.self { // it has gone nowhere
-		return r.cfg.Broker.Reclaim(key, string(to), p.GetNumber()), ""
+		return r.reclaim(to, p), ""
 	}
+	_, here := r.cfg.Broker.Has(key)
 	r.mu.Lock()
 	h := r.held[key]
-	if h != nil && h.mine && !outranks(p.GetNumber(), to, h.number, r.self) {
+	if h != nil && (h.mine || here) && !outranks(p.GetNumber(), to, h.number, r.self) {
 		r.mu.Unlock()
 		return nil, string(r.self) // it will hear of this node's claim
 	}
+	lost := h != nil && !h.claiming // a claim that is about to be made outranks this one
 	var calls []func()
-	if h != nil {
+	if lost {
 		calls = r.dropLocked(h)
 	}
 	r.mu.Unlock()
 	for _, f := range calls {
 		f()
 	}
-	if h != nil {
+	if lost {
 		r.unhear(h)
 		r.hintAt(key, to)
 	}
@@ -125,13 +128,25 @@ func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere
 	h = r.held[key]
 	ours := h != nil && h.mine && !outranks(p.GetNumber(), to, h.number, r.self)
 	r.mu.Unlock()
+	if d == nil && !ours {
+		d = r.reclaim(to, p)
+	}
 	switch {
 	case d != nil:
+		r.hintAt(key, to)
 		return d, ""
 	case ours:
 		return nil, string(r.self)
 	}
-	return nil, string(r.goneTo(key))
+	return nil, string(r.goneTo(key, to))
+}
+
+// reclaim gives who asks for a session what is left of it here. Who has fetched something is somewhere in that, and not in this.
+func (r *Roam) reclaim(to peer.ID, p *pb.Pull) *mqttfront.Departure {
+	if p.GetAfter() > 0 {
+		return nil
+	}
+	return r.cfg.Broker.Reclaim(string(p.GetKey()), string(to), p.GetNumber())
 }
 
 // ask is another node's question for a session that waits for an answer. stop ends that.

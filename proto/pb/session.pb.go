@@ -32,6 +32,7 @@ type Claim struct {
 	Node          []byte                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`       // peer ID of the holder
 	Fresh         bool                   `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`    // the session was begun anew: what others have under this key is over
 	State         *SessionState          `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`     // of a session with an expiry, as far as it is known
+	From          []byte                 `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`       // peer ID of the node that has the session, as far as is known, while the holder has not fetched it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -97,6 +98,13 @@ func (x *Claim) GetFresh() bool {
 func (x *Claim) GetState() *SessionState {
 	if x != nil {
 		return x.State
+	}
+	return nil
+}
+
+func (x *Claim) GetFrom() []byte {
+	if x != nil {
+		return x.From
 	}
 	return nil
 }
@@ -670,13 +678,14 @@ var File_session_proto protoreflect.FileDescriptor
 
 const file_session_proto_rawDesc = "" +
 	"\n" +
-	"\rsession.proto\x12\x11mozzie.session.v1\x1a\vstore.proto\"\x92\x01\n" +
+	"\rsession.proto\x12\x11mozzie.session.v1\x1a\vstore.proto\"\xa6\x01\n" +
 	"\x05Claim\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\fR\x04node\x12\x14\n" +
 	"\x05fresh\x18\x04 \x01(\bR\x05fresh\x125\n" +
-	"\x05state\x18\x05 \x01(\v2\x1f.mozzie.session.v1.SessionStateR\x05state\"\xd0\x01\n" +
+	"\x05state\x18\x05 \x01(\v2\x1f.mozzie.session.v1.SessionStateR\x05state\x12\x12\n" +
+	"\x04from\x18\x06 \x01(\fR\x04from\"\xd0\x01\n" +
 	"\fSessionState\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\texpiry_ms\x18\x02 \x01(\x03R\bexpiryMs\x12'\n" +

@@ -1,0 +1,168 @@
+package mqttfront_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// gone makes a broker with a session that another node has claimed under the number 10.
+func gone(t *testing.T) (b *mqttfront.Broker, addr string, d *mqttfront.Departure) {
+	st := storetest.NewSessions()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	log.Append(&mqttfront.Entry{Msg: &proto.Message{Topic: "a", Payload: []byte("1"), QoS: 1}, QoS: 1, Pos: 1})
+	b, _, addr = startWith(t, newLoner(), st, nil, nil)
+	d = b.Depart(t.Context(), "\x00c", "other", 10, false)
+	if _, here := b.Has("\x00c"); d == nil || here {
+		t.Fatal("the session has not gone")
+	}
+	return b, addr, d
+}
+
+// parted has one of the same key here since.
+func parted(t *testing.T) (b *mqttfront.Broker, first *mqttfront.Departure) {
+	b, addr, first := gone(t)
+	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(60)})
+	c.kill()
+	eventually(t, "the client is gone", func() bool { return b.Stats().Offline.Load() == 1 })
+	return b, first
+}
+
+func numbers(b *mqttfront.Broker) (all []uint64) {
+	for _, l := range b.Left() {
+		all = append(all, l.Number)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestPartsHaveNumbers: a session that goes while another part of it is fetched under the same number goes too, and nobody who asks for
+// the one under that number gets the other: how far it has come says nothing of that.
+func TestPartsHaveNumbers(t *testing.T) {
+	b, first := parted(t)
+	if d := b.Depart(t.Context(), "\x00c", "other", 10, false); d != first {
+		t.Error("who fetches a part gets another under its number")
+	}
+	if _, here := b.Has("\x00c"); here {
+		t.Error("a session stays that another node has claimed")
+	}
+	if n := numbers(b); !slices.Equal(n, []uint64{10, 11}) {
+		t.Errorf("parts have the numbers %v", n)
+	}
+	if b.Reclaim("\x00c", "third", 10) != nil || b.Reclaim("\x00c", "third", 11) != nil {
+		t.Error("two parts have one number")
+	}
+	if d := b.Reclaim("\x00c", "third", 12); d == nil || d == first {
+		t.Error("who claims what has gone gets not what went last")
+	}
+	if n := numbers(b); !slices.Equal(n, []uint64{10, 12}) {
+		t.Errorf("parts have the numbers %v", n)
+	}
+}
+
+// TestPartsAreNotTheSession: what went before a session was here again is not what somebody gets who claims that.
+func TestPartsAreNotTheSession(t *testing.T) {
+	b, _ := parted(t)
+	b.Depart(t.Context(), "\x00c", "other", 20, false).End()
+	if b.Reclaim("\x00c", "third", 30) != nil || b.GoneTo("\x00c") != "" {
+		t.Error("a part is taken for the session")
+	}
+	if n := numbers(b); !slices.Equal(n, []uint64{10}) {
+		t.Errorf("parts have the numbers %v", n)
+	}
+}
+
+// TestOneClaimsWhatGoes: a session that one node is being given is not given to another, and neither is one that it has some of.
+func TestOneClaimsWhatGoes(t *testing.T) {
+	b, _, first := gone(t)
+	first.Fetching(1)
+	if d := b.Reclaim("\x00c", "third", 11); d != first { // nothing of it is on its way
+		t.Fatal("what nobody has been given can't be claimed")
+	}
+	if _, err := first.Head(t.Context(), "other"); err == nil {
+		t.Error("a session is given to a node that it does not wait for any more")
+	}
+	if _, err := first.Head(t.Context(), "third"); err != nil {
+		t.Fatal(err)
+	}
+	if b.Reclaim("\x00c", "other", 12) != nil {
+		t.Error("a session is given to two nodes")
+	}
+	first.Fetching(-1)
+	if b.Reclaim("\x00c", "other", 12) != first {
+		t.Error("a session that nobody fetches can't be claimed")
+	}
+	if f, err := first.Fetch(0, 10, 1000); err != nil || len(f.Entries) != 1 {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	first.Taken(1)
+	if b.Reclaim("\x00c", "third", 13) != nil {
+		t.Error("a session that another node has some of is given to a second one")
+	}
+}
+
+// TestPartHasNotHadWhatPassed: what is late at a node that a session has come back to is for the session, and not for the part of it
+// that went: who fetches that is not told that it has had it.
+func TestPartHasNotHadWhatPassed(t *testing.T) {
+	st := storetest.NewSessions()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	log.Had(mqttfront.MarkRun{Epoch: 1, First: 1, Last: 1})
+	b, _, _ := startWith(t, newLoner(), st, nil, nil)
+	d := b.Depart(t.Context(), "\x00c", "other", 10, false)
+	d.Stop(func() {})
+	late := func(seq uint64) {
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", QoS: 1}, Plain: true, Receipt: marked{Epoch: 1, Seq: seq}}})
+	}
+	late(2)
+	d.CameBack()
+	late(3)
+	if f, err := d.Fetch(0, 10, 1000); err != nil || len(f.Entries) != 1 {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	h, err := d.Head(t.Context(), "other") // what waits it has not had either
+	if want := []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 1}}; err != nil || !slices.Equal(h.Had, want) {
+		t.Errorf("the session has had %v, %v", h.Had, err)
+	}
+}
+
+// marked is a receipt that nobody waits for.
+type marked mqttfront.Mark
+
+func (r marked) Mark() mqttfront.Mark    { return mqttfront.Mark(r) }
+func (r marked) Done()                   {}
+func (r marked) More()                   {}
+func (r marked) Refused(mqttfront.Group) {}
+
+// TestPartHasNotHadWhatWasTaken: what of a session waits at another node it has not had: who goes on with what is left here, after a
+// crash, takes it when that is back.
+func TestPartHasNotHadWhatWasTaken(t *testing.T) {
+	st := storetest.NewSessions()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	log.Had(mqttfront.MarkRun{Epoch: 1, First: 1, Last: 1})
+	for i := range uint64(3) {
+		log.Append(&mqttfront.Entry{Msg: &proto.Message{Topic: "a", QoS: 2}, QoS: 2, Pos: i + 1, Mark: mqttfront.Mark{Epoch: 1, Seq: i + 2}, Moved: true})
+	}
+	b, _, _ := startWith(t, newLoner(), st, nil, nil)
+	d := b.Depart(t.Context(), "\x00c", "other", 10, false)
+	want := []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 1}}
+	for range 2 {
+		if h, err := d.Head(t.Context(), "other"); err != nil || !slices.Equal(h.Had, want) {
+			t.Errorf("the session has had %v, %v", h.Had, err)
+		}
+		if _, err := d.Fetch(0, 10, 1000); err != nil {
+			t.Fatal(err)
+		}
+		d.Taken(2)
+	}
+	b, _, _ = startWith(t, newLoner(), st.Left(), nil, nil)
+	if d = b.Departing("\x00c", "other", 10); d == nil {
+		t.Fatal("nothing is left after a crash")
+	}
+	if h, err := d.Head(t.Context(), "other"); err != nil || !slices.Equal(h.Had, want) {
+		t.Errorf("after a crash the session has had %v, %v", h.Had, err)
+	}
+}

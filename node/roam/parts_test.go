@@ -1,0 +1,231 @@
+package roam
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// block keeps a node from saying anything to the swarm until what it returns is called.
+func (n *simNode) block() (unblock func()) {
+	open := make(chan struct{})
+	n.upLink.do(func() { <-open })
+	return func() { close(open) }
+}
+
+// TestAloneKeepsSubscriptions: a session that begins anew at a node that sees no other has the subscriptions that its client was
+// promised elsewhere, whether or not the client hears that it is new, and whether or not its node of before can be reached by then.
+func TestAloneKeepsSubscriptions(t *testing.T) {
+	for _, reaches := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 1, 3)
+			defer w.close()
+			c := newClient(w, "c", "t/#", w.nodes[0])
+			settle(t, time.Minute, c.standing)
+			w.nodes[0].crash()
+			w.nodes[2].crash()
+			unblock := w.nodes[1].block()
+			c.moveTo(w.nodes[1])
+			time.Sleep(time.Second)
+			c.moveTo(nil) // it does not wait for its CONNACK
+			settle(t, time.Minute, func() error { return w.has(w.nodes[1]) })
+			w.nodes[0].start()
+			w.nodes[2].start()
+			time.Sleep(10 * time.Second)
+			if !reaches {
+				w.cutOff(0, 1)
+			}
+			unblock()
+			time.Sleep(time.Second)
+			c.moveTo(w.nodes[2])
+			settle(t, time.Minute, c.attached)
+			m := &traffic{w: w, c: c}
+			m.publish(20)
+			w.cutOne(false)
+			settle(t, time.Minute, m.come)
+			settle(t, 5*time.Minute, w.whole)
+		})
+	}
+}
+
+// TestPacketIDsOfTheLost: what a client takes for a message again, because of an exchange with a node that is lost, is not a new one.
+func TestPacketIDsOfTheLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		w.mu.Lock()
+		for id := range uint16(100) { // which nobody will release
+			c.received[id] = "lost"
+		}
+		w.mu.Unlock()
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+	})
+}
+
+// TestClaimedInVain: a session that its node has given up to one that dies before it has any of it goes on there whole, and in order.
+func TestClaimedInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		time.Sleep(2 * time.Minute) // until its connection is over
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		time.Sleep(time.Second)
+		w.nodes[1].crash()
+		r := w.nodes[0].r
+		h := r.holdOf(c)
+		r.lose(h, &claim{Claim: &pb.Claim{Key: []byte(h.key), Number: h.number + 1}, node: w.nodes[1].id})
+		c.moveTo(w.nodes[0])
+		settle(t, time.Minute, c.attached)
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		m.check(t, true)
+	})
+}
+
+// TestClaimedInVainElsewhere: a session that a node has claimed and not fetched is found by the next that claims it.
+func TestClaimedInVainElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		time.Sleep(2 * time.Minute) // until its connection is over
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		time.Sleep(time.Second)
+		h := w.nodes[0].r.holdOf(c)
+		last := &claim{Claim: &pb.Claim{Key: []byte(h.key), Number: h.number, State: h.state}, node: w.nodes[0].id}
+		r := w.nodes[1].r
+		vain := &hold{key: h.key, name: h.name}
+		r.mu.Lock()
+		r.ownLocked(vain, last)
+		r.mu.Unlock()
+		r.push(vain)
+		settle(t, time.Minute, func() error {
+			if len(w.nodes[0].b.Left()) == 0 {
+				return errors.New("the session has not been given up")
+			}
+			return nil
+		})
+		c.moveTo(w.nodes[2])
+		settle(t, time.Minute, c.attached)
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		m.check(t, true)
+	})
+}
+
+// TestOutrankedWhileItAsks: a node that finds a session nowhere goes on with what is retained of it, unless another has claimed it
+// while it asked.
+func TestOutrankedWhileItAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		defer w.close()
+		const key = "\x00c"
+		r := w.nodes[0].r
+		last := &claim{Claim: &pb.Claim{Key: []byte(key), Number: 4, State: &pb.SessionState{ExpiryMs: 1}}, node: w.nodes[1].id}
+		r.mu.Lock()
+		h := r.holdLocked(key)
+		r.ownLocked(h, last)
+		number := h.number
+		r.mu.Unlock()
+		if a, err := r.fetch(t.Context(), key, number, last); err != nil || a == nil {
+			t.Errorf("got %v, %v", a, err)
+		}
+		r.lose(h, &claim{Claim: &pb.Claim{Key: []byte(key), Number: number + 1}, node: w.nodes[1].id})
+		if _, err := r.fetch(t.Context(), key, number, last); !errors.Is(err, errOutranked) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestAsksWhomItGaveItTo: a node that finds a session neither at the node of the last claim nor where that had it from asks the one that
+// it knows to have had it.
+func TestAsksWhomItGaveItTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		was := w.nodes[0].r.holdOf(c)
+		r := w.nodes[2].r
+		last := &claim{Claim: &pb.Claim{Key: []byte(was.key), Number: was.number, State: was.state}, node: w.nodes[1].id}
+		r.hintAt(was.key, w.nodes[0].id)
+		r.mu.Lock()
+		h := r.holdLocked(was.key)
+		r.ownLocked(h, last)
+		number := h.number
+		r.mu.Unlock()
+		a, err := r.fetch(t.Context(), was.key, number, last)
+		if err != nil || a == nil || a.Head().From.From != string(w.nodes[0].id) || a.Head().From.Drained {
+			t.Fatalf("got %+v, %v", a, err)
+		}
+		a.Close()
+	})
+}
+
+// TestOldClaims: who asks for a session by a claim that is older than the one it came by gets nothing, even while this node is still
+// finding out who holds it, and takes nothing from it.
+func TestOldClaims(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		n := w.nodes[1]
+		h := n.r.holdOf(c)
+		n.r.mu.Lock()
+		h.mine = false // as after a start
+		number := h.number
+		n.r.mu.Unlock()
+		d, elsewhere := n.r.depart(w.nodes[0].id, &pb.Pull{Key: []byte(h.key), Number: number - 1})
+		n.r.mu.Lock()
+		h.mine = true
+		n.r.mu.Unlock()
+		if d != nil || elsewhere != string(n.id) {
+			t.Errorf("got %v, elsewhere %q", d, elsewhere)
+		}
+		settle(t, time.Minute, w.whole)
+	})
+}
+
+func (r *Roam) holdOf(c *client) *hold {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held["\x00"+c.id]
+}
+
+// has fails until a node has a session.
+func (w *world) has(n *simNode) error {
+	if _, here := n.b.Has("\x00c"); !here {
+		return errors.New("the session is not there")
+	}
+	return nil
+}
+
+// cutOff breaks the link between two nodes.
+func (w *world) cutOff(a, b int) {
+	w.mu.Lock()
+	w.cut[[2]int{min(a, b), max(a, b)}] = true
+	hosts := []*simHost{w.nodes[a].h, w.nodes[b].h}
+	w.mu.Unlock()
+	for _, h := range hosts {
+		h.cut()
+	}
+}
