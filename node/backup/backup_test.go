@@ -117,6 +117,9 @@ func TestDamage(t *testing.T) {
 		}
 		refused(fmt.Sprintf("byte %d changed", i), damaged)
 	}
+	newer := archive(t, func(w *tar.Writer) { put(w, headName, `{"format":2,"layout":1}`) })
+	newer[len(newer)-5]++ // in the checksum
+	refused("newer, so it says", newer)
 	refused("something behind", append(bytes.Clone(text), 0))
 	refused("twice", append(bytes.Clone(text), text...))
 	refused("a text", []byte("hello"))

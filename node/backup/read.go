@@ -35,6 +35,11 @@ func Read(r io.Reader, take Take) (h Head, err error) {
 	z.Multistream(false)
 	rd := &reader{t: tar.NewReader(z), take: take, sums: map[string]string{}}
 	if h, err = rd.head(); err != nil {
+		if errors.Is(err, ErrNewer) { // so it says, if nothing in it is changed
+			if _, damage := io.Copy(io.Discard, z); damage != nil {
+				return h, bad("", damage)
+			}
+		}
 		return h, err
 	}
 	if take != nil {
