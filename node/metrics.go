@@ -263,6 +263,7 @@ func (m *metrics) swarm() []sample {
 	}
 	for limit, v := range map[string]uint64{
 		"filters": st.RegistrationsFull, "locations": st.LocationsFull, "nodes": st.PeersFull, "epochs": st.ForgottenEpochs,
+		"waiters": st.WaitersFull,
 	} {
 		all = append(all, sample{"limits_reached_total", "Times that there was no room for more of something.", c, float64(v), []string{"of", limit}})
 	}

@@ -349,6 +349,7 @@ type Stats struct {
 	Malformed, SetChanges, HandOvers, Failovers, Copies  uint64
 	PromisesLocal, NoMember                              uint64
 	RegistrationsFull, LocationsFull, PeersFull          uint64
+	WaitersFull                                          uint64
 	DroppedCustody, Refused, Unanswered, ForgottenEpochs uint64
 	Held, GivenUp, Unreadable, Late                      uint64
 	CustodyNode, SharesMoved                             uint64

@@ -156,8 +156,8 @@ func (r *received) waiting(u undone) []NodeID {
 // maxWaiting bounds how many different groups of nodes wait for messages of an epoch: rendezvous and who may become one.
 const maxWaiting = 1000
 
-// wait has a node hear when a message is done, and reports whether that is news.
-func (r *received) wait(u *undone, node NodeID) bool {
+// willTell has a node hear when a message is done, and reports whether that is news.
+func (n *Node) willTell(r *received, u *undone, node NodeID) bool {
 	if len(r.from) == 0 {
 		r.from = append(r.from, nil) // the first group is nobody
 	}
@@ -172,6 +172,7 @@ func (r *received) wait(u *undone, node NodeID) bool {
 		}
 	}
 	if len(r.from) >= maxWaiting {
+		n.stats.WaitersFull++
 		return false // it asks again when its link is made anew
 	}
 	r.from = append(r.from, append(slices.Clone(old), node))
@@ -260,14 +261,14 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 		n.stats.Duplicates++
 		if u.left == 0 {
 			n.doneWith(from, id)
-		} else if r.wait(&u, from) {
+		} else if n.willTell(r, &u, from) {
 			u.stored = false
 			r.open.put(f.Seq, u)
 			n.unstored.push(id)
 		}
 		return
 	}
-	r.wait(&u, from)
+	n.willTell(r, &u, from)
 	u.left++
 	r.open.put(f.Seq, u)
 	n.unstored.push(id)
@@ -310,7 +311,7 @@ func (n *Node) receiveRecall(p *peer, f *pb.Recall) {
 				}
 				if u.left == 0 {
 					n.doneWith(p.id, Identity{rs.GetEpoch(), seq})
-				} else if r.wait(&u, p.id) {
+				} else if n.willTell(r, &u, p.id) {
 					r.open.put(seq, u)
 				}
 			}
