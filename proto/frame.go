@@ -78,6 +78,7 @@ const (
 	KindDigest        Kind = 33
 	KindLeaving       Kind = 34
 	KindRecall        Kind = 35
+	KindChosen        Kind = 36
 )
 
 // Errors of the decoder.
@@ -125,6 +126,7 @@ var control = map[Kind]func() gproto.Message{
 	KindDigest:        func() gproto.Message { return new(pb.Digest) },
 	KindLeaving:       func() gproto.Message { return new(pb.Leaving) },
 	KindRecall:        func() gproto.Message { return new(pb.Recall) },
+	KindChosen:        func() gproto.Message { return new(pb.Chosen) },
 }
 
 // KindOf returns the number of a frame: a *Publish, a *Deliver or a pointer to one of package pb's types;
@@ -207,6 +209,8 @@ func kindOfRest(frame any) Kind {
 		return KindLeaving
 	case *pb.Recall:
 		return KindRecall
+	case *pb.Chosen:
+		return KindChosen
 	}
 	return 0
 }

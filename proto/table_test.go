@@ -146,5 +146,6 @@ func frames() []frameCase {
 			6f1a140a101112131415161718706565722d74776f1006200129edfe00000000000031c000000000000000`},
 		{"Leaving", &pb.Leaving{Node: []byte(nodeA), Gone: true}, `15220a100102030405060708706565722d6f6e651001`},
 		{"Recall", &pb.Recall{Stored: ranges}, `19230a160908070605040302011204080110011205080310ac02`},
+		{"Chosen", &pb.Chosen{Op: 7, Epoch: 9, Seq: 8, Groups: []*pb.Group{{Name: "g", Filter: "a/+"}}}, `18240807110900000000000000180822080a01671203612f2b`},
 	}
 }

@@ -3703,6 +3703,76 @@ func (x *Recall) GetStored() []*Ranges {
 	return nil
 }
 
+// 36: whom has the receiver chosen, or heard was chosen, for a message of shared subscriptions at QoS 2? What it knows comes as moved
+// of CopyDone before the Ack.
+type Chosen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Op            uint64                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"`
+	Epoch         uint64                 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	Groups        []*Group               `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chosen) Reset() {
+	*x = Chosen{}
+	mi := &file_route_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chosen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chosen) ProtoMessage() {}
+
+func (x *Chosen) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chosen.ProtoReflect.Descriptor instead.
+func (*Chosen) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Chosen) GetOp() uint64 {
+	if x != nil {
+		return x.Op
+	}
+	return 0
+}
+
+func (x *Chosen) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Chosen) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Chosen) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
 type Forget_Epoch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -3714,7 +3784,7 @@ type Forget_Epoch struct {
 
 func (x *Forget_Epoch) Reset() {
 	*x = Forget_Epoch{}
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3726,7 +3796,7 @@ func (x *Forget_Epoch) String() string {
 func (*Forget_Epoch) ProtoMessage() {}
 
 func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3778,7 +3848,7 @@ type Custody_Share struct {
 
 func (x *Custody_Share) Reset() {
 	*x = Custody_Share{}
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3860,7 @@ func (x *Custody_Share) String() string {
 func (*Custody_Share) ProtoMessage() {}
 
 func (x *Custody_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3865,7 +3935,7 @@ type Seen_Owed struct {
 
 func (x *Seen_Owed) Reset() {
 	*x = Seen_Owed{}
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3877,7 +3947,7 @@ func (x *Seen_Owed) String() string {
 func (*Seen_Owed) ProtoMessage() {}
 
 func (x *Seen_Owed) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3918,7 +3988,7 @@ type CopyDone_Share struct {
 
 func (x *CopyDone_Share) Reset() {
 	*x = CopyDone_Share{}
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3930,7 +4000,7 @@ func (x *CopyDone_Share) String() string {
 func (*CopyDone_Share) ProtoMessage() {}
 
 func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3982,7 +4052,7 @@ type CopyDone_Moved struct {
 
 func (x *CopyDone_Moved) Reset() {
 	*x = CopyDone_Moved{}
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3994,7 +4064,7 @@ func (x *CopyDone_Moved) String() string {
 func (*CopyDone_Moved) ProtoMessage() {}
 
 func (x *CopyDone_Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4373,7 +4443,12 @@ const file_route_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04gone\x18\x02 \x01(\bR\x04gone\"9\n" +
 	"\x06Recall\x12/\n" +
-	"\x06stored\x18\x01 \x03(\v2\x17.mozzie.route.v1.RangesR\x06storedB(Z&github.com/mozzie-mqtt/mozzie/proto/pbb\x06proto3"
+	"\x06stored\x18\x01 \x03(\v2\x17.mozzie.route.v1.RangesR\x06stored\"p\n" +
+	"\x06Chosen\x12\x0e\n" +
+	"\x02op\x18\x01 \x01(\x04R\x02op\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12.\n" +
+	"\x06groups\x18\x04 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groupsB(Z&github.com/mozzie-mqtt/mozzie/proto/pbb\x06proto3"
 
 var (
 	file_route_proto_rawDescOnce sync.Once
@@ -4387,7 +4462,7 @@ func file_route_proto_rawDescGZIP() []byte {
 	return file_route_proto_rawDescData
 }
 
-var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_route_proto_goTypes = []any{
 	(*Place)(nil),           // 0: mozzie.route.v1.Place
 	(*Set)(nil),             // 1: mozzie.route.v1.Set
@@ -4441,11 +4516,12 @@ var file_route_proto_goTypes = []any{
 	(*Digest)(nil),          // 49: mozzie.route.v1.Digest
 	(*Leaving)(nil),         // 50: mozzie.route.v1.Leaving
 	(*Recall)(nil),          // 51: mozzie.route.v1.Recall
-	(*Forget_Epoch)(nil),    // 52: mozzie.route.v1.Forget.Epoch
-	(*Custody_Share)(nil),   // 53: mozzie.route.v1.Custody.Share
-	(*Seen_Owed)(nil),       // 54: mozzie.route.v1.Seen.Owed
-	(*CopyDone_Share)(nil),  // 55: mozzie.route.v1.CopyDone.Share
-	(*CopyDone_Moved)(nil),  // 56: mozzie.route.v1.CopyDone.Moved
+	(*Chosen)(nil),          // 52: mozzie.route.v1.Chosen
+	(*Forget_Epoch)(nil),    // 53: mozzie.route.v1.Forget.Epoch
+	(*Custody_Share)(nil),   // 54: mozzie.route.v1.Custody.Share
+	(*Seen_Owed)(nil),       // 55: mozzie.route.v1.Seen.Owed
+	(*CopyDone_Share)(nil),  // 56: mozzie.route.v1.CopyDone.Share
+	(*CopyDone_Moved)(nil),  // 57: mozzie.route.v1.CopyDone.Moved
 }
 var file_route_proto_depIdxs = []int32{
 	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
@@ -4461,7 +4537,7 @@ var file_route_proto_depIdxs = []int32{
 	10, // 10: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
 	15, // 11: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
 	12, // 12: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
-	52, // 13: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	53, // 13: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
 	17, // 14: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
 	19, // 15: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
 	18, // 16: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
@@ -4492,9 +4568,9 @@ var file_route_proto_depIdxs = []int32{
 	1,  // 41: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
 	7,  // 42: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
 	7,  // 43: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	53, // 44: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	54, // 44: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
 	9,  // 45: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
-	54, // 46: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
+	55, // 46: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
 	0,  // 47: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
 	20, // 48: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
 	32, // 49: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
@@ -4525,21 +4601,22 @@ var file_route_proto_depIdxs = []int32{
 	33, // 74: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
 	1,  // 75: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
 	0,  // 76: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	55, // 77: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	56, // 77: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
 	10, // 78: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
-	56, // 79: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
+	57, // 79: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
 	0,  // 80: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
 	1,  // 81: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
 	38, // 82: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
 	10, // 83: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 84: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	9,  // 85: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
-	12, // 86: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
-	87, // [87:87] is the sub-list for method output_type
-	87, // [87:87] is the sub-list for method input_type
-	87, // [87:87] is the sub-list for extension type_name
-	87, // [87:87] is the sub-list for extension extendee
-	0,  // [0:87] is the sub-list for field type_name
+	12, // 84: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
+	12, // 85: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	9,  // 86: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
+	12, // 87: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
+	88, // [88:88] is the sub-list for method output_type
+	88, // [88:88] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }
@@ -4553,7 +4630,7 @@ func file_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_route_proto_rawDesc), len(file_route_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -390,6 +390,7 @@ func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
 		return
 	}
 	for _, c := range f.GetCustody() {
+		n.contest(l, c, p.id, f.GetOffered())
 		switch {
 		case l.phase == serving:
 			n.takeOffered(l, c, p.id)

@@ -43,6 +43,7 @@ type entry struct {
 	holder   *peer // who is known to have a copy; nil: nobody
 	written  bool  // it is to be on this node's disk, whoever else has it
 	copying  bool
+	choosing bool     // it goes out when its choice is safe
 	copies   []NodeID // who may have one
 	stored   bool     // it is on this node's disk, beside others'
 	acked    bool     // who sent it was told that it may let go
@@ -340,6 +341,9 @@ func (n *Node) finish(e *entry) {
 func (n *Node) letGoOf(e *entry) {
 	for _, c := range e.copies {
 		n.owedBy(e.s, e.id.Seq, c)
+	}
+	if e.m.QoS == 2 && slices.ContainsFunc(e.shares, share.grouped) {
+		e.s.chosen.add(e.id.Seq)
 	}
 	n.release(e)
 }

@@ -133,6 +133,7 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 		n.takeSeen(l, s)
 	}
 	for _, c := range f.GetCustody() {
+		n.contest(l, c, p.id, true)
 		n.takeCustody(l, c, p.id)
 	}
 	n.ackSafe(p.id, f.GetOp())

@@ -313,10 +313,14 @@ func (n *Node) before(e *pending, to NodeID) []string {
 		add(e.last)
 		e.last = to
 	}
-	if slices.Contains(e.before, string(to)) {
-		return slices.DeleteFunc(slices.Clone(e.before), func(node string) bool { return node == string(to) })
+	before := e.before
+	if slices.Contains(before, string(to)) {
+		before = slices.DeleteFunc(slices.Clone(before), func(node string) bool { return node == string(to) })
 	}
-	return e.before
+	if to != n.self && len(before) < proto.MaxBefore && n.hasChosen(e) {
+		before = append(slices.Clone(before), string(n.self))
+	}
+	return before
 }
 
 // arriveOwn takes a message of this node to its location, which this node deals with.

@@ -108,6 +108,8 @@ func (n *Node) receiveRest(p *peer, frame any) {
 		n.receiveRecall(p, f)
 	case *pb.Leaving:
 		n.receiveLeaving(p, f)
+	case *pb.Chosen:
+		n.receiveChosen(p, f)
 	}
 }
 

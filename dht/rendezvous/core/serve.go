@@ -1,7 +1,6 @@
 package core
 
 import (
-	"slices"
 	"time"
 )
 
@@ -46,16 +45,26 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 	if e.shares = e.few[:0]; len(dests) > len(e.few) {
 		e.shares = make([]share, 0, len(dests))
 	}
-	for _, d := range dests {
-		e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: d.hold})
-	}
-	e.left = len(e.shares)
 	for _, h := range n.knownOf(a.before) { // they are asked to let go of it before it is forgotten that it came here
 		n.mayHave(e, h)
 	}
+	holds := !n.mayChoose(e)
+	held := false
+	for _, d := range dests {
+		if holds {
+			var any bool
+			d.groups, any = hold(d.groups)
+			held = held || any
+		}
+		if d.plain || len(d.groups) > 0 {
+			e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: d.hold})
+		}
+	}
+	e.left = len(e.shares)
 	n.take(e)
-	if !sure {
+	if !sure || held {
 		n.unsettle(l, e, except)
+		e.unset.held = held
 	}
 	if stamp != 0 {
 		n.retain(l, e)
@@ -65,11 +74,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		n.goOut(e, echo, awaited)
 		return
 	}
-	l.choosing++
-	n.copyEntries(l, func(o *entry) bool { return o == e }, func() {
-		l.choosing--
-		n.goOut(e, echo, awaited)
-	})
+	n.choose(e, len(a.before) > 0, except, func() { n.goOut(e, echo, awaited) })
 }
 
 // heardBefore notes who else may have a message that came before.
@@ -118,14 +123,6 @@ func (n *Node) goOut(e *entry, echo, awaited bool) {
 		n.hasten(e)
 	}
 	n.finish(e)
-}
-
-// chosen reports whether a message has to be copied before it goes out: at QoS 2 a shared subscription's message
-// stays with its choice [MQTT-4.8.2-4], so that the choice has to outlive this node. What comes behind such a
-// message waits in the same way, and so stays behind it.
-func (n *Node) chosen(e *entry) bool {
-	return e.m.QoS == 2 && e.left > 0 && n.copyHolder(e.l) != "" &&
-		(e.l.choosing > 0 || slices.ContainsFunc(e.shares, func(s share) bool { return len(s.groups) > 0 }))
 }
 
 // stamp gives a retained message its place in time: a hybrid logical clock (Kulkarni et al. 2014), 48 bits of

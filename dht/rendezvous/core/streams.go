@@ -17,12 +17,18 @@ type stream struct {
 	low     uint64 // everything up to here is over, for everybody, for good
 	freed   uint64 // the publisher has let go of everything up to here
 	seen    spans  // numbers that came, above low
+	chosen  spans  // numbers of messages of shared subscriptions at QoS 2 that are over here, above low
 	entries numbered[*entry]
 	owed    map[NodeID]*spans // numbers above low that are over, and that a node has not let go of for good; see debts.go
 	told    map[NodeID]uint64 // what the subscribers' nodes were told they may forget
 	closed  bool              // nothing will follow
 	lively  bool              // it is in Node.lively
 	touched time.Duration     // when the last one came
+}
+
+func (s *stream) trim() {
+	s.seen.trim(s.low)
+	s.chosen.trim(s.low)
 }
 
 // release notes what the publisher has let go of.
@@ -51,7 +57,7 @@ func (s *stream) advance() {
 		}
 	}
 	if s.low > low {
-		s.seen.trim(s.low)
+		s.trim()
 	}
 }
 
@@ -119,7 +125,7 @@ func (n *Node) takeSeen(l *location, f *pb.Seen) {
 			s.seen.add(seq)
 		}
 	}
-	s.seen.trim(s.low)
+	s.trim()
 	n.takeOwed(s, f.GetOwed())
 }
 

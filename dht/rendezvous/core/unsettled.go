@@ -14,6 +14,7 @@ import (
 type unsettled struct {
 	e      *entry
 	except NodeID // whose plain subscribers have it
+	held   bool   // nobody is chosen yet for shared groups
 }
 
 // sure reports whether nothing can stand that this rendezvous does not know.
@@ -43,7 +44,7 @@ func (n *Node) cutOff() bool {
 }
 
 func (n *Node) unsettle(l *location, e *entry, except NodeID) {
-	e.unset = &unsettled{e, except}
+	e.unset = &unsettled{e: e, except: except}
 	if e.pinned++; e.s.entries.get(e.id.Seq) == nil {
 		n.take(e)
 	}
@@ -73,12 +74,24 @@ func (n *Node) rematch(l *location) {
 		for _, d := range n.match(l, n.ancestors(l), u.e.m, u.e.id, u.except) {
 			s := share{node: d.node, plain: d.plain && !u.e.servedPlain(d.node), hold: d.hold}
 			for _, g := range d.groups {
-				if !u.e.servedGroup(g) {
+				switch {
+				case u.e.servedGroup(g):
+				case u.e.m.QoS == 2 && g.Name != sessionGroup:
+					u.held = true
+				default:
 					s.groups = append(s.groups, g)
 				}
 			}
 			n.addShare(u.e, s)
 		}
+		n.tryHeld(u)
+	}
+}
+
+// tryHeld chooses for the groups that were left out, where that can be.
+func (n *Node) tryHeld(u *unsettled) {
+	if u.held && !u.e.gone && !u.e.copy && !u.e.choosing && n.mayChoose(u.e) {
+		n.chooseLate(u)
 	}
 }
 
@@ -90,7 +103,9 @@ func (n *Node) addShare(e *entry, s share) {
 	e.left++
 	at := e.put(s)
 	n.owe(e, s.node)
-	n.deliver(e, at)
+	if !e.choosing {
+		n.deliver(e, at)
+	}
 }
 
 // put adds a share, in the place of one that is done and says nothing any more where there is one.
@@ -129,7 +144,11 @@ func (n *Node) matchUnsettled(l *location, owner NodeID, filters []string) {
 			s.hold = max(s.hold, i.Hold)
 			s.plain = s.plain || i.Plain && owner != u.except
 			for _, g := range i.Groups {
-				if key := (proto.Group{Name: g.Name, Filter: f}); !u.e.servedGroup(key) {
+				switch key := (proto.Group{Name: g.Name, Filter: f}); {
+				case u.e.servedGroup(key):
+				case u.e.m.QoS == 2:
+					u.held = true
+				default:
 					s.groups = append(s.groups, key)
 				}
 			}
@@ -138,6 +157,7 @@ func (n *Node) matchUnsettled(l *location, owner NodeID, filters []string) {
 			s.plain = false
 		}
 		n.addShare(u.e, s)
+		n.tryHeld(u)
 	}
 }
 
@@ -175,7 +195,8 @@ func (n *Node) settledBy(l *location, member NodeID) {
 		return
 	}
 	for _, u := range l.unsettled.takeAll() {
-		if u.e.copy { // about to be handed over to this node, and not matched here yet
+		n.tryHeld(u)
+		if u.e.copy || u.held || u.e.choosing && !u.e.gone { // about to be handed over to this node, and not matched here yet
 			l.unsettled.push(u)
 			continue
 		}

@@ -1,0 +1,215 @@
+package core
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
+)
+
+// At QoS 2 a shared subscription's message stays with its choice [MQTT-4.8.2-4], whichever nodes take themselves for its rendezvous, one
+// after another or at the same time. So a choice outlives its rendezvous: it is at another member before the message goes out, or
+// on this node's disk where there is none. And the first choice stands: a rendezvous to which a message comes that others had before asks
+// them, as far as it reaches them, and who is given a copy of another choice than it knows says so.
+
+// chosen reports whether a message goes out only when its choice is safe. What comes behind such a message waits in the same way, and so
+// stays behind it.
+func (n *Node) chosen(e *entry) bool {
+	return e.m.QoS == 2 && e.left > 0 && len(n.ordered) > 0 && (e.l.choosing > 0 || slices.ContainsFunc(e.shares, share.grouped))
+}
+
+func (s share) grouped() bool { return len(s.groups) > 0 }
+
+// choose calls done when the choices for a message are safe, and the first as far as anybody in reach knows. What may have been at others
+// before is asked for there, and at the members. One that nobody else knows, not even who sent the message, is given up: another
+// rendezvous is being sent the message, or will be.
+func (n *Node) choose(e *entry, asks bool, except NodeID, done func()) {
+	e.l.choosing++
+	e.choosing = true
+	out := func() {
+		e.l.choosing--
+		e.choosing = false
+		if !e.gone && !e.copy && !e.copied() && e.own == nil && !n.inReach(e.s.hop) {
+			n.holdBack(e, except)
+		}
+		done()
+	}
+	keep := func() {
+		if n.copyHolder(e.l) != "" {
+			n.copyEntries(e.l, func(o *entry) bool { return o == e }, out)
+			return
+		}
+		if !e.gone && !e.copy {
+			e.written = true
+			n.store(e)
+		}
+		n.safe(out)
+	}
+	groups := groupsToPB(e.shares)
+	if !asks || len(groups) == 0 {
+		keep()
+		return
+	}
+	g := &gather{n: n}
+	asked := map[NodeID]bool{n.self: true}
+	for _, b := range append(slices.Clone(e.copies), e.l.set.Members...) {
+		if !asked[b] && n.inReach(b) {
+			asked[b] = true
+			g.ask(b, func(op uint64) any { return &pb.Chosen{Op: op, Epoch: e.id.Epoch, Seq: e.id.Seq, Groups: groups} })
+		}
+	}
+	once := sync.OnceFunc(keep)
+	g.wait(once)
+	n.timers.set(n.now+promiseTime, once) // one that does not know the question gives no answer
+}
+
+// mayChoose reports whether whoever may have chosen for a message can be asked: a choice is at two members at least, where two could
+// be reached.
+func (n *Node) mayChoose(e *entry) bool {
+	return e.m.QoS < 2 || n.majorityInReach(e.l.set) ||
+		!slices.ContainsFunc(e.copies, func(h NodeID) bool { return !n.inReach(h) && !n.departed(h, MaxHold) })
+}
+
+// hold takes shared groups out of those that a message is for, and reports whether there were any.
+func hold(groups []proto.Group) (rest []proto.Group, held bool) {
+	for _, g := range groups {
+		if g.Name == sessionGroup {
+			rest = append(rest, g)
+		} else {
+			held = true
+		}
+	}
+	return rest, held
+}
+
+// holdBack takes back what has not gone out of the choices for a message, until more is known.
+func (n *Node) holdBack(e *entry, except NodeID) {
+	for i := range e.shares {
+		if s := &e.shares[i]; !s.done && !s.sent {
+			s.groups, _ = hold(s.groups)
+		}
+	}
+	if e.unset == nil {
+		n.unsettle(e.l, e, except)
+	}
+	e.unset.held = true
+	n.shareDrained(e, "")
+}
+
+// chooseLate gives what is not settled to members of groups that nobody is known to be chosen for.
+func (n *Node) chooseLate(u *unsettled) {
+	e := u.e
+	u.held = false
+	e.choosing = true // nothing goes out yet
+	for _, d := range n.match(e.l, n.ancestors(e.l), e.m, e.id, u.except) {
+		s := share{node: d.node, hold: d.hold}
+		for _, g := range d.groups {
+			if !e.servedGroup(g) {
+				s.groups = append(s.groups, g)
+			}
+		}
+		n.addShare(e, s)
+	}
+	n.choose(e, true, u.except, func() {
+		for i := range e.shares {
+			if s := &e.shares[i]; !e.gone && !s.sent {
+				n.deliver(e, s)
+			}
+		}
+		n.finish(e)
+	})
+}
+
+// hasChosen reports whether this node was the rendezvous of a message of its own, or has a copy, and somebody is chosen.
+func (n *Node) hasChosen(e *pending) bool {
+	if e.m.QoS < 2 || e.epoch == nil {
+		return false
+	}
+	s := n.streams[e.epoch.id]
+	if s == nil {
+		return false
+	}
+	c := s.entries.get(e.seq)
+	return c != nil && slices.ContainsFunc(c.shares, share.grouped)
+}
+
+func groupsToPB(shares []share) (all []*pb.Group) {
+	for _, s := range shares {
+		for _, g := range s.groups {
+			if g.Name == sessionGroup { // a session is where it is
+				continue
+			}
+			all = append(all, &pb.Group{Name: g.Name, Filter: g.Filter})
+		}
+	}
+	return all
+}
+
+// receiveChosen tells who was chosen here.
+func (n *Node) receiveChosen(p *peer, f *pb.Chosen) {
+	id := Identity{f.GetEpoch(), f.GetSeq()}
+	for _, g := range f.GetGroups() {
+		if g, ok := groupOf(g); ok {
+			n.tellChoice(id, g, 0, "", p.id)
+		} else {
+			n.malformed("Chosen")
+		}
+	}
+	n.ackSafe(p.id, f.GetOp())
+}
+
+// tellChoice tells a node that has chosen for a message that another is chosen already, if this node knows that: one with no earlier turn,
+// or one that is through with it.
+func (n *Node) tellChoice(id Identity, g proto.Group, turn uint32, chosen, to NodeID) {
+	s := n.streams[id.Epoch]
+	if s == nil {
+		return
+	}
+	known := share{node: n.self, groups: []proto.Group{g}, done: true}
+	e := s.entries.get(id.Seq)
+	switch {
+	case e != nil && e.choosing:
+		return
+	case e != nil && !e.gone:
+		i := slices.IndexFunc(e.shares, func(s share) bool { return slices.Contains(s.groups, g) && s.turn == e.turn(g) })
+		if i < 0 || e.shares[i].turn < turn || e.shares[i].node == chosen {
+			return
+		}
+		known = e.shares[i]
+	case id.Seq > s.low && !s.chosen.has(id.Seq):
+		return
+	}
+	m := &pb.CopyDone_Moved{Epoch: id.Epoch, Seq: id.Seq, Group: &pb.Group{Name: g.Name, Filter: g.Filter}, Node: []byte(known.node),
+		HoldS: uint32(known.hold / time.Second), Turn: max(known.turn, turn) + 1, Done: known.done} //nolint:gosec // bounded by MaxHold
+	n.send(to, &pb.CopyDone{Moved: []*pb.CopyDone_Moved{m}})
+}
+
+// contest compares the choices of a message that another gives or shows to this node with those known here. The first stands: what
+// goes out only now gives way, of two that do the one of whom is further from the location.
+func (n *Node) contest(l *location, c *pb.Custody, from NodeID, firm bool) {
+	if c.GetMessage().GetQos() < 2 || n.peers[from] == nil {
+		return
+	}
+	id := Identity{c.GetEpoch(), c.GetSeq()}
+	var e *entry
+	if s := n.streams[id.Epoch]; s != nil {
+		e = s.entries.get(id.Seq)
+	}
+	yields := e != nil && e.choosing && !e.gone && (firm || l.at.Closer(n.peers[from].point, n.point))
+	for _, p := range c.GetShares() {
+		s, ok := shareOf(p)
+		for _, g := range s.groups {
+			switch {
+			case !ok || g.Name == sessionGroup:
+			case yields:
+				to := s
+				to.plain, to.stored, to.groups, to.turn = false, false, []proto.Group{g}, max(s.turn, e.turn(g))+1
+				n.moved(e, g, to)
+			case !s.done && !firm:
+				n.tellChoice(id, g, s.turn, s.node, from)
+			}
+		}
+	}
+}
