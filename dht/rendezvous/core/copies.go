@@ -32,7 +32,7 @@ func (n *Node) promote(l *location) {
 		mine = append(mine, e)
 	}
 	n.redeliver(mine, "")
-	n.rematch(l)
+	n.rematch(l, mine)
 	n.resumeAll(l, mine)
 	for _, e := range mine {
 		n.finish(e)

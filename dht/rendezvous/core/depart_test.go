@@ -38,3 +38,30 @@ func TestStopsInTheMiddle(t *testing.T) {
 		s.report(seed)
 	})
 }
+
+// TestLeavesForgotten has a node stop politely that is a member for a place of which the others, started again since, know nothing any
+// more: they let it go.
+func TestLeavesForgotten(t *testing.T) {
+	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 2*time.Millisecond)
+		s.loss, s.disorder = true, true
+		s.grow(4)
+		s.run(3 * time.Second)
+		place := core.Place{Prefix: "a", Depth: 1}
+		members := s.membersOf(place)
+		members[0].publish("a/x", 1, false, "")
+		s.run(3 * time.Second)
+		for _, v := range members[:2] {
+			v.crash()
+			v.reboot()
+		}
+		s.meet()
+		s.run(10 * time.Second)
+		if v := members[2].n.ViewOf(place); v.Phase != "standby" {
+			return // they have it still
+		}
+		members[2].stop()
+		s.checkStops(4 * time.Second)
+		s.report(seed)
+	})
+}

@@ -182,8 +182,8 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 	}
 	n.learnSet(place, set)
 	l := n.locations[at]
-	if l == nil && (len(f.GetHave()) > 0 || f.GetRetained() != 0 || f.GetChildren() != 0) {
-		l = n.memberOf(p, place, f.GetSet()) // it was away when something came there for the first time
+	if l == nil && (p.left || len(f.GetHave()) > 0 || f.GetRetained() != 0 || f.GetChildren() != 0) {
+		l = n.memberOf(p, place, f.GetSet()) // it was away when something came there for the first time, or has to let a member go
 	}
 	switch {
 	case l != nil && l.phase < standby:

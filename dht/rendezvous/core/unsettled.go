@@ -68,9 +68,14 @@ func (n *Node) settleOne(u *unsettled) {
 	n.finish(u.e)
 }
 
-// rematch matches what another rendezvous handed over unsettled against what is registered here.
-func (n *Node) rematch(l *location) {
-	for _, u := range slices.Clone(l.unsettled.live()) {
+// rematch matches what another rendezvous handed over unsettled against what is registered here. What this node has matched itself
+// is not for those who have come since.
+func (n *Node) rematch(l *location, handed []*entry) {
+	for _, e := range handed {
+		u := e.unset
+		if u == nil || e.gone {
+			continue
+		}
 		for _, d := range n.match(l, n.ancestors(l), u.e.m, u.e.id, u.except) {
 			s := share{node: d.node, plain: d.plain && !u.e.servedPlain(d.node), hold: d.hold}
 			for _, g := range d.groups {
