@@ -135,6 +135,13 @@ func (n *Node) hasChosen(e *pending) bool {
 	return c != nil && slices.ContainsFunc(c.shares, share.grouped)
 }
 
+// noteChosen has a message that is over remembered as one that was somebody's: nobody else is to get it.
+func (e *entry) noteChosen() {
+	if e.m.QoS == 2 && slices.ContainsFunc(e.shares, share.grouped) {
+		e.s.chosen.add(e.id.Seq)
+	}
+}
+
 func groupsToPB(shares []share) (all []*pb.Group) {
 	for _, s := range shares {
 		for _, g := range s.groups {

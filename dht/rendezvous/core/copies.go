@@ -420,6 +420,7 @@ func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
 		if s := n.streams[rs.GetEpoch()]; s != nil {
 			s.eachEntry(rs.GetRanges(), func(e *entry) {
 				if open = open || !e.copy; e.copy {
+					e.noteChosen()
 					n.letGoOf(e)
 				}
 			})

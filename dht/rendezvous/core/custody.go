@@ -296,7 +296,7 @@ func (n *Node) endShares(e *entry, node NodeID, sent bool) {
 		n.endShare(e, s)
 		ended = true
 	}
-	if ended && e.copied() && !e.copy && e.left > 0 {
+	if ended && e.copied() && !e.copy && e.left > 0 && e.doneFor(node) { // else it is still to get something of it
 		n.tellCopies(e, node)
 	}
 	n.finish(e)
@@ -334,6 +334,9 @@ func (n *Node) finish(e *entry) {
 		return
 	}
 	n.ackKept(e)
+	if !e.copy {
+		e.noteChosen()
+	}
 	n.letGoOf(e)
 }
 
@@ -341,9 +344,6 @@ func (n *Node) finish(e *entry) {
 func (n *Node) letGoOf(e *entry) {
 	for _, c := range e.copies {
 		n.owedBy(e.s, e.id.Seq, c)
-	}
-	if e.m.QoS == 2 && slices.ContainsFunc(e.shares, share.grouped) {
-		e.s.chosen.add(e.id.Seq)
 	}
 	n.release(e)
 }
