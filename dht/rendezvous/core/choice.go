@@ -17,24 +17,36 @@ import (
 // chosen reports whether a message goes out only when its choice is safe. What comes behind such a message waits in the same way, and so
 // stays behind it.
 func (n *Node) chosen(e *entry) bool {
-	return e.m.QoS == 2 && e.left > 0 && len(n.ordered) > 0 && (e.l.choosing > 0 || slices.ContainsFunc(e.shares, share.grouped))
+	return e.m.QoS == 2 && e.left > 0 && len(n.ordered) > 0 && (len(e.l.choosing) > 0 || slices.ContainsFunc(e.shares, share.grouped))
 }
 
 func (s share) grouped() bool { return len(s.groups) > 0 }
+
+// choosing is a message on its way to a choice that is safe. It goes out when those before it do.
+type choosing struct {
+	done func() // nil: not yet
+}
 
 // choose calls done when the choices for a message are safe, and the first as far as anybody in reach knows. What may have been at others
 // before is asked for there, and at the members. One that nobody else knows, not even who sent the message, is given up: another
 // rendezvous is being sent the message, or will be.
 func (n *Node) choose(e *entry, asks bool, except NodeID, done func()) {
-	e.l.choosing++
 	e.choosing = true
+	l, c := e.l, new(choosing)
+	l.choosing = append(l.choosing, c)
 	out := func() {
-		e.l.choosing--
-		e.choosing = false
-		if !e.gone && !e.copy && !e.copied() && e.own == nil && !n.inReach(e.s.hop) {
-			n.holdBack(e, except)
+		c.done = func() {
+			e.choosing = false
+			if !e.gone && !e.copy && !e.copied() && e.own == nil && !n.inReach(e.s.hop) {
+				n.holdBack(e, except)
+			}
+			done()
 		}
-		done()
+		for len(l.choosing) > 0 && l.choosing[0].done != nil { // in their order
+			first := l.choosing[0]
+			l.choosing = l.choosing[1:]
+			first.done()
+		}
 	}
 	keep := func() {
 		if n.copyHolder(e.l) != "" {

@@ -151,7 +151,7 @@ func (n *Node) Left() string {
 	add("unstored", n.unstored.len())
 	for _, l := range n.sortedLocations() {
 		add(fmt.Sprintf("unsettled at %q", l.place.Prefix), l.unsettled.len())
-		add(fmt.Sprintf("choosing at %q", l.place.Prefix), l.choosing)
+		add(fmt.Sprintf("choosing at %q", l.place.Prefix), len(l.choosing))
 	}
 	for _, r := range n.sortedRoutes() {
 		if r.epoch != nil {

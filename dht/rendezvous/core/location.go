@@ -68,7 +68,7 @@ type location struct {
 
 	order      fifo[*entry] // in custody, as they came; some are over
 	hasty      []*entry     // of these, to be copied before the effects are taken
-	choosing   int          // of these, how many go out when they are copied
+	choosing   []*choosing  // that go out when their choices are safe, in order
 	streams    int          // epochs that are remembered of it
 	sent       map[NodeID]bool
 	told       map[NodeID]bool // nodes that drop QoS 0 messages because nobody is interested
