@@ -198,6 +198,9 @@ func (n *Node) acceptedBy(l *location, from NodeID) {
 		if !told[m] {
 			told[m] = true
 			n.send(m, news)
+			if !next.has(m) && n.inReach(m) {
+				put(&l.inheritors, m, true) // until it has heard that, it serves locations below with what stood when it was a member
+			}
 		}
 	}
 	for _, m := range sortedKeys(l.inheritors) {

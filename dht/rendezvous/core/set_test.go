@@ -201,3 +201,33 @@ func TestProposalOfOneGone(t *testing.T) {
 		s.report(seed)
 	})
 }
+
+// TestPromiseWhileSetChanges subscribes at the root's rendezvous, and publishes as soon as that is promised, while nodes join that take the
+// place of others in the root's set: those serve locations still, and have to know of it.
+func TestPromiseWhileSetChanges(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 2*time.Millisecond)
+		s.loss, s.uneven = true, true
+		s.grow(4)
+		s.run(3 * time.Second)
+		k := 0
+		for range 6 {
+			s.join(s.add())
+			for range 12 {
+				st := s.pick().subscribe(fmt.Sprintf("+/%d", k), 1)
+				for end := s.now + time.Second; !st.promised && s.now < end; {
+					s.run(200 * time.Microsecond)
+				}
+				for i := range 3 {
+					s.pick().publish(fmt.Sprintf("%c/%d", 'a'+i, k), 1, false, "")
+				}
+				k++
+			}
+			s.run(2 * time.Second)
+		}
+		s.run(20 * time.Second)
+		s.check()
+		s.checkSets()
+		s.report(seed)
+	})
+}
