@@ -74,7 +74,7 @@ func (n *Node) choose(e *entry, asks bool, except NodeID, done func()) {
 	}
 	once := sync.OnceFunc(keep)
 	g.wait(once)
-	n.timers.set(n.now+promiseTime, once) // one that does not know the question gives no answer
+	n.timers.set(n.now+2*LeaseTime, once) // one that does not know the question gives no answer
 }
 
 // mayChoose reports whether whoever may have chosen for a message can be asked: a choice is at two members at least, where two could
