@@ -269,8 +269,8 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 	}
 	each(f.GetStored(), func(e *entry) {
 		for i := range e.shares {
-			if e.shares[i].node == p.id {
-				e.shares[i].stored = true
+			if s := &e.shares[i]; s.node == p.id && s.sent { // it speaks of what it was sent
+				s.stored = true
 			}
 		}
 	})
