@@ -293,6 +293,30 @@ func TestHadAtQoS1(t *testing.T) {
 	c.silent()
 }
 
+// TestHadBesideLostNode: what a session had at QoS 1 that goes on without the node that had it does not come again after a restart. That
+// node was sent it too, and what that was sent is asked for again.
+func TestHadBesideLostNode(t *testing.T) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a"),
+		Arriving: &mqttfront.Arriving{From: "lost", Number: 1, Drained: true}})
+	r := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: 1}}
+	deliver := func(b *mqttfront.Broker, d mqttfront.Delivery) {
+		d.Msg, d.Receipt = &proto.Message{Topic: "a", Payload: []byte("v"), QoS: 1}, r
+		b.Deliver([]mqttfront.Delivery{d})
+	}
+	l := newLoner()
+	l.receipts = map[mqttfront.Mark]mqttfront.Receipt{r.mark: r}
+	b, _, addr := startWith(t, l, st, nil, nil)
+	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	deliver(b, mqttfront.Delivery{Plain: true})
+	c.ack(packets.Puback, c.expectPublish("v").PacketID)
+	c.silent() // it is read
+	b, _, addr = startWith(t, newLoner(), st.Left(), nil, nil)
+	c, _ = connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	deliver(b, mqttfront.Delivery{Sessions: []string{"\x00c"}})
+	c.silent()
+}
+
 // TestLaterSubscriptions: what a node was sent that can't be reached is asked for by the subscriptions that its session had there, after a
 // restart too, and not by those that its client has made since: that node was not sent for them what came here meanwhile, and before.
 func TestLaterSubscriptions(t *testing.T) {
