@@ -176,7 +176,7 @@ func (s *session) subscribeLocked(r SubscriptionRecord) *subscription {
 	}
 	inner = s.key.mount().on(inner)
 	sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
-		noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished}
+		noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished, later: r.Later}
 	s.subs.set(sub)
 	if share == "" {
 		s.b.subs.Set(inner, s, sub)
@@ -185,7 +185,8 @@ func (s *session) subscribeLocked(r SubscriptionRecord) *subscription {
 	return sub
 }
 
-// want tells the swarm of subscriptions that were made when the session stood as it says. from and done are those of subscribeAll.
+// want tells the swarm of subscriptions that were made when the session stood as it says. from and done are those of subscribeAll: what
+// that node was sent is not for those that were made since.
 func (s *session) want(subs []*subscription, stand standing, from string, done func()) {
 	left := newCountdown(done)
 	for _, sub := range subs {
@@ -194,7 +195,7 @@ func (s *session) want(subs []*subscription, stand standing, from string, done f
 		}
 		s.b.demand(sub.inner, func(d *demand) {
 			d.add(sub, stand, 1)
-			if from != "" && sub.share == "" {
+			if from != "" && sub.share == "" && !sub.later {
 				d.sessions = append(d.sessions, SessionInterest{string(s.key), from})
 			}
 		}, left.more())

@@ -271,3 +271,82 @@ func TestHadAfterRestart(t *testing.T) {
 	deliver(b)
 	c.silent()
 }
+
+// TestHadAtQoS1: what a session had at QoS 1 does not come again at QoS 2, after its client has subscribed anew and a restart.
+func TestHadAtQoS1(t *testing.T) {
+	st := storetest.NewSessions()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1,
+		Subs: []mqttfront.SubscriptionRecord{{Filter: "a", QoS: 1}}})
+	log.Had(mqttfront.MarkRun{Epoch: 9, First: 1, Last: 1}) // it has come from elsewhere
+	deliver := func(b *mqttfront.Broker) {
+		r := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: 1}}
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", Payload: []byte("v"), QoS: 2}, Sessions: []string{"\x00c"}, Receipt: r}})
+	}
+	b, _, addr := startWith(t, newLoner(), st, nil, nil)
+	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	deliver(b)
+	c.ack(packets.Puback, c.expectPublish("v").PacketID)
+	c.subscribe(filter{"a", 2}) // PUBACK is read
+	b, _, addr = startWith(t, newLoner(), st.Left(), nil, nil)
+	c, _ = connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	deliver(b)
+	c.silent()
+}
+
+// TestHadBesideLostNode: what a session had at QoS 1 that goes on without the node that had it does not come again after a restart. That
+// node was sent it too, and what that was sent is asked for again.
+func TestHadBesideLostNode(t *testing.T) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a"),
+		Arriving: &mqttfront.Arriving{From: "lost", Number: 1, Drained: true}})
+	r := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: 1}}
+	deliver := func(b *mqttfront.Broker, d mqttfront.Delivery) {
+		d.Msg, d.Receipt = &proto.Message{Topic: "a", Payload: []byte("v"), QoS: 1}, r
+		b.Deliver([]mqttfront.Delivery{d})
+	}
+	l := newLoner()
+	l.receipts = map[mqttfront.Mark]mqttfront.Receipt{r.mark: r}
+	b, _, addr := startWith(t, l, st, nil, nil)
+	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	deliver(b, mqttfront.Delivery{Plain: true})
+	c.ack(packets.Puback, c.expectPublish("v").PacketID)
+	c.silent() // it is read
+	b, _, addr = startWith(t, newLoner(), st.Left(), nil, nil)
+	c, _ = connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	deliver(b, mqttfront.Delivery{Sessions: []string{"\x00c"}})
+	c.silent()
+}
+
+// TestLaterSubscriptions: what a node was sent that can't be reached is asked for by the subscriptions that its session had there, after a
+// restart too, and not by those that its client has made since: that node was not sent for them what came here meanwhile, and before.
+func TestLaterSubscriptions(t *testing.T) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("came", "changed", "again"),
+		Arriving: &mqttfront.Arriving{From: "lost", Number: 1, Drained: true}})
+	kept(st, "other", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Subs: subscribed("later")})
+	asks := func(l *loner, want ...string) {
+		t.Helper()
+		for _, f := range []string{"came", "changed", "again", "later"} {
+			var ss []mqttfront.SessionInterest
+			if slices.Contains(want, f) {
+				ss = []mqttfront.SessionInterest{{Key: "\x00c", From: "lost"}}
+			}
+			if in := l.interest(f); !in.Plain || !slices.Equal(in.Sessions, ss) {
+				t.Errorf("%s: %+v is registered, want sessions %v", f, in, ss)
+			}
+		}
+	}
+	l := newLoner()
+	_, _, addr := startWith(t, l, st, nil, nil)
+	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	c.unsubscribe("again")
+	c.subscribe(filter{"changed", 1}, filter{"again", 2}, filter{"later", 1})
+	c.subscribe(filter{"again", 1})
+	asks(l, "came", "changed")
+	for range 2 {
+		st = st.Left()
+		l = newLoner()
+		startWith(t, l, st, nil, nil)
+		asks(l, "came", "changed")
+	}
+}

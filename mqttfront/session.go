@@ -117,6 +117,7 @@ type subscription struct {
 	qos               byte
 	noLocal           bool
 	retainAsPublished bool
+	later             bool // see SubscriptionRecord
 }
 
 // offer gives a message to the session: sent at once if the client can take it, queued otherwise.
@@ -241,7 +242,10 @@ func (s *session) overLocked(u *burst, e Entry) {
 	}
 	if s.log != nil && e.Pos > 0 {
 		gone := s.move != nil && s.move.Departure != nil
-		if m := e.mark(); s.had != nil && e.QoS == 2 && m != (Mark{}) && !gone {
+		// What is published at QoS 2, at whatever QoS it had it: by the time that it comes again the subscription may be one of QoS 2. And
+		// all, while a node is asked for what was sent to it: that is sent what comes here too, and is waited for for days.
+		asks := s.move != nil && s.move.arriving != nil
+		if m := e.mark(); s.had != nil && (e.Msg.QoS == 2 || asks) && m != (Mark{}) && !gone {
 			s.markLocked(m)
 		}
 		s.log.Remove(&e)

@@ -91,6 +91,8 @@ type SubscriptionRecord struct {
 	QoS               byte
 	NoLocal           bool
 	RetainAsPublished bool
+	// Later says that it was made here while its session was still coming from another node, which was sent nothing for it.
+	Later bool
 }
 
 // WillRecord is a will as the client gave it.

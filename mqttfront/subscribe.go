@@ -221,6 +221,7 @@ func (c *conn) subscribe(f *packets.Subscription, a *answer) (fresh *subscriptio
 		s.mu.Unlock()
 		return nil, nil, refuse(ReasonUnspecified, "another connection has taken the session over")
 	}
+	sub.later = s.move != nil && s.move.arriving != nil && (old == nil || old.later)
 	s.subs.set(sub)
 	if s.log != nil {
 		s.log.Subscribe(sub.record())
@@ -280,7 +281,7 @@ func (c *conn) subscriptionOf(f *packets.Subscription) (*subscription, *Refusal)
 }
 
 func (sub *subscription) record() SubscriptionRecord {
-	return SubscriptionRecord{Filter: sub.filter, ID: sub.id, QoS: sub.qos, NoLocal: sub.noLocal, RetainAsPublished: sub.retainAsPublished}
+	return SubscriptionRecord{Filter: sub.filter, ID: sub.id, QoS: sub.qos, NoLocal: sub.noLocal, RetainAsPublished: sub.retainAsPublished, Later: sub.later}
 }
 
 // onUnsubscribe handles UNSUBSCRIBE: filters are compared as they are, each by itself, and what was sent goes on to its

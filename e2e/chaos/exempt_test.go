@@ -40,17 +40,13 @@ const (
 
 // What is not done yet. Each has a knob in Known, and goes with it.
 const (
-	KnownForgetting   Excuse = "KNOWN: came twice after a crash (Known.Forgetting)"
 	KnownSharedTwice  Excuse = "KNOWN: two members of a shared group have it at QoS 2, with a fault in the time between (Known.SharedTwice)"
 	KnownSessionsStay Excuse = "KNOWN: the disk of the subscriber's node was wiped (Known.SessionsStay)"
 )
 
 // Known says what is known to be missing, and so is no violation. It is to be empty one day.
 type Known struct {
-	// Forgetting: what is over, or forgotten, is not durable everywhere, so that a message may come twice when the rendezvous
-	// or the holder of a second copy crashes at a bad moment, or stops at one when it can't hand over.
-	Forgetting bool
-	// SharedTwice: where links break or a node hangs, two nodes may each take themselves for the rendezvous for a while, and choose
+	// SharedTwice: where links break, or a node hangs or crashes, two nodes may each take themselves for the rendezvous for a while, and choose
 	// different members of a shared group.
 	SharedTwice bool
 	// SessionsStay: sessions are at their node alone, and are lost with its disk.
@@ -58,7 +54,7 @@ type Known struct {
 }
 
 // KnownNow is what is missing now.
-var KnownNow = Known{Forgetting: true, SharedTwice: true, SessionsStay: true}
+var KnownNow = Known{SharedTwice: true, SessionsStay: true}
 
 const (
 	// handOver is how long a publisher's node has to be well, with all others, until others have what it acknowledged: a
@@ -120,25 +116,6 @@ func (c *checker) crashed(node int, from, to time.Duration) bool {
 	for _, f := range c.faults {
 		if f.kind.crash() && (node == 0 || f.has(node)) && f.from >= from && f.from <= to {
 			return true
-		}
-	}
-	return false
-}
-
-// restarted reports whether any node crashed between two times, or was stopped while something else was wrong: then it can't
-// hand over, and it is as when it crashes.
-func (c *checker) restarted(from, to time.Duration) bool {
-	if c.crashed(0, from, to) {
-		return true
-	}
-	for i, f := range c.faults {
-		if f.kind != Restart || f.from < from || f.from > to {
-			continue
-		}
-		for j, g := range c.faults {
-			if i != j && g.kind != Join && g.from <= f.from+stopLimit && g.to >= f.from-handingBack {
-				return true
-			}
 		}
 	}
 	return false

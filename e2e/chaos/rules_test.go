@@ -199,9 +199,6 @@ func (c *checker) twice(m *message, s *session, e Event, text string) {
 	case s != nil && c.inParts(m, s, e):
 		c.report.excuse(JoinedParts)
 		return
-	case c.known.Forgetting && c.restarted(m.firstSend, e.At):
-		c.report.excuse(KnownForgetting)
-		return
 	case s == nil && c.known.SharedTwice && !c.calm(m.firstSend, e.At):
 		c.report.excuse(KnownSharedTwice)
 		return

@@ -166,6 +166,7 @@ func testSubscriptions(t *testing.T, h *harness) {
 	log := h.begin("c")
 	log.Subscribe(mqttfront.SubscriptionRecord{Filter: "a/#", QoS: 1})
 	log.Subscribe(mqttfront.SubscriptionRecord{Filter: "b", QoS: 2, NoLocal: true, RetainAsPublished: true, ID: 268435455})
+	log.Subscribe(mqttfront.SubscriptionRecord{Filter: "c", QoS: 1, Later: true})
 	log.Subscribe(mqttfront.SubscriptionRecord{Filter: "gone"})
 	log.Subscribe(mqttfront.SubscriptionRecord{Filter: "a/#", QoS: 2})
 	log.Unsubscribe("gone")
@@ -178,6 +179,7 @@ func testSubscriptions(t *testing.T, h *harness) {
 	want := map[string]mqttfront.SubscriptionRecord{
 		"a/#": {Filter: "a/#", QoS: 2},
 		"b":   {Filter: "b", QoS: 2, NoLocal: true, RetainAsPublished: true, ID: 268435455},
+		"c":   {Filter: "c", QoS: 1, Later: true},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("subscriptions %v, want %v", got, want)

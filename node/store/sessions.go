@@ -179,7 +179,7 @@ func (l *sessionLog) load() (rec mqttfront.SessionRecord, err error) {
 			return true
 		}
 		rec.Subs = append(rec.Subs, mqttfront.SubscriptionRecord{Filter: string(filter), ID: u.GetId(), QoS: byte(min(u.GetQos(), 2)), //nolint:gosec // 0 to 2
-			NoLocal: u.GetNoLocal(), RetainAsPublished: u.GetRetainAsPublished()})
+			NoLocal: u.GetNoLocal(), RetainAsPublished: u.GetRetainAsPublished(), Later: u.GetLater()})
 		return true
 	})
 	return rec, err
@@ -189,7 +189,7 @@ func (l *sessionLog) Subscribe(sub mqttfront.SubscriptionRecord) {
 	l.db.update(func() {
 		l.more = true
 		l.db.putLocked(subscriptionKey(l.id, sub.Filter), &pb.StoredSubscription{Id: sub.ID, Qos: uint32(sub.QoS), NoLocal: sub.NoLocal,
-			RetainAsPublished: sub.RetainAsPublished}, false)
+			RetainAsPublished: sub.RetainAsPublished, Later: sub.Later}, false)
 	})
 }
 

@@ -428,6 +428,7 @@ type StoredSubscription struct {
 	Qos               uint32                 `protobuf:"varint,2,opt,name=qos,proto3" json:"qos,omitempty"`
 	NoLocal           bool                   `protobuf:"varint,3,opt,name=no_local,json=noLocal,proto3" json:"no_local,omitempty"`
 	RetainAsPublished bool                   `protobuf:"varint,4,opt,name=retain_as_published,json=retainAsPublished,proto3" json:"retain_as_published,omitempty"`
+	Later             bool                   `protobuf:"varint,5,opt,name=later,proto3" json:"later,omitempty"` // it was made while its session was on its way from another node
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -486,6 +487,13 @@ func (x *StoredSubscription) GetNoLocal() bool {
 func (x *StoredSubscription) GetRetainAsPublished() bool {
 	if x != nil {
 		return x.RetainAsPublished
+	}
+	return false
+}
+
+func (x *StoredSubscription) GetLater() bool {
+	if x != nil {
+		return x.Later
 	}
 	return false
 }
@@ -1000,12 +1008,13 @@ const file_store_proto_rawDesc = "" +
 	"\amessage\x18\x01 \x01(\v2\x1e.mozzie.store.v1.StoredMessageR\amessage\x12\x1b\n" +
 	"\texpiry_ms\x18\x02 \x01(\x03R\bexpiryMs\x12\x19\n" +
 	"\bdelay_ms\x18\x03 \x01(\x03R\adelayMs\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x06R\x05epoch\"\x81\x01\n" +
+	"\x05epoch\x18\x04 \x01(\x06R\x05epoch\"\x97\x01\n" +
 	"\x12StoredSubscription\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03qos\x18\x02 \x01(\rR\x03qos\x12\x19\n" +
 	"\bno_local\x18\x03 \x01(\bR\anoLocal\x12.\n" +
-	"\x13retain_as_published\x18\x04 \x01(\bR\x11retainAsPublished\"\xaa\x02\n" +
+	"\x13retain_as_published\x18\x04 \x01(\bR\x11retainAsPublished\x12\x14\n" +
+	"\x05later\x18\x05 \x01(\bR\x05later\"\xaa\x02\n" +
 	"\vStoredEntry\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\x04R\amessage\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x10\n" +
