@@ -19,6 +19,8 @@ type Departure struct {
 	from  *conn         // which that was
 	more  chan struct{} // gets one when something was queued
 	back  atomic.Bool   // the session has come back here, and gets what is late itself
+	// The subscriptions are over, and what was sent here before has come.
+	drained atomic.Bool
 
 	// Guarded by session.mu, number and to by registry.reg as well, and part by that alone.
 	receipts map[uint64]Receipt // of entries that were in memory, by position
@@ -219,8 +221,10 @@ func (d *Departure) setAside(e *Entry) {
 }
 
 // passes reports whether a delivery is not for the session: it has come to where that is too, as what this node's clients publish has.
+// Where the session has come back here, it puts what it gets itself behind what comes from elsewhere. So until all that was sent
+// here has come, that goes the long way too, ahead of what was sent elsewhere later; the session knows it again.
 func (d *Departure) passes(e *Entry) bool {
-	return e.QoS == 0 || d.over || d.stopped && (e.mark() == (Mark{}) || d.back.Load())
+	return e.QoS == 0 || d.over || d.stopped && (e.mark() == (Mark{}) || d.drained.Load() && d.back.Load())
 }
 
 // offer takes a delivery for the session.
@@ -409,7 +413,10 @@ func (d *Departure) Stop(done func()) {
 	s.subs = nil
 	s.mu.Unlock()
 	d.b.stats.Subscriptions.Add(-int64(len(subs)))
-	left := newCountdown(done)
+	left := newCountdown(func() {
+		d.drained.Store(true)
+		done()
+	})
 	for _, sub := range subs {
 		if sub.share != "" {
 			d.b.leaveGroup(s, sub)

@@ -129,6 +129,37 @@ func TestPartHasNotHadWhatPassed(t *testing.T) {
 	}
 }
 
+// TestComesTheLongWayUntilDrained: where a session has gone to another node and come back, what was sent here before its subscriptions
+// ended goes with the part that went until all of that has come, though the session gets it too: at the other node something newer may
+// wait, which the session would get first otherwise. What still comes then is the session's alone.
+func TestComesTheLongWayUntilDrained(t *testing.T) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	l := newLoner()
+	b, _, _ := startWith(t, l, st, nil, nil)
+	d := b.Depart(t.Context(), "\x00c", "other", 10, false)
+	ends, drained := make(chan struct{}), make(chan struct{})
+	l.slow = func(string) chan struct{} { return ends }
+	d.CameBack()
+	d.Stop(func() { close(drained) })
+	waiting := func(seq uint64) int {
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", QoS: 1}, Plain: true, Receipt: marked{Epoch: 1, Seq: seq}}})
+		f, err := d.Fetch(0, 10, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(f.Entries)
+	}
+	if n := waiting(1); n != 1 {
+		t.Errorf("%d messages wait for who fetches the part, of 1 that came before its subscriptions were over", n)
+	}
+	close(ends)
+	<-drained
+	if n := waiting(2); n != 1 {
+		t.Errorf("%d messages wait for who fetches the part, of 1 that came in time, and 1 that was late", n)
+	}
+}
+
 // marked is a receipt that nobody waits for.
 type marked mqttfront.Mark
 

@@ -10,23 +10,19 @@ import (
 
 var (
 	seeds  = flag.Int("seeds", 30, "how many seeds simulations are run with")
+	first  = flag.Uint64("first", 1, "the first seed to run")
 	seed   = flag.Uint64("seed", 0, "the one seed to run")
 	faults = flag.Bool("faults", true, "have nodes be slow and crash, and links break, in TestRandomMoves; else clients are calm or hasty, and that is all")
 )
 
 // eachSeed runs a simulation with many seeds, each in a time of its own.
 func eachSeed(t *testing.T, run func(t *testing.T, seed uint64)) {
-	for s := uint64(1); s <= uint64(*seeds); s++ { //nolint:gosec // positive
-		if *seed != 0 && s != 1 {
-			return
-		}
-		if *seed != 0 {
-			s = *seed
-		}
+	from, n := *first, uint64(*seeds) //nolint:gosec // positive
+	if *seed != 0 {
+		from, n = *seed, 1
+	}
+	for s := from; s < from+n; s++ {
 		t.Run(fmt.Sprint(s), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { run(t, s) }) })
-		if *seed != 0 {
-			return
-		}
 	}
 }
 
