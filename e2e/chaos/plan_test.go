@@ -55,9 +55,9 @@ func (s Step) String() string {
 const (
 	// first is when the first fault comes.
 	first = 2 * time.Second
-	// betweenWipes is how long after the loss of a disk the next may be lost: a minute after a node is gone its sets are
+	// betweenWipes is how long after the loss of a disk the next may be lost: a minute after a node is gone, as others that have been well for so long see it, its sets are
 	// repaired, and the machine may be busy.
-	betweenWipes = 90 * time.Second
+	betweenWipes = 3 * time.Minute
 	// afterWipe is how long nothing else goes down.
 	afterWipe = 10 * time.Second
 	// most is how many nodes may be down, or hang, at once.
