@@ -15,12 +15,11 @@ type Departure struct {
 	number uint64
 	to     string
 
-	quiet chan struct{} // closed when the connection that the session had is not read from any more
-	from  *conn         // which that was
-	more  chan struct{} // gets one when something was queued
-	back  atomic.Bool   // the session has come back here, and gets what is late itself
-	// The subscriptions are over, and what was sent here before has come.
-	drained atomic.Bool
+	quiet   chan struct{} // closed when the connection that the session had is not read from any more
+	from    *conn         // which that was
+	more    chan struct{} // gets one when something was queued
+	back    atomic.Bool   // the session has come back here, and gets what is late itself
+	drained chan struct{} // closed when the subscriptions are over, and what was sent here before has come
 
 	// Guarded by session.mu, number and to by registry.reg as well, and part by that alone.
 	receipts map[uint64]Receipt // of entries that were in memory, by position
@@ -191,7 +190,8 @@ func (s *session) departLocked(u *burst, to string, number uint64) *Departure {
 
 // leaveTo makes a session a departure. registry.reg is held, or nobody is served yet.
 func (s *session) leaveTo(to string, number uint64) *Departure {
-	d := &Departure{b: s.b, s: s, to: to, number: number, quiet: make(chan struct{}), more: make(chan struct{}, 1), receipts: map[uint64]Receipt{}}
+	d := &Departure{b: s.b, s: s, to: to, number: number, quiet: make(chan struct{}), more: make(chan struct{}, 1), drained: make(chan struct{}),
+		receipts: map[uint64]Receipt{}}
 	if s.move == nil {
 		s.move = new(move)
 	}
@@ -224,7 +224,16 @@ func (d *Departure) setAside(e *Entry) {
 // Where the session has come back here, it puts what it gets itself behind what comes from elsewhere. So until all that was sent
 // here has come, that goes the long way too, ahead of what was sent elsewhere later; the session knows it again.
 func (d *Departure) passes(e *Entry) bool {
-	return e.QoS == 0 || d.over || d.stopped && (e.mark() == (Mark{}) || d.drained.Load() && d.back.Load())
+	return e.QoS == 0 || d.over || d.stopped && (e.mark() == (Mark{}) || d.back.Load() && d.isDrained())
+}
+
+func (d *Departure) isDrained() bool {
+	select {
+	case <-d.drained:
+		return true
+	default:
+		return false
+	}
 }
 
 // offer takes a delivery for the session.
@@ -393,14 +402,13 @@ func (d *Departure) Taken(upto uint64) {
 }
 
 // Stop ends the session's subscriptions: what is published from now on comes to the other node by itself. What was sent here
-// before may still come: done is called when, with all probability, it has.
-func (d *Departure) Stop(done func()) {
+// before may still come: the channel is closed when, with all probability, it has. Of a session that has ended it may never be.
+func (d *Departure) Stop() (drained <-chan struct{}) {
 	s := d.s
 	s.mu.Lock()
 	if d.stopped || d.over {
 		s.mu.Unlock()
-		done()
-		return
+		return d.drained
 	}
 	d.stopped, d.begun = true, true
 	stand := s.standingLocked()
@@ -413,10 +421,7 @@ func (d *Departure) Stop(done func()) {
 	s.subs = nil
 	s.mu.Unlock()
 	d.b.stats.Subscriptions.Add(-int64(len(subs)))
-	left := newCountdown(func() {
-		d.drained.Store(true)
-		done()
-	})
+	left := newCountdown(func() { close(d.drained) })
 	for _, sub := range subs {
 		if sub.share != "" {
 			d.b.leaveGroup(s, sub)
@@ -424,6 +429,7 @@ func (d *Departure) Stop(done func()) {
 		d.b.demand(sub.inner, func(dm *demand) { dm.add(sub, stand, -1) }, left.more())
 	}
 	left.one()
+	return d.drained
 }
 
 // End forgets the session.

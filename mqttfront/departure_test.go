@@ -113,7 +113,7 @@ func TestPartHasNotHadWhatPassed(t *testing.T) {
 	log.Had(mqttfront.MarkRun{Epoch: 1, First: 1, Last: 1})
 	b, _, _ := startWith(t, newLoner(), st, nil, nil)
 	d := b.Depart(t.Context(), "\x00c", "other", 10, false)
-	d.Stop(func() {})
+	d.Stop()
 	late := func(seq uint64) {
 		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", QoS: 1}, Plain: true, Receipt: marked{Epoch: 1, Seq: seq}}})
 	}
@@ -138,10 +138,11 @@ func TestComesTheLongWayUntilDrained(t *testing.T) {
 	l := newLoner()
 	b, _, _ := startWith(t, l, st, nil, nil)
 	d := b.Depart(t.Context(), "\x00c", "other", 10, false)
-	ends, drained := make(chan struct{}), make(chan struct{})
+	ends := make(chan struct{})
 	l.slow = func(string) chan struct{} { return ends }
 	d.CameBack()
-	d.Stop(func() { close(drained) })
+	d.Stop()
+	drained := d.Stop() // by a stream that took the place of one that broke
 	waiting := func(seq uint64) int {
 		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", QoS: 1}, Plain: true, Receipt: marked{Epoch: 1, Seq: seq}}})
 		f, err := d.Fetch(0, 10, 1000)
@@ -152,6 +153,11 @@ func TestComesTheLongWayUntilDrained(t *testing.T) {
 	}
 	if n := waiting(1); n != 1 {
 		t.Errorf("%d messages wait for who fetches the part, of 1 that came before its subscriptions were over", n)
+	}
+	select {
+	case <-drained:
+		t.Error("a second stream is told that what was sent here has come")
+	default:
 	}
 	close(ends)
 	<-drained

@@ -164,12 +164,11 @@ type fetching struct {
 	after uint64    // what was sent
 	back  time.Time // when all that was kept for this node has come
 
-	mu         sync.Mutex
-	taken      uint64
-	registered bool
-	drained    bool // the registrations here are over
-	ended      bool // the other does not read any more
-	wake       chan struct{}
+	mu      sync.Mutex
+	taken   uint64
+	drained <-chan struct{} // closed when the registrations here are over; nil: not asked for
+	ended   bool            // the other does not read any more
+	wake    chan struct{}
 }
 
 func (f *fetching) poke() {
@@ -190,16 +189,13 @@ func (f *fetching) runAnswers(in pbio.Reader) {
 		f.mu.Lock()
 		f.ended = err != nil
 		f.taken = max(f.taken, t.GetUpto())
-		stops := t.GetRegistered() && !f.registered
-		f.registered = f.registered || stops
+		stops := t.GetRegistered() && f.drained == nil
 		f.mu.Unlock()
 		if stops {
-			f.d.Stop(func() {
-				f.mu.Lock()
-				f.drained = true
-				f.mu.Unlock()
-				f.poke()
-			})
+			drained := f.d.Stop()
+			f.mu.Lock()
+			f.drained = drained
+			f.mu.Unlock()
 		}
 		f.poke()
 		if err != nil {
@@ -217,10 +213,16 @@ func (f *fetching) run(ctx context.Context) bool {
 	over := false
 	for {
 		f.mu.Lock()
-		taken, drained, ended := f.taken, f.drained, f.ended
+		taken, draining, ended := f.taken, f.drained, f.ended
 		f.mu.Unlock()
 		if ended {
 			return false
+		}
+		drained := false
+		select {
+		case <-draining:
+			drained, draining = true, nil
+		default:
 		}
 		for len(onWay) > 0 && onWay[0] <= taken {
 			onWay = onWay[1:]
@@ -258,6 +260,7 @@ func (f *fetching) run(ctx context.Context) bool {
 		select {
 		case <-more:
 		case <-f.wake:
+		case <-draining:
 		case <-late.C:
 			over = said
 		case <-ctx.Done():
