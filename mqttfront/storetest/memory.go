@@ -40,14 +40,14 @@ func (s *Sessions) Left() *Sessions {
 // Load implements mqttfront.SessionStore.
 func (s *Sessions) Load(each func(string, mqttfront.SessionRecord, mqttfront.SessionLog)) error {
 	s.mu.Lock()
-	logs := slices.Collect(maps.Values(s.logs))
+	logs := maps.Clone(s.logs)
 	s.mu.Unlock()
-	for _, l := range logs {
+	for key, l := range logs {
 		l.mu.Lock()
 		rec := l.rec
 		rec.Subs = slices.Clone(l.rec.Subs)
 		l.mu.Unlock()
-		each(l.key, rec, l)
+		each(key, rec, l)
 	}
 	return nil
 }

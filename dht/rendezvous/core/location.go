@@ -355,6 +355,11 @@ func (n *Node) drop(l *location) {
 	if r := n.routes[l.place]; r != nil {
 		n.reroute(r)
 	}
+	if i := n.inherited[l.at]; i != nil { // a member is not told what those who inherit are
+		clear(i.sources)
+		i.asked = n.now
+		n.inheritFrom(i)
+	}
 	for _, a := range waiting {
 		n.arriveAnywhere(l.place, l.at, a)
 	}
