@@ -43,6 +43,8 @@ type fakeSwarm struct {
 	sent     []string // what is not retained below Prefix: topic and epoch
 	asked    int
 	wants    []string
+	peers    []core.PeerView
+	slow     chan struct{} // where not nil, what is published stands when it is closed
 }
 
 func (s *fakeSwarm) Self() core.NodeID    { return s.self }
@@ -81,14 +83,22 @@ func (s *fakeSwarm) Publish(batch []core.Publication) {
 		default:
 			s.retained[m.Topic] = m.Payload
 		}
-		p.Origin.(*accepted).Accepted(0, mqttfront.CustodyUnsaid, nil)
+		accept := func() { p.Origin.(*accepted).Accepted(0, mqttfront.CustodyUnsaid, nil) }
+		if s.slow == nil {
+			accept()
+			continue
+		}
+		go func() {
+			<-s.slow
+			accept()
+		}()
 	}
 }
 
 func (s *fakeSwarm) Done(*core.Receipt)                               {}
 func (s *fakeSwarm) Seat(dht.Location) core.Seat                      { return core.Seat{} }
 func (s *fakeSwarm) Heard(core.NodeID) (ago time.Duration, ever bool) { return 0, false }
-func (s *fakeSwarm) Peers() []core.PeerView                           { return nil }
+func (s *fakeSwarm) Peers() []core.PeerView                           { return s.peers }
 func (s *fakeSwarm) Backed(string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,6 +168,37 @@ func startWatch(t *testing.T, s *fakeSwarm, b *fakeBroker) *Watch {
 	w := New(Config{Host: fakeHost{id: "a peer ID"}, Swarm: s, Broker: b, Store: NewStore(emptyStore{}, func(func(dht.Location, *core.Kept)) {}), Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(w.Close)
 	return w
+}
+
+// TestArmWaitsForWhoIsThere: a client is welcomed when its will stands, from the moment on at which there is another node.
+func TestArmWaitsForWhoIsThere(t *testing.T) {
+	for _, there := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &fakeSwarm{slow: make(chan struct{})}
+			if there {
+				s.peers = []core.PeerView{{ID: core.MakeNodeID(8, "another"), Up: true, InReach: true}}
+			}
+			w := startWatch(t, s, &fakeBroker{})
+			w.Activate()
+			armed := make(chan struct{})
+			x := record(1)
+			w.Arm("c", &x, time.Hour, time.Time{}, func() { close(armed) })
+			synctest.Wait()
+			select {
+			case <-armed:
+				if there {
+					t.Error("a will is taken to stand that nobody else has")
+				}
+			default:
+				if !there {
+					t.Error("a will waits for nobody")
+				}
+			}
+			close(s.slow)
+			synctest.Wait()
+			<-armed
+		})
+	}
 }
 
 // TestOwnWills: what stands of this node's wills is what its broker has said, and nothing when it has left.

@@ -65,9 +65,9 @@ func (w *Watch) Identity() uint64 {
 func (w *Watch) Arm(key string, rec *mqttfront.WillRecord, expiry time.Duration, since time.Time, done func()) {
 	x := w.willOf(*rec, expiry, since)
 	w.mu.Lock()
-	waits := w.trust.has // else nobody can be told now
+	waits := w.trust.has
 	w.mu.Unlock()
-	if done != nil && !waits {
+	if waits = waits || w.active.Load() && w.sees(""); done != nil && !waits { // nobody can be told now
 		done()
 		done = nil
 	}
