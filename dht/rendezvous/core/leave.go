@@ -64,9 +64,9 @@ func (n *Node) tickLeave() {
 		return
 	}
 	n.changed = true // the next tick is a full one
-	alone := true
+	alone := true // or about to be reached again
 	for _, p := range n.ordered {
-		if p.reach && !p.left {
+		if !p.left && (p.reach || p.ups > 0 && !p.gone && n.now-p.since < LeaseTime) {
 			alone = false
 		}
 	}
