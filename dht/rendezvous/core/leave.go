@@ -64,7 +64,7 @@ func (n *Node) tickLeave() {
 		return
 	}
 	n.changed = true // the next tick is a full one
-	alone := true // or about to be reached again
+	alone := true    // or about to be reached again
 	for _, p := range n.ordered {
 		if !p.left && (p.reach || p.ups > 0 && !p.gone && n.now-p.since < LeaseTime) {
 			alone = false
