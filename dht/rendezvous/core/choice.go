@@ -3,7 +3,6 @@ package core
 import (
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
@@ -200,9 +199,8 @@ func (n *Node) tellChoice(id Identity, g proto.Group, turn uint32, chosen, to No
 	case id.Seq > s.low && !s.chosen.has(id.Seq):
 		return
 	}
-	m := &pb.CopyDone_Moved{Epoch: id.Epoch, Seq: id.Seq, Group: &pb.Group{Name: g.Name, Filter: g.Filter}, Node: []byte(known.node),
-		HoldS: uint32(known.hold / time.Second), Turn: max(known.turn, turn) + 1, Done: known.done} //nolint:gosec // bounded by MaxHold
-	n.send(to, &pb.CopyDone{Moved: []*pb.CopyDone_Moved{m}})
+	known.turn = max(known.turn, turn) + 1
+	n.send(to, &pb.CopyDone{Moved: []*pb.CopyDone_Moved{movedToPB(id, &known, g)}})
 }
 
 // contest compares the choices of a message that another gives or shows to this node with those known here. The first stands: what

@@ -64,8 +64,8 @@ func (n *Node) tickLeave() {
 		return
 	}
 	n.changed = true // the next tick is a full one
-	alone := true    // or about to be reached again
-	for _, p := range n.ordered {
+	alone := true
+	for _, p := range n.ordered { // who was lost sight of just now may be back at once
 		if !p.left && (p.reach || p.ups > 0 && !p.gone && n.now-p.since < LeaseTime) {
 			alone = false
 		}

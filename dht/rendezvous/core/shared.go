@@ -135,7 +135,7 @@ func (n *Node) move(e *entry, from NodeID, g proto.Group, to candidate) {
 	}
 	for _, c := range e.copies {
 		if n.inReach(c) {
-			n.send(c, &pb.CopyDone{Place: e.l.place.pb(), Moved: []*pb.CopyDone_Moved{e.movedToPB(&s, g)}})
+			n.send(c, &pb.CopyDone{Place: e.l.place.pb(), Moved: []*pb.CopyDone_Moved{movedToPB(e.id, &s, g)}})
 		}
 	}
 }
@@ -210,8 +210,8 @@ func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 	n.move(e, by, g, n.pick(g, others, id))
 }
 
-func (e *entry) movedToPB(s *share, g proto.Group) *pb.CopyDone_Moved {
-	return &pb.CopyDone_Moved{Epoch: e.id.Epoch, Seq: e.id.Seq, Group: &pb.Group{Name: g.Name, Filter: g.Filter}, Node: []byte(s.node),
+func movedToPB(id Identity, s *share, g proto.Group) *pb.CopyDone_Moved {
+	return &pb.CopyDone_Moved{Epoch: id.Epoch, Seq: id.Seq, Group: &pb.Group{Name: g.Name, Filter: g.Filter}, Node: []byte(s.node),
 		HoldS: uint32(s.hold / time.Second), Turn: s.turn, Done: s.done} //nolint:gosec // bounded by MaxHold
 }
 
@@ -275,7 +275,7 @@ func (n *Node) tellMoved(e *entry, c *pb.Custody, to NodeID) {
 	for i := range e.shares {
 		for _, g := range e.shares[i].groups {
 			if s := &e.shares[i]; s.turn > known[g] && s.turn == e.turn(g) {
-				n.send(to, &pb.CopyDone{Place: e.l.place.pb(), Moved: []*pb.CopyDone_Moved{e.movedToPB(s, g)}})
+				n.send(to, &pb.CopyDone{Place: e.l.place.pb(), Moved: []*pb.CopyDone_Moved{movedToPB(e.id, s, g)}})
 			}
 		}
 	}

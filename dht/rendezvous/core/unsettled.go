@@ -201,7 +201,8 @@ func (n *Node) settledBy(l *location, member NodeID) {
 	}
 	for _, u := range l.unsettled.takeAll() {
 		n.tryHeld(u)
-		if u.e.copy || u.held || u.e.choosing && !u.e.gone { // about to be handed over to this node, and not matched here yet
+		// One is about to be handed over to this node, and not matched here yet; for another somebody is still to be chosen.
+		if u.e.copy || u.held || u.e.choosing && !u.e.gone {
 			l.unsettled.push(u)
 			continue
 		}
