@@ -87,13 +87,13 @@ func TestKilledFounder(t *testing.T) {
 	meet(t, nodes...)
 }
 
-// TestStopBesideFrozen stops a node politely while another hangs: it waits for that one as long as its lease lasts, and
-// not at all where it has been out of reach for longer.
+// TestStopBesideFrozen stops a node politely while another hangs: it waits for that one as long as a lease lasts, and
+// not at all where it has been out of reach for that time.
 func TestStopBesideFrozen(t *testing.T) {
 	long(t)
 	const lease, prompt = 5 * time.Second, 3 * time.Second
 	for _, n := range []int{2, 3} {
-		for _, frozen := range []time.Duration{0, lease + prompt} {
+		for _, frozen := range []time.Duration{0, 2*lease + prompt} {
 			t.Run(fmt.Sprintf("%d nodes, frozen for %v", n, frozen), func(t *testing.T) {
 				stopBesideFrozen(t, n, frozen, max(lease-frozen, 0)+prompt)
 			})

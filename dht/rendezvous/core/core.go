@@ -322,11 +322,12 @@ type Node struct {
 
 	restoring bool // see Config
 
-	leaving bool
-	forGood bool // not to come back
-	parting bool // nothing is left to be handed over
-	parted  bool // and everybody has heard of it
-	left    bool
+	leaving      bool
+	leavingSince time.Duration
+	forGood      bool // not to come back
+	parting      bool // nothing is left to be handed over
+	parted       bool // and everybody has heard of it
+	left         bool
 
 	out     []Effect
 	dirty   []*peer // with acknowledgements to be sent

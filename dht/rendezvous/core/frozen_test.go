@@ -3,6 +3,8 @@ package core_test
 import (
 	"testing"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 )
 
 // freeze stops a node's process for a while: it does nothing, and what is sent to it and by it comes when it goes on.
@@ -85,6 +87,28 @@ func TestStopsBesideFrozen(t *testing.T) {
 			}
 		}
 		s.checkStops(9 * time.Second)
+		s.report(seed)
+	})
+}
+
+// TestStopsBesideLost stops a node while the only other is frozen for good: it waits for as long as a lease lasts, and no
+// longer.
+func TestStopsBesideLost(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.grow(2)
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			v.subscribe("a/#", 1)
+		}
+		s.run(8 * time.Second)
+		for range 20 {
+			s.publishOne(s.pick())
+		}
+		s.freeze(s.nodes[1], time.Hour)
+		s.run(time.Duration(s.rng.Int64N(int64(10 * time.Second))))
+		s.nodes[0].stop()
+		s.checkStops(core.LeaseTime + 1500*time.Millisecond)
 		s.report(seed)
 	})
 }

@@ -11,7 +11,7 @@ func (n *Node) Leave() {
 	if n.leaving {
 		return
 	}
-	n.leaving = true
+	n.leaving, n.leavingSince = true, n.now
 	n.endTrails()
 	for _, p := range n.ordered {
 		if p.up {
@@ -64,9 +64,9 @@ func (n *Node) tickLeave() {
 		return
 	}
 	n.changed = true // the next tick is a full one
-	alone := true
+	alone, waits := true, n.now-n.leavingSince < LeaseTime
 	for _, p := range n.ordered { // who was lost sight of just now may be back at once
-		if !p.left && (p.reach || p.ups > 0 && !p.gone && n.now-p.since < LeaseTime) {
+		if !p.left && (p.reach || waits && p.ups > 0 && !p.gone && n.now-p.since < LeaseTime) {
 			alone = false
 		}
 	}
