@@ -106,6 +106,7 @@ func TestStopsBesideLost(t *testing.T) {
 			s.publishOne(s.pick())
 		}
 		s.freeze(s.nodes[1], time.Hour)
+		s.apart = func(_, _ *simNode) bool { return true } // a process that hangs says no Hello
 		s.run(time.Duration(s.rng.Int64N(int64(10 * time.Second))))
 		s.nodes[0].stop()
 		s.checkStops(core.LeaseTime + 1500*time.Millisecond)
