@@ -43,15 +43,15 @@ func (b *Broker) Join(key string, a Arrival) bool {
 	return true
 }
 
-// Adopt has a session that began here without knowing of another one under its key be that one: it has the subscriptions of both. from
-// is the node that has the other, where that can't be reached and something was sent to it; "" where there is none.
+// Adopt has a session that began here without knowing of another one under its key be that one, or goes on here without knowing of how
+// it went on elsewhere: it has the subscriptions of both. from is the node that has the other, where that can't be reached and something was sent to it; "" where there is none.
 func (b *Broker) Adopt(key string, rec SessionRecord, from string) {
 	s := b.sessionOf(key)
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
-	if s.ended || s.log == nil || s.born != 0 || s.move != nil && s.move.Departure != nil {
+	if s.ended || s.log == nil || s.born != 0 && s.born != rec.Born || s.move != nil && s.move.Departure != nil {
 		s.mu.Unlock()
 		return
 	}

@@ -117,6 +117,7 @@ func (b *Broker) attach(nc *newConnection) error {
 	if s.setRights(b.rightsOf(s)) && cl.present {
 		b.rightsVersion.Add(1)
 	}
+	s.claimAloneLocked(nc, cl.present)
 	s.attachLocked(u, nc, cl.present)
 	after := s.standingLocked()
 	subs := s.subsLocked()

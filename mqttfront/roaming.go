@@ -15,6 +15,10 @@ import (
 //
 // All methods are safe for concurrent use; those that may wait say so.
 type Roaming interface {
+	// Alone returns the number of a claim that a client makes by connecting now, where no other node has been seen since this one
+	// was started; 0 where one has: then sessions are claimed. It is kept with the session, and says who is the holder once there
+	// are others.
+	Alone() (number uint64)
 	// Holds reports whether this node is known to be the holder of a session.
 	Holds(key string) bool
 	// Claim makes this node the holder of a session that a client wants to go on with, and returns what there is of it
@@ -214,6 +218,21 @@ func (b *Broker) endFetch(key sessionKey) {
 
 // claimTime is how long a client waits for its session to come from elsewhere.
 const claimTime = 3 * time.Second
+
+// claimAloneLocked claims a session for a client that connects where no other node has been seen.
+func (s *session) claimAloneLocked(nc *newConnection, present bool) {
+	if !nc.roams(s.b) {
+		return
+	}
+	n := s.b.roaming.Alone()
+	if n == 0 {
+		return
+	}
+	s.number = max(s.number+1, n)
+	if !present && !nc.clean { // it may be somewhere else too, and be joined with this one
+		s.born = 0
+	}
+}
 
 // settled tells the swarm of a session as it is once a client is attached to it.
 func (b *Broker) settled(nc *newConnection, s *session, present bool) {

@@ -14,7 +14,7 @@ import (
 type session struct {
 	b       *Broker
 	key     sessionKey
-	number  uint64                // of the claim that it came by; 0: it began here
+	number  uint64                // of the claim that it came by, or that was made alone; 0: it began here
 	conn    atomic.Pointer[conn]  // nil: offline; written with mu held
 	asking  atomic.Bool           // len(asks) > 0
 	grant   atomic.Pointer[grant] // what the client may do; nil: everything

@@ -17,13 +17,7 @@ func (r *Roam) runClaimLate(h *hold, found chan *claim) {
 	if _, here := r.cfg.Broker.Has(h.key); !here {
 		return
 	}
-	if last != nil && last.GetState() != nil && last.node != r.self { // what it was promised elsewhere is promised
-		from := ""
-		if !r.cfg.Swarm.Reaches(last.node) {
-			from = string(last.node)
-		}
-		r.cfg.Broker.Adopt(h.key, recordOf(last.GetState()), from)
-	}
+	r.adopt(h.key, last)
 	r.mu.Lock()
 	if h.over || h.mine || h.claiming {
 		r.mu.Unlock()
@@ -41,6 +35,18 @@ func (r *Roam) runClaimLate(h *hold, found chan *claim) {
 	if last != nil && last.node != r.self {
 		r.runJoin(mqttfront.Left{Key: h.key, Number: number}, last.node)
 	}
+}
+
+// adopt has a session keep what its client was promised at the node that had it before, as a claim says, which may be nil.
+func (r *Roam) adopt(key string, last *claim) {
+	if last == nil || last.GetState() == nil || last.node == r.self {
+		return
+	}
+	from := ""
+	if !r.cfg.Swarm.Reaches(last.node) {
+		from = string(last.node)
+	}
+	r.cfg.Broker.Adopt(key, recordOf(last.GetState()), from)
 }
 
 // aloneTime is after what time a session that went on alone is looked at again, where its late claim has come to nothing.

@@ -51,6 +51,49 @@ func TestAloneKeepsSubscriptions(t *testing.T) {
 	}
 }
 
+// TestAloneBeforeOthers: a client that connects to a node that has just been started, and has not met another, stays connected when
+// it does: the session that another node has from before is the older one. It is joined, with the subscriptions that were promised.
+func TestAloneBeforeOthers(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 2)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		w.cutOff(0, 1)
+		w.nodes[0].crash()
+		w.nodes[1].crash()
+		w.mu.Lock()
+		w.shy = true
+		w.mu.Unlock()
+		w.nodes[1].start()
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.standing)
+		settle(t, time.Minute, c.attached)
+		m.upward(20)
+		w.nodes[0].start()
+		w.cutOne(false)
+		w.mu.Lock()
+		before := c.connects
+		w.mu.Unlock()
+		w.nodes[w.below(2)].r.Activate()
+		time.Sleep(time.Duration(w.below(2000)) * time.Millisecond)
+		w.nodes[0].r.Activate()
+		w.nodes[1].r.Activate()
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		settle(t, 5*time.Minute, w.whole)
+		w.mu.Lock()
+		if c.connects != before {
+			t.Errorf("the client had to connect %d times more", c.connects-before)
+		}
+		w.mu.Unlock()
+		m.check(t, false)
+	})
+}
+
 // TestPacketIDsOfTheLost: what a client takes for a message again, because of an exchange with a node that is lost, is not a new one.
 func TestPacketIDsOfTheLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

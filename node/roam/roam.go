@@ -201,6 +201,16 @@ func (r *Roam) KeyOf(name string) string {
 	return ""
 }
 
+// Alone implements mqttfront.Roaming.
+func (r *Roam) Alone() (number uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.active {
+		return 0
+	}
+	return nextNumber(0, time.Now())
+}
+
 // Holds implements mqttfront.Roaming.
 func (r *Roam) Holds(key string) bool {
 	r.mu.Lock()
@@ -333,7 +343,8 @@ func (r *Roam) Begin(key string) {
 	r.take(h, true)
 }
 
-// take finds out what was claimed before, and claims it. Only one that begins is claimed against others.
+// take finds out what was claimed before, and claims it. One that begins is claimed against whatever was; else the claim that was
+// made last holds.
 func (r *Roam) take(h *hold, begins bool) {
 	r.mu.Lock()
 	lasting := h.state != nil
@@ -345,23 +356,26 @@ func (r *Roam) take(h *hold, begins bool) {
 				r.mu.Unlock()
 				return
 			}
-			lost := false
+			lost, others := false, last != nil && last.node != r.self
 			if last != nil {
 				h.recorded = true
 				switch {
 				case begins:
 					h.number = max(h.number, nextNumber(last.GetNumber(), time.Now()))
-				case last.node == r.self:
-					h.number = last.GetNumber()
+				case others:
+					lost = outranks(last.GetNumber(), last.node, h.number, r.self)
 				default:
-					lost = true
+					h.number = max(h.number, last.GetNumber())
 				}
 			}
 			if !lost {
 				h.ready, h.mine = true, true
 			}
 			r.mu.Unlock()
-			if begins && last != nil && last.node != r.self && r.cfg.Host.Network().Connectedness(last.node) != network.Connected {
+			if others && !lost && !begins {
+				r.goes(func() { r.adopt(h.key, last) })
+			}
+			if others && !lost && r.cfg.Host.Network().Connectedness(last.node) != network.Connected {
 				r.goes(func() { // its node can't end it
 					ctx, cancel := context.WithTimeout(r.ctx, keepTime)
 					defer cancel()

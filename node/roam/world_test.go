@@ -37,6 +37,7 @@ type world struct {
 	cut      map[[2]int]bool
 	healed   map[[2]int]time.Time
 	clients  []*client
+	shy      bool          // nodes that are started have not met others yet
 	slowness time.Duration // the longest that a node takes to answer a stream
 }
 
@@ -264,6 +265,7 @@ func (n *simNode) start() {
 	n.l = newSimListener()
 	store, h, l := n.store, n.h, n.l
 	n.started = time.Now()
+	shy := w.shy
 	w.mu.Unlock()
 	cfg := mqttfront.DefaultConfig()
 	cfg.SysInterval, cfg.CloseTimeout = 0, 300*time.Millisecond
@@ -319,7 +321,9 @@ func (n *simNode) start() {
 			}
 		}
 	})
-	r.Activate()
+	if !shy {
+		r.Activate()
+	}
 }
 
 // crash ends a node as it is: what it has in its store stays.
