@@ -100,6 +100,7 @@ type hold struct {
 	// Guarded by Roam.mu.
 	number     uint64
 	mine       bool             // this node is the holder, as far as it knows
+	asks       bool             // whether it is: only a claim that outranks its own ends it meanwhile
 	claiming   bool             // a client has it claimed now: until that is done nothing ends it
 	ready      bool             // its claims come here, and which was the last is known
 	settled    bool             // the claim has been heard of by whoever is registered
@@ -179,6 +180,11 @@ func (r *Roam) runRefresh() {
 			r.push(h)
 		}
 	}
+}
+
+// outrankedLocked reports whether a claim ends that this node is the holder, or may turn out to be.
+func (h *hold) outrankedLocked(c *claim, self peer.ID) bool {
+	return !h.mine && !h.asks || outranks(c.GetNumber(), c.node, h.number, self)
 }
 
 // holdLocked returns what is known of a session here, and makes it where nothing is.
@@ -356,6 +362,7 @@ func (r *Roam) take(h *hold, begins bool) {
 				r.mu.Unlock()
 				return
 			}
+			h.asks = false
 			lost, others := false, last != nil && last.node != r.self
 			if last != nil {
 				h.recorded = true
@@ -470,7 +477,7 @@ func (r *Roam) runVerify() {
 			continue
 		}
 		h := r.holdLocked(f.key)
-		h.number = max(firstNumber, f.rec.Claim)
+		h.number, h.asks = max(firstNumber, f.rec.Claim), true
 		if f.rec.Expiry > 0 {
 			h.state = stateOf(f.rec)
 		}

@@ -96,7 +96,7 @@ func (r *Roam) Deliver(d core.Delivery) {
 		r.mu.Unlock()
 		return
 	}
-	wins := !ok || h.mine && !outranks(c.GetNumber(), c.node, h.number, r.self) && (!h.settled || h.state != nil)
+	wins := !ok || !h.outrankedLocked(&c, r.self) && (!h.settled || h.state != nil)
 	again := wins && h.ready && (ok || h.state != nil)
 	r.mu.Unlock()
 	switch {
@@ -110,7 +110,7 @@ func (r *Roam) Deliver(d core.Delivery) {
 // lose gives a session up to another node.
 func (r *Roam) lose(h *hold, c *claim) {
 	r.mu.Lock()
-	if h.over || h.claiming || h.mine && !outranks(c.GetNumber(), c.node, h.number, r.self) { // it has been claimed here since
+	if h.over || h.claiming || !h.outrankedLocked(c, r.self) { // it has been claimed here since
 		r.mu.Unlock()
 		return
 	}

@@ -236,8 +236,8 @@ func (n *Node) mayKeep(e *entry, nodes ...NodeID) {
 	for _, node := range nodes {
 		news = n.mayHave(e, node) || news
 	}
-	if news && e.stored {
-		n.store(e)
+	if news {
+		n.rewrite(e)
 	}
 }
 
@@ -337,11 +337,9 @@ func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeI
 		}
 		n.mayKeep(have, n.holders(c, from)...)
 		n.mergeShares(have, c)
-		if have.gone {
-			return
-		}
-		if c.GetUnsettled() && have.unset == nil {
+		if !have.gone && c.GetUnsettled() && have.unset == nil {
 			n.unsettle(l, have, NodeID(c.GetExcept()))
+			n.rewrite(have)
 		}
 		return
 	}
@@ -373,12 +371,12 @@ func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeI
 	if l.phase == serving { // offered: it stays there until it is over
 		e.holder = n.peers[from]
 	}
-	if from != "" {
-		n.store(e)
-	}
 	n.enter(e)
 	if c.GetUnsettled() {
 		n.unsettle(l, e, NodeID(c.GetExcept()))
+	}
+	if from != "" && !e.gone {
+		n.store(e)
 	}
 }
 

@@ -100,6 +100,13 @@ func (n *Node) store(e *entry) {
 	n.cfg.Custody.Put(e.id, e.m, r)
 }
 
+// rewrite has what has changed of a message in custody known over a restart too.
+func (n *Node) rewrite(e *entry) {
+	if e.stored && !e.gone {
+		n.store(e)
+	}
+}
+
 // unstore lets go of a message of this node's clients that others keep, unless it is in custody here beside that.
 func (n *Node) unstore(id Identity) {
 	if s := n.streams[id.Epoch]; s != nil {

@@ -200,10 +200,6 @@ func (n *Node) handOver(l *location) {
 
 // handedOver lets go of what another has: as a member this node keeps its copies, else it forgets all.
 func (n *Node) handedOver(l *location) {
-	for _, u := range l.unsettled.takeAll() {
-		u.e.copy = true // so that letting go of it here tells nobody
-		n.settleOne(u)
-	}
 	for _, r := range l.registers {
 		r.over = true // its owner asks again where the rendezvous is now
 	}

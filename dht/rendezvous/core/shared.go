@@ -130,9 +130,6 @@ func (n *Node) move(e *entry, from NodeID, g proto.Group, to candidate) {
 	n.stats.SharesMoved++
 	n.drain(e, from, g)
 	n.addShare(e, s)
-	if e.stored {
-		n.store(e)
-	}
 	for _, c := range e.copies {
 		if n.inReach(c) {
 			n.send(c, &pb.CopyDone{Place: e.l.place.pb(), Moved: []*pb.CopyDone_Moved{movedToPB(e.id, &s, g)}})
@@ -227,8 +224,8 @@ func (n *Node) receiveMoved(m *pb.CopyDone_Moved) {
 	switch {
 	case !ok || !to.node.valid() || to.turn == 0:
 		n.malformed("CopyDone")
-	case e != nil && n.moved(e, g, to) && e.stored && !e.gone:
-		n.store(e)
+	case e != nil && n.moved(e, g, to):
+		n.rewrite(e)
 	}
 }
 
@@ -258,8 +255,8 @@ func (n *Node) mergeShares(e *entry, c *pb.Custody) {
 			news = ok && n.moved(e, g, to) || news
 		}
 	}
-	if news && e.stored && !e.gone {
-		n.store(e)
+	if news {
+		n.rewrite(e)
 	}
 }
 

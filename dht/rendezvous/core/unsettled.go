@@ -66,6 +66,7 @@ func (n *Node) settleOne(u *unsettled) {
 	n.unsetBytes -= u.e.size
 	u.e.pinned--
 	n.finish(u.e)
+	n.rewrite(u.e)
 }
 
 // rematch matches what another rendezvous handed over unsettled against what is registered here. What this node has matched itself
@@ -108,6 +109,7 @@ func (n *Node) addShare(e *entry, s share) {
 	e.left++
 	at := e.put(s)
 	n.owe(e, s.node)
+	n.rewrite(e)
 	if !e.choosing {
 		n.deliver(e, at)
 	}
