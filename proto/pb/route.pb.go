@@ -3450,6 +3450,7 @@ type CopyDone struct {
 	Op            uint64                 `protobuf:"varint,4,opt,name=op,proto3" json:"op,omitempty"`      // 0: no answer is wanted
 	Over          []*Ranges              `protobuf:"bytes,5,rep,name=over,proto3" json:"over,omitempty"`   // whole messages
 	Moved         []*CopyDone_Moved      `protobuf:"bytes,6,rep,name=moved,proto3" json:"moved,omitempty"` // what of a shared subscription is for another node now
+	Seen          []*Seen                `protobuf:"bytes,7,rep,name=seen,proto3" json:"seen,omitempty"`   // back, to who is to collect it: others that may have what is over, by their owed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3515,6 +3516,13 @@ func (x *CopyDone) GetOver() []*Ranges {
 func (x *CopyDone) GetMoved() []*CopyDone_Moved {
 	if x != nil {
 		return x.Moved
+	}
+	return nil
+}
+
+func (x *CopyDone) GetSeen() []*Seen {
+	if x != nil {
+		return x.Seen
 	}
 	return nil
 }
@@ -4413,13 +4421,14 @@ const file_route_proto_rawDesc = "" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x122\n" +
 	"\acustody\x18\x03 \x03(\v2\x18.mozzie.route.v1.CustodyR\acustody\x12&\n" +
 	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12\x18\n" +
-	"\aoffered\x18\x05 \x01(\bR\aoffered\"\xd9\x03\n" +
+	"\aoffered\x18\x05 \x01(\bR\aoffered\"\x84\x04\n" +
 	"\bCopyDone\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x123\n" +
 	"\x04done\x18\x02 \x03(\v2\x1f.mozzie.route.v1.CopyDone.ShareR\x04done\x12\x0e\n" +
 	"\x02op\x18\x04 \x01(\x04R\x02op\x12+\n" +
 	"\x04over\x18\x05 \x03(\v2\x17.mozzie.route.v1.RangesR\x04over\x125\n" +
-	"\x05moved\x18\x06 \x03(\v2\x1f.mozzie.route.v1.CopyDone.MovedR\x05moved\x1aC\n" +
+	"\x05moved\x18\x06 \x03(\v2\x1f.mozzie.route.v1.CopyDone.MovedR\x05moved\x12)\n" +
+	"\x04seen\x18\a \x03(\v2\x15.mozzie.route.v1.SeenR\x04seen\x1aC\n" +
 	"\x05Share\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -4604,19 +4613,20 @@ var file_route_proto_depIdxs = []int32{
 	56, // 77: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
 	10, // 78: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
 	57, // 79: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
-	0,  // 80: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 81: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	38, // 82: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 83: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 84: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
-	12, // 85: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	9,  // 86: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
-	12, // 87: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
-	88, // [88:88] is the sub-list for method output_type
-	88, // [88:88] is the sub-list for method input_type
-	88, // [88:88] is the sub-list for extension type_name
-	88, // [88:88] is the sub-list for extension extendee
-	0,  // [0:88] is the sub-list for field type_name
+	34, // 80: mozzie.route.v1.CopyDone.seen:type_name -> mozzie.route.v1.Seen
+	0,  // 81: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 82: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	38, // 83: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	10, // 84: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 85: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
+	12, // 86: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	9,  // 87: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
+	12, // 88: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
+	89, // [89:89] is the sub-list for method output_type
+	89, // [89:89] is the sub-list for method input_type
+	89, // [89:89] is the sub-list for extension type_name
+	89, // [89:89] is the sub-list for extension extendee
+	0,  // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }

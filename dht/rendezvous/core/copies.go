@@ -175,6 +175,7 @@ func (n *Node) offerCopies(l *location) {
 	for _, e := range l.order.live() {
 		if !e.gone && e.copy {
 			batch = append(batch, e)
+			e.show(to)
 			n.mayKeep(e, to)
 		}
 	}
@@ -362,6 +363,12 @@ func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeI
 		}
 	}
 	if e.left == 0 && !c.GetUnsettled() {
+		if from != "" { // they are to let go of it
+			s.seen.add(e.id.Seq)
+			for _, h := range n.holders(c, from) {
+				n.owedBy(s, e.id.Seq, h)
+			}
+		}
 		return
 	}
 	s.seen.add(e.id.Seq)
@@ -371,6 +378,7 @@ func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeI
 	if l.phase == serving { // offered: it stays there until it is over
 		e.holder = n.peers[from]
 	}
+	e.shown = from == "" && len(e.copies) > 1
 	n.enter(e)
 	if c.GetUnsettled() {
 		n.unsettle(l, e, NodeID(c.GetExcept()))
@@ -415,15 +423,22 @@ func (n *Node) tellCopies(e *entry, node NodeID) {
 func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
 	open := false
 	for _, rs := range f.GetOver() {
-		if s := n.streams[rs.GetEpoch()]; s != nil {
+		s := n.streams[rs.GetEpoch()]
+		switch {
+		case s == nil:
+		case n.confide(p, s, rs.GetRanges()):
+			open = true
+		default:
 			s.eachEntry(rs.GetRanges(), func(e *entry) {
 				if open = open || !e.copy; e.copy {
 					e.noteChosen()
 					n.letGoOf(e)
 				}
 			})
+			n.confided(p, s, rs.GetRanges())
 		}
 	}
+	n.takeConfided(f.GetSeen())
 	for _, m := range f.GetMoved() {
 		n.receiveMoved(m)
 	}
@@ -434,7 +449,7 @@ func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
 			}
 		}
 	}
-	if open { // this node serves it, for its own part
+	if open { // this node serves it, for its own part, or the other did not know who else may have it
 		n.refuse(p.id, f.GetOp())
 		return
 	}

@@ -43,6 +43,7 @@ type entry struct {
 	holder   *peer // who is known to have a copy; nil: nobody
 	written  bool  // it is to be on this node's disk, whoever else has it
 	copying  bool
+	shown    bool     // a copy that this node has shown to others than those it had it from, who may not know that they may have it
 	choosing bool     // it goes out when its choice is safe
 	copies   []NodeID // who may have one
 	stored   bool     // it is on this node's disk, beside others'
@@ -54,6 +55,11 @@ func (e *entry) isGone() bool { return e.gone }
 
 // copied reports whether another node is known to have a copy, or was.
 func (e *entry) copied() bool { return e.holder != nil }
+
+// show notes that a copy is shown to another node.
+func (e *entry) show(to NodeID) {
+	e.shown = e.shown || len(e.copies) > 0 && !slices.Contains(e.copies, to)
+}
 
 // over reports whether nobody needs the entry any more.
 func (e *entry) over() bool { return e.gone || e.left == 0 && e.pinned == 0 }
@@ -337,7 +343,7 @@ func (e *entry) doneFor(node NodeID) bool {
 
 // finish lets go of a message that is over, and tells whoever keeps it for this node.
 func (n *Node) finish(e *entry) {
-	if e.gone || !e.over() {
+	if e.gone || !e.over() || e.copy && e.shown { // who is done with it asks to let go of it, and hears of the others then
 		return
 	}
 	n.ackKept(e)

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
@@ -151,6 +153,114 @@ func (n *Node) collect(all debtors) {
 				}
 			}
 		})
+	}
+}
+
+// confidence is which numbers a peer was told of others for, as long as nothing of that can be lost: while a stream to it is up.
+type confidence struct {
+	ups     int
+	numbers spans
+}
+
+// confide tells who asks this node to let go of messages that others may have them too, from here perhaps. It reports whether there
+// is something that the other did not know: then this node lets go when it is asked again.
+func (n *Node) confide(p *peer, s *stream, ranges []*pb.Range) bool {
+	told := s.confided[p.id]
+	if told == nil || told.ups != p.ups {
+		told = &confidence{ups: p.ups}
+	}
+	news := &stream{}
+	note := func(seq uint64, node NodeID) {
+		if node == p.id || node == n.self || n.destroyed(node) || told.numbers.has(seq) {
+			return
+		}
+		owed := news.owed[node]
+		if owed == nil {
+			owed = new(spans)
+			put(&news.owed, node, owed)
+		}
+		owed.add(seq)
+	}
+	s.eachEntry(ranges, func(e *entry) {
+		for _, c := range e.copies {
+			note(e.id.Seq, c)
+		}
+	})
+	budget := epochSize
+	for node, owed := range s.owed {
+		for _, have := range *owed {
+			for _, g := range ranges {
+				for seq := max(have.from, g.GetFrom()); seq <= min(have.to, g.GetTo()) && budget > 0; seq++ {
+					budget--
+					note(seq, node)
+				}
+			}
+		}
+	}
+	if len(news.owed) == 0 {
+		return false
+	}
+	for _, owed := range news.owed {
+		for _, g := range *owed {
+			for seq := g.from; seq <= g.to; seq++ {
+				told.numbers.add(seq)
+			}
+		}
+	}
+	put(&s.confided, p.id, told)
+	n.send(p.id, &pb.CopyDone{Seen: []*pb.Seen{{Epoch: s.epoch, Owed: news.owedToPB()}}})
+	return true
+}
+
+// confided ends what is owed here for numbers that another collects from now on.
+func (n *Node) confided(p *peer, s *stream, ranges []*pb.Range) {
+	told := s.confided[p.id]
+	if told == nil {
+		return
+	}
+	for _, g := range ranges {
+		for _, t := range slices.Clone(told.numbers) {
+			from, to := max(t.from, g.GetFrom()), min(t.to, g.GetTo())
+			if from > to {
+				continue
+			}
+			for node, owed := range s.owed {
+				if node == n.self || node == p.id {
+					continue
+				}
+				if owed.cut(from, to); len(*owed) == 0 {
+					delete(s.owed, node)
+				}
+			}
+			told.numbers.cut(from, to)
+		}
+	}
+	if len(told.numbers) == 0 {
+		delete(s.confided, p.id)
+	}
+	n.enliven(s)
+}
+
+// takeConfided notes who else may have what is over.
+func (n *Node) takeConfided(all []*pb.Seen) {
+	budget := epochSize
+	for _, c := range all {
+		s := n.streams[c.GetEpoch()]
+		if s == nil {
+			continue
+		}
+		for _, o := range c.GetOwed() {
+			node := NodeID(o.GetNode())
+			if !node.valid() || node == n.self {
+				continue
+			}
+			for _, g := range o.GetRanges() {
+				for seq := max(g.GetFrom(), s.low+1); seq <= g.GetTo() && budget > 0; seq++ {
+					budget--
+					n.owedBy(s, seq, node)
+				}
+			}
+		}
 	}
 }
 

@@ -11,19 +11,20 @@ import (
 // stream is a publisher's epoch at a location, where this node is or was its rendezvous, or holds second
 // copies. It knows which numbers came, until nobody can send them again.
 type stream struct {
-	epoch   uint64
-	l       *location
-	hop     NodeID // who sent the last one, and gets the acknowledgements
-	low     uint64 // everything up to here is over, for everybody, for good
-	freed   uint64 // the publisher has let go of everything up to here
-	seen    spans  // numbers that came, above low
-	chosen  spans  // numbers of messages of shared subscriptions at QoS 2 that are over here, above low
-	entries numbered[*entry]
-	owed    map[NodeID]*spans // numbers above low that are over, and that a node has not let go of for good; see debts.go
-	told    map[NodeID]uint64 // what the subscribers' nodes were told they may forget
-	closed  bool              // nothing will follow
-	lively  bool              // it is in Node.lively
-	touched time.Duration     // when the last one came
+	epoch    uint64
+	l        *location
+	hop      NodeID // who sent the last one, and gets the acknowledgements
+	low      uint64 // everything up to here is over, for everybody, for good
+	freed    uint64 // the publisher has let go of everything up to here
+	seen     spans  // numbers that came, above low
+	chosen   spans  // numbers of messages of shared subscriptions at QoS 2 that are over here, above low
+	entries  numbered[*entry]
+	owed     map[NodeID]*spans // numbers above low that are over, and that a node has not let go of for good; see debts.go
+	confided map[NodeID]*confidence
+	told     map[NodeID]uint64 // what the subscribers' nodes were told they may forget
+	closed   bool              // nothing will follow
+	lively   bool              // it is in Node.lively
+	touched  time.Duration     // when the last one came
 }
 
 func (s *stream) trim() {
