@@ -435,7 +435,6 @@ func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
 					n.letGoOf(e)
 				}
 			})
-			n.confided(p, s, rs.GetRanges())
 		}
 	}
 	n.takeConfided(f.GetSeen())

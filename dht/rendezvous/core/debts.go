@@ -1,8 +1,6 @@
 package core
 
 import (
-	"slices"
-
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
@@ -210,35 +208,6 @@ func (n *Node) confide(p *peer, s *stream, ranges []*pb.Range) bool {
 	put(&s.confided, p.id, told)
 	n.send(p.id, &pb.CopyDone{Seen: []*pb.Seen{{Epoch: s.epoch, Owed: news.owedToPB()}}})
 	return true
-}
-
-// confided ends what is owed here for numbers that another collects from now on.
-func (n *Node) confided(p *peer, s *stream, ranges []*pb.Range) {
-	told := s.confided[p.id]
-	if told == nil {
-		return
-	}
-	for _, g := range ranges {
-		for _, t := range slices.Clone(told.numbers) {
-			from, to := max(t.from, g.GetFrom()), min(t.to, g.GetTo())
-			if from > to {
-				continue
-			}
-			for node, owed := range s.owed {
-				if node == n.self || node == p.id {
-					continue
-				}
-				if owed.cut(from, to); len(*owed) == 0 {
-					delete(s.owed, node)
-				}
-			}
-			told.numbers.cut(from, to)
-		}
-	}
-	if len(told.numbers) == 0 {
-		delete(s.confided, p.id)
-	}
-	n.enliven(s)
 }
 
 // takeConfided notes who else may have what is over.

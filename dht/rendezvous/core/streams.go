@@ -30,6 +30,11 @@ type stream struct {
 func (s *stream) trim() {
 	s.seen.trim(s.low)
 	s.chosen.trim(s.low)
+	for node, told := range s.confided {
+		if told.numbers.trim(s.low); len(told.numbers) == 0 {
+			delete(s.confided, node)
+		}
+	}
 }
 
 // release notes what the publisher has let go of.

@@ -204,11 +204,13 @@ func (n *Node) settledBy(l *location, member NodeID) {
 	for _, u := range l.unsettled.takeAll() {
 		n.tryHeld(u)
 		// One is about to be handed over to this node, and not matched here yet; for another somebody is still to be chosen.
-		if u.e.copy || u.held || u.e.choosing && !u.e.gone {
+		switch {
+		case u.e.gone:
+		case u.e.copy || u.held || u.e.choosing:
 			l.unsettled.push(u)
-			continue
+		default:
+			n.settleOne(u)
 		}
-		n.settleOne(u)
 	}
 }
 
