@@ -188,6 +188,9 @@ func (n *Node) confide(p *peer, s *stream, ranges []*pb.Range) bool {
 	for node, owed := range s.owed {
 		for _, have := range *owed {
 			for _, g := range ranges {
+				if budget--; budget <= 0 {
+					break
+				}
 				for seq := max(have.from, g.GetFrom()); seq <= min(have.to, g.GetTo()) && budget > 0; seq++ {
 					budget--
 					note(seq, node)

@@ -19,12 +19,12 @@ type stream struct {
 	seen     spans  // numbers that came, above low
 	chosen   spans  // numbers of messages of shared subscriptions at QoS 2 that are over here, above low
 	entries  numbered[*entry]
-	owed     map[NodeID]*spans // numbers above low that are over, and that a node has not let go of for good; see debts.go
-	confided map[NodeID]*confidence
-	told     map[NodeID]uint64 // what the subscribers' nodes were told they may forget
-	closed   bool              // nothing will follow
-	lively   bool              // it is in Node.lively
-	touched  time.Duration     // when the last one came
+	owed     map[NodeID]*spans      // numbers above low that are over, and that a node has not let go of for good; see debts.go
+	confided map[NodeID]*confidence // above low, by who was told
+	told     map[NodeID]uint64      // what the subscribers' nodes were told they may forget
+	closed   bool                   // nothing will follow
+	lively   bool                   // it is in Node.lively
+	touched  time.Duration          // when the last one came
 }
 
 func (s *stream) trim() {
