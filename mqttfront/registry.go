@@ -16,6 +16,7 @@ type newConnection struct {
 	will     *WillRecord
 	asked    uint32 // session expiry, seconds
 	expiry   time.Duration
+	alone    uint64 // the number that it claims its session under where no other node has been seen; 0: not known to be anybody else's
 	connack  func(present bool) []byte
 }
 
@@ -92,6 +93,9 @@ func (b *Broker) attach(nc *newConnection) error {
 		return err
 	}
 	defer fetched()
+	if nc.roams(b) {
+		nc.alone = b.roaming.Alone()
+	}
 	u := b.begin(time.Now())
 	defer u.end()
 	b.reg.Lock()
@@ -117,7 +121,9 @@ func (b *Broker) attach(nc *newConnection) error {
 	if s.setRights(b.rightsOf(s)) && cl.present {
 		b.rightsVersion.Add(1)
 	}
-	s.claimAloneLocked(nc, cl.present)
+	if nc.alone != 0 {
+		s.number = max(s.number+1, nc.alone)
+	}
 	s.attachLocked(u, nc, cl.present)
 	after := s.standingLocked()
 	subs := s.subsLocked()

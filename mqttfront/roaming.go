@@ -15,9 +15,8 @@ import (
 //
 // All methods are safe for concurrent use; those that may wait say so.
 type Roaming interface {
-	// Alone returns the number of a claim that a client makes by connecting now, where no other node has been seen since this one
-	// was started; 0 where one has: then sessions are claimed. It is kept with the session, and says who is the holder once there
-	// are others.
+	// Alone returns the number of a claim that a client makes by connecting now, where others are known and none has been seen since
+	// this node was started; else 0. It is kept with the session, and says who is the holder once they are there.
 	Alone() (number uint64)
 	// Holds reports whether this node is known to be the holder of a session.
 	Holds(key string) bool
@@ -219,21 +218,6 @@ func (b *Broker) endFetch(key sessionKey) {
 // claimTime is how long a client waits for its session to come from elsewhere.
 const claimTime = 3 * time.Second
 
-// claimAloneLocked claims a session for a client that connects where no other node has been seen.
-func (s *session) claimAloneLocked(nc *newConnection, present bool) {
-	if !nc.roams(s.b) {
-		return
-	}
-	n := s.b.roaming.Alone()
-	if n == 0 {
-		return
-	}
-	s.number = max(s.number+1, n)
-	if !present && !nc.clean { // it may be somewhere else too, and be joined with this one
-		s.born = 0
-	}
-}
-
 // settled tells the swarm of a session as it is once a client is attached to it.
 func (b *Broker) settled(nc *newConnection, s *session, present bool) {
 	if !nc.roams(b) {
@@ -242,7 +226,7 @@ func (b *Broker) settled(nc *newConnection, s *session, present bool) {
 	switch key := string(s.key); {
 	case !present && nc.clean:
 		b.roaming.Begin(key)
-	case !nc.clean && !b.roaming.Holds(key): // it may be somewhere else too, and be joined with this one
+	case !nc.clean && (nc.alone != 0 || !b.roaming.Holds(key)): // it may be somewhere else too, and be joined with this one
 		s.mu.Lock()
 		if !present {
 			s.born = 0

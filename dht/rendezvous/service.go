@@ -497,6 +497,12 @@ func (s *Service) Peers() (p []core.PeerView) {
 	return p
 }
 
+// Expects reports whether this node knows of others that are to come back.
+func (s *Service) Expects() (does bool) {
+	s.View(func(n *core.Node) { does = n.Expects() })
+	return does
+}
+
 // Seat tells what this node is to a location; see core.Node.Seat.
 func (s *Service) Seat(at dht.Location) (seat core.Seat) {
 	s.View(func(n *core.Node) { seat = n.Seat(at) })

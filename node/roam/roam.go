@@ -25,6 +25,7 @@ type Swarm interface {
 	Publish(batch []core.Publication)
 	Done(r *core.Receipt)
 	Reaches(id peer.ID) bool
+	Expects() bool
 }
 
 // Broker is what has the sessions; *mqttfront.Broker is one.
@@ -210,8 +211,9 @@ func (r *Roam) KeyOf(name string) string {
 // Alone implements mqttfront.Roaming.
 func (r *Roam) Alone() (number uint64) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.active {
+	active := r.active
+	r.mu.Unlock()
+	if active || !r.cfg.Swarm.Expects() {
 		return 0
 	}
 	return nextNumber(0, time.Now())

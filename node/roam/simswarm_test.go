@@ -84,6 +84,8 @@ func (s *claimSwarm) Register(filter string, i core.Interest, done func(bool)) {
 
 func (s *claimSwarm) Done(*core.Receipt) {}
 
+func (s *claimSwarm) Expects() bool { return true }
+
 func (s *claimSwarm) Reaches(id peer.ID) bool {
 	o, _ := s.n.w.link(s.n, id)
 	return o != nil

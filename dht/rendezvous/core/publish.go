@@ -355,6 +355,7 @@ func (n *Node) let(e *pending) {
 		return
 	}
 	e.kept = true
+	n.arriveLate(e)
 	n.stats.Kept.observe(n.now - e.at)
 	n.taken(e)
 	n.acceptSafe(e)

@@ -78,17 +78,42 @@ func (e *entry) owedTo(peer string) bool {
 
 // Arrived says that a session has come to this node, with the filters of its subscriptions, which are not shared. name is what a
 // SessionInterest calls it. It gets what clients of this node have published and may still be to be matched: this node's own plain
-// subscribers had it before the session came, and its rendezvous leaves them out.
+// subscribers had it before the session came, and its rendezvous leaves them out. What is on its way to a rendezvous comes by where the
+// session was, as a rule. What turns out to have taken long may have been matched when nothing was registered there any more:
+// the session, which knows what it has had, gets that too.
 func (n *Node) Arrived(name string, filters []string) {
 	g := SessionInterest{Name: name}.group()
 	for _, epoch := range sortedKeys(n.mine) {
 		s, r := n.mine[epoch], n.epochs[epoch]
-		for _, e := range n.unmatched(s) {
+		due := func(e *pending) bool {
 			had := s.served.has(e.seq) || r != nil && r.plain.has(e.seq) // by this node's own plain subscribers
-			wanted := slices.ContainsFunc(filters, func(f string) bool { return topic.Match(f, e.m.Topic) })
-			if e.m.QoS > 0 && had && wanted {
+			return had && e.m.QoS > 0 && slices.ContainsFunc(filters, func(f string) bool { return topic.Match(f, e.m.Topic) })
+		}
+		unmatched := n.unmatched(s)
+		for _, e := range unmatched {
+			if due(e) {
 				n.deliverArrived(e, g)
 			}
+		}
+		for _, seq := range s.open.sorted() {
+			_, has := slices.BinarySearchFunc(unmatched, seq, func(e *pending, seq uint64) int { return cmp.Compare(e.seq, seq) })
+			if e := s.open.get(seq); !has && due(e) && !slices.Contains(n.arrivals[e], g) {
+				n.arrivals[e] = append(n.arrivals[e], g)
+			}
+		}
+	}
+}
+
+// lateMatch is after what time a message is taken for one that was held up on its way: all being well others keep it by then.
+const lateMatch = 2 * copyAfter
+
+// arriveLate gives a message that others keep from now on to the sessions that have come while it was on its way for long.
+func (n *Node) arriveLate(e *pending) {
+	groups := n.arrivals[e]
+	delete(n.arrivals, e)
+	if n.now-e.at > lateMatch {
+		for _, g := range groups {
+			n.deliverArrived(e, g)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +61,45 @@ func TestArrived(t *testing.T) {
 		s.rejoin(v)
 		s.run(60 * time.Second)
 		want(arrive("s/3", "a/#"))
+		s.check()
+		s.report(seed)
+	})
+}
+
+// TestArrivedLate: a session that comes to a node while what a client there has published is held up on its way gets that when others
+// keep it, for where the session was may have withdrawn by then; and not what is on its way for as long as it takes.
+func TestArrivedLate(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.grow(3)
+		s.run(3 * time.Second)
+		for _, w := range s.nodes {
+			w.subscribe("#", 2)
+		}
+		s.run(8 * time.Second)
+		v, hop := s.nodes[0], s.nodes[1]
+		topic := s.levelOf(hop, "late") + "/x"
+		got := func(p *published) (n int) {
+			for key, times := range p.took {
+				if strings.HasSuffix(key, "/s/1") {
+					n += times
+				}
+			}
+			return n
+		}
+		for _, held := range []time.Duration{time.Duration(s.rng.IntN(1000)) * time.Millisecond, time.Duration(2500+s.rng.IntN(1000)) * time.Millisecond} {
+			s.hang(hop, held)
+			p := v.publish(topic, 2, false, "v")
+			s.run(held / 2)
+			v.do(func() { v.n.Arrived("s/1", []string{"+/x"}) })
+			if n := got(p); n != 0 {
+				s.fail("held up for %v: it came %d times at once", held, n)
+			}
+			s.run(20 * time.Second)
+			if n, want := got(p), int(held/(2*time.Second)); n != want {
+				s.fail("held up for %v: it came %d times, want %d", held, n, want)
+			}
+		}
 		s.check()
 		s.report(seed)
 	})

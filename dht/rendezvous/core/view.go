@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/dht"
@@ -104,6 +105,11 @@ func (n *Node) Peers() []PeerView {
 		all = append(all, PeerView{p.id, p.addresses, p.up, p.reach, p.left, p.gone, n.now - p.since})
 	}
 	return all
+}
+
+// Expects reports whether this node knows of others that are to come, or to come back.
+func (n *Node) Expects() bool {
+	return slices.ContainsFunc(n.ordered, func(p *peer) bool { return !p.left && !p.gone })
 }
 
 // InReach reports whether a node can be talked to; this node can.
