@@ -304,22 +304,25 @@ func (c *checker) readConnection(e Event) {
 		}
 		return
 	}
-	if s != nil {
-		c.forgotten(e, s)
+	begun := &session{client: e.Client, node: e.Node, lasting: k.lasting, begun: e.At, ended: forever, got: map[string][]Event{}}
+	if s != nil && c.forgotten(e, s) {
+		begun.moves = append(begun.moves, e.At)
 	}
-	c.sessions[e.Client] = append(c.sessions[e.Client], &session{client: e.Client, node: e.Node, lasting: k.lasting, begun: e.At, ended: forever, got: map[string][]Event{}})
+	c.sessions[e.Client] = append(c.sessions[e.Client], begun)
 }
 
-// forgotten judges that a session is not present that should be.
-func (c *checker) forgotten(e Event, s *session) {
+// forgotten judges that a session is not present that should be, and reports whether it may be joined with the one that begins.
+func (c *checker) forgotten(e Event, s *session) (joined bool) {
 	switch {
 	case !s.something: // there may never have been one
 	case s.node != e.Node && !c.calm(s.begun, e.At):
 		c.report.excuse(SessionFault)
+		joined = true
 	default:
 		c.violation(e, "session", nil, "the session has been forgotten")
 	}
 	s.over(e.At, SessionOver)
+	return joined
 }
 
 func (c *checker) readSubscription(e Event) {

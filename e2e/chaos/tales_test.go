@@ -203,6 +203,8 @@ func TestChecker(t *testing.T) {
 		{"twice at QoS 1, published again", "publish p1 p1/1 1 \n publish p1 p1/1 1 dup \n acked p1 p1/1 \n received s2 p1/1 1 \n received s2 p1/1 1", "", ""},
 		{"twice at QoS 1 for no reason", "send p1 p1/1 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "twice", ""},
 		{"twice at QoS 1, in a session that moved", "received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 partition \n connect s2 present elsewhere \n send p1 p1/1 1 \n mended 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "", JoinedParts},
+		{"twice at QoS 1, in a session that began anew at another node in a fault", "send p1 p1/0 1 \n received s2 p1/0 1 \n fault 1 partition \n connect s2 elsewhere \n subscribed s2 t 2 \n send p1 p1/1 1 \n mended 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "", JoinedParts},
+		{"twice at QoS 1, in a session that began anew by a clean start", "fault 1 partition \n connect s2 clean elsewhere \n subscribed s2 t 2 \n send p1 p1/1 1 \n mended 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "twice", ""},
 		{"twice at QoS 2, in a session that moved", "received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 partition \n connect s2 present elsewhere \n send p1 p1/1 2 \n mended 1 \n received s2 p1/1 2 \n received s2 p1/1 2", "twice", ""},
 		{"twice at QoS 1, in a session that moved in peace", "received s2 p1/0 0 \n publish p1 p1/0 0 \n closed s2 lost \n connect s2 present elsewhere \n wait 20 \n send p1 p1/1 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "twice", ""},
 		{"twice at QoS 0", "publish p1 p1/1 0 \n received s2 p1/1 0 \n received s2 p1/1 0", "twice", ""},
