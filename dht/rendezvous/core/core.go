@@ -270,6 +270,7 @@ type Node struct {
 	epochs    map[uint64]*received
 	mine      map[uint64]*sending        // this node's epochs as a publisher
 	arrivals  map[*pending][]proto.Group // sessions that have come while a message was on its way
+	arriving  int                        // in these
 	streams   map[uint64]*stream         // epochs that come here, as a rendezvous or a second copy
 	relayed   map[uint64]relayed         // epochs that were passed on, and where their acknowledgements go
 	queries   map[uint64]*query

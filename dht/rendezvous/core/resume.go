@@ -97,12 +97,20 @@ func (n *Node) Arrived(name string, filters []string) {
 		}
 		for _, seq := range s.open.sorted() {
 			_, has := slices.BinarySearchFunc(unmatched, seq, func(e *pending, seq uint64) int { return cmp.Compare(e.seq, seq) })
-			if e := s.open.get(seq); !has && due(e) && !slices.Contains(n.arrivals[e], g) {
+			switch e := s.open.get(seq); {
+			case has || !due(e) || slices.Contains(n.arrivals[e], g):
+			case n.arriving >= maxArriving: // it may come ahead of others, and does come
+				n.deliverArrived(e, g)
+			default:
 				n.arrivals[e] = append(n.arrivals[e], g)
+				n.arriving++
 			}
 		}
 	}
 }
+
+// maxArriving is how many messages are noted for sessions that have come while those were on their way.
+const maxArriving = 100_000
 
 // lateMatch is after what time a message is taken for one that was held up on its way: all being well others keep it by then.
 const lateMatch = 2 * copyAfter
@@ -111,6 +119,7 @@ const lateMatch = 2 * copyAfter
 func (n *Node) arriveLate(e *pending) {
 	groups := n.arrivals[e]
 	delete(n.arrivals, e)
+	n.arriving -= len(groups)
 	if n.now-e.at > lateMatch {
 		for _, g := range groups {
 			n.deliverArrived(e, g)
