@@ -426,7 +426,7 @@ func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
 		s := n.streams[rs.GetEpoch()]
 		switch {
 		case s == nil:
-		case n.confide(p, s, rs.GetRanges()):
+		case f.GetOp() != 0 && n.confide(p, s, rs.GetRanges()): // else the other has forgotten it, and could not ask again
 			open = true
 		default:
 			s.eachEntry(rs.GetRanges(), func(e *entry) {
