@@ -356,7 +356,7 @@ func (s *session) endArrival() {
 	s.move.own = nil
 	if s.move.Departure == nil {
 		s.move = nil
-		s.moving.Store(false)
+		s.moving.Store(s.parted)
 	} else {
 		s.move.arriving = nil
 		s.move.poke()
@@ -394,7 +394,9 @@ func (s *session) forgetLaterLocked() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.hadSince == since && (s.move == nil || s.move.arriving == nil) && s.joins == 0 {
-			s.had, s.before = nil, nil
+			s.had, s.before, s.parted = nil, nil, false
+			s.moving.Store(s.move != nil)
+			s.b.rightsVersion.Add(1) // targets say whether messages need an identity
 			if s.log != nil && !s.ended {
 				s.log.Forget()
 			}

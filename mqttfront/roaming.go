@@ -233,7 +233,10 @@ func (b *Broker) settled(nc *newConnection, s *session, present bool) {
 			s.saveLocked()
 		}
 		s.rememberLocked()
+		s.parted = s.had != nil
+		s.moving.Store(s.parted || s.move != nil)
 		s.mu.Unlock()
+		b.rightsVersion.Add(1) // targets say whether messages need an identity
 	}
 	s.keepInSwarm(nil)
 }

@@ -18,7 +18,7 @@ type session struct {
 	conn    atomic.Pointer[conn]  // nil: offline; written with mu held
 	asking  atomic.Bool           // len(asks) > 0
 	grant   atomic.Pointer[grant] // what the client may do; nil: everything
-	moving  atomic.Bool           // move is set
+	moving  atomic.Bool           // move is set, or parted: what it gets has an identity
 	ordered atomic.Bool           // QoS 0 messages are queued, behind which others must wait
 
 	mu sync.Mutex
@@ -50,9 +50,10 @@ type sessionState struct {
 	move *move // nil: all of it is here
 	// What came here, and what came before at other nodes, while the one may come again by the other; nil: nothing can.
 	had, before *marks
-	joins       int // parts that come from elsewhere beside the move
-	marked      int // runs that the log was told of
-	hadSince    int // rises when had is needed for longer
+	parted      bool // it has begun, or gone on, without what may be elsewhere; had and before are set
+	joins       int  // parts that come from elsewhere beside the move
+	marked      int  // runs that the log was told of
+	hadSince    int  // rises when had is needed for longer
 
 	win         window
 	quota       int    // how many more the connection may be sent

@@ -2,6 +2,7 @@ package roam
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,6 +92,53 @@ func TestAloneBeforeOthers(t *testing.T) {
 		}
 		w.mu.Unlock()
 		m.check(t, false)
+	})
+}
+
+// TestAloneKnowsItsOwn: a session that has begun anew at a node that sees no other gets what clients of that node publish once, though it
+// comes by the part that is joined with it as well.
+func TestAloneKnowsItsOwn(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 2)
+		defer w.close()
+		c := newClient(w, "c", "up/#", w.nodes[0])
+		d := newClient(w, "d", "none", w.nodes[1])
+		settle(t, time.Minute, c.standing)
+		settle(t, time.Minute, d.standing)
+		c.moveTo(nil)
+		w.cutOff(0, 1)
+		w.nodes[1].crash()
+		w.mu.Lock()
+		w.shy = true
+		w.mu.Unlock()
+		w.nodes[1].start()
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.standing)
+		settle(t, time.Minute, c.attached)
+		settle(t, time.Minute, d.attached)
+		m := &traffic{w: w, c: d}
+		m.upward(10)
+		w.cutOne(false)
+		w.nodes[1].r.Activate()
+		time.Sleep(10 * time.Second)
+		m.upward(10)
+		settle(t, time.Minute, d.idle)
+		settle(t, 5*time.Minute, func() error {
+			for _, n := range w.nodes {
+				if len(n.b.Left()) > 0 {
+					return errors.New("a part is left")
+				}
+			}
+			return nil
+		})
+		time.Sleep(time.Minute)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for i := range m.up {
+			if p := fmt.Sprintf("up %d %d", 1+i%2, i); c.got[p] != 1 {
+				t.Errorf("%q came %d times", p, c.got[p])
+			}
+		}
 	})
 }
 
