@@ -379,11 +379,11 @@ func (n *node) judgeLog() {
 	if n.expected != nil {
 		judged = n.expected.ReplaceAll(text, nil)
 	}
-	if bad := trouble.Find(judged); bad != nil {
-		n.t.Errorf("%s logged %q", n.name, bad)
+	const show = 3_000
+	if bad := trouble.FindIndex(judged); bad != nil {
+		n.t.Errorf("%s logged %q", n.name, judged[bad[0]:min(len(judged), bad[0]+2*show)])
 	}
 	if n.t.Failed() {
-		const show = 3_000
 		n.t.Logf("--- log of %s (%s)\n%s", n.name, n.id, text[max(0, len(text)-show):])
 	}
 }

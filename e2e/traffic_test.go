@@ -120,10 +120,14 @@ func (tr *traffic) end() map[string][]message {
 			for _, m := range got[f.topic] {
 				seen[m.payload] = true
 			}
+			var missing []string
 			for k := range int(f.acked.Load()) {
 				if !seen[numbered(k)] {
-					return notYet("%s: %s of %d acknowledged ones has not come; %d have", f.topic, numbered(k), f.acked.Load(), len(seen))
+					missing = append(missing, numbered(k))
 				}
+			}
+			if len(missing) > 0 {
+				return notYet("%s: of %d acknowledged ones %d have not come: %s", f.topic, f.acked.Load(), len(missing), missing)
 			}
 		}
 		return nil

@@ -83,9 +83,9 @@ func frames() []frameCase {
 		{"Found", &pb.Found{Op: 10, Place: placeA, Set: set}, `
 			320d080a12050a016110011a26080312100102030405060708706565722d6f6e6512101112131415161718706565722d
 			74776f`},
-		{"FoundAck", &pb.FoundAck{Op: 10, Place: placeA, Set: set}, `
-			320e080a12050a016110011a26080312100102030405060708706565722d6f6e6512101112131415161718706565722d
-			74776f`},
+		{"FoundAck", &pb.FoundAck{Op: 10, Place: placeA, Set: set, Stood: true}, `
+			340e080a12050a016110011a26080312100102030405060708706565722d6f6e6512101112131415161718706565722d
+			74776f2001`},
 		{"Prepare", &pb.Prepare{Place: placeA, Version: 4, Ballot: ballot}, `200f0a050a0161100110041a14080212100102030405060708706565722d6f6e65`},
 		{"Promise", &pb.Promise{Place: placeA, Version: 4, Ballot: ballot, Ok: true, Set: set, Promised: ballot, Accepted: ballot, AcceptedMembers: set.Members}, `
 			9a01100a050a0161100110041a14080212100102030405060708706565722d6f6e6520012a2608031210010203040506

@@ -7,11 +7,20 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
+// unasked is how long what was put or removed, and nobody waits for, stays in memory at most: a process that is killed loses as much.
+const unasked = time.Second
+
 // runCommit commits what was put and removed. Owner DB, ends in Close.
 func (d *DB) runCommit() {
+	t := time.NewTicker(unasked)
+	defer t.Stop()
 	for {
 		select {
 		case <-d.wake:
+		case <-t.C:
+			if d.nothing() {
+				continue
+			}
 		case <-d.closing:
 			return
 		}
@@ -22,6 +31,13 @@ func (d *DB) runCommit() {
 		d.tellRoom()
 		d.sync()
 	}
+}
+
+// nothing reports whether there is nothing to commit.
+func (d *DB) nothing() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.group.empty()
 }
 
 // tellUnneeded tells those who waited for what was removed before it was written.

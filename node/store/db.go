@@ -29,7 +29,8 @@ type Options struct {
 // DB is the one database of a node. What is put into it is gathered, and committed in groups: a group has everything that
 // came while the one before was on its way to the disk. What is removed again before that is never written.
 //
-// All methods are safe for concurrent use. Puts and removals do not wait for the disk; Sync tells when they are there.
+// All methods are safe for concurrent use. Puts and removals do not wait for the disk, where they are a second later; Sync tells when
+// they are there.
 type DB struct {
 	pb  *pebble.DB
 	id  uint64

@@ -3,7 +3,10 @@ package store_test
 import (
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/node/store"
 	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
@@ -64,4 +67,20 @@ func TestUnneeded(t *testing.T) {
 	if len(kept) > 0 {
 		t.Errorf("%v is taken for what was kept over a restart", kept)
 	}
+}
+
+// TestUnasked puts something that nobody asks to be safe: it soon is.
+func TestUnasked(t *testing.T) {
+	d := newDisk(t)
+	d.fresh(t).Journal().Put("k", &pb.StoredOwner{Seq: 1})
+	eventually(t, "what was put is on the disk", func() bool {
+		after, err := store.Open("db", store.Options{FS: d.fs.CrashClone(vfs.CrashCloneCfg{})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer after.Close()
+		n := 0
+		after.Journal().Load(func(string, []byte) { n++ })
+		return n == 1
+	})
 }

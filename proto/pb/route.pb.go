@@ -1808,6 +1808,7 @@ type FoundAck struct {
 	Op            uint64                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"`
 	Place         *Place                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
 	Set           *Set                   `protobuf:"bytes,3,opt,name=set,proto3" json:"set,omitempty"`
+	Stood         bool                   `protobuf:"varint,4,opt,name=stood,proto3" json:"stood,omitempty"` // before it was offered
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1861,6 +1862,13 @@ func (x *FoundAck) GetSet() *Set {
 		return x.Set
 	}
 	return nil
+}
+
+func (x *FoundAck) GetStood() bool {
+	if x != nil {
+		return x.Stood
+	}
+	return false
 }
 
 // Ballot orders the proposals for one version of a set.
@@ -4283,11 +4291,12 @@ const file_route_proto_rawDesc = "" +
 	"\x05Found\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
-	"\x03set\x18\x03 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\"p\n" +
+	"\x03set\x18\x03 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\"\x86\x01\n" +
 	"\bFoundAck\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
-	"\x03set\x18\x03 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\"2\n" +
+	"\x03set\x18\x03 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12\x14\n" +
+	"\x05stood\x18\x04 \x01(\bR\x05stood\"2\n" +
 	"\x06Ballot\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\"\x82\x01\n" +

@@ -75,7 +75,7 @@ func (v *simNode) register(inner string, done func(bool)) {
 		}
 	}
 	if v.s.diskTime > 0 {
-		i.Hold = cmp.Or(v.s.hold, time.Hour)
+		i.Hold = max(cmp.Or(v.s.hold, time.Hour), 0)
 	}
 	v.do(func() { v.n.Register(inner, i, done) })
 }

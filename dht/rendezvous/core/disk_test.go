@@ -54,6 +54,7 @@ func TestCrashes(t *testing.T) {
 		s.depth = 1 + int(seed%2)
 		s.loss, s.disorder = true, true
 		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second}[seed%3]
+		s.unhurried = seed%5 == 0
 		s.grow(5)
 		s.run(3 * time.Second)
 		for _, v := range s.nodes {

@@ -112,6 +112,7 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 	}
 	n.need(p.id)
 	l, known := n.locations[at], n.setOf(place)
+	stood := l != nil && l.phase != founding && n.now >= l.offered
 	switch {
 	case l == nil && known.Version > 0 && !n.allDead(known):
 		n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: known.pb()})
@@ -137,7 +138,7 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 		l.phase = standby
 		n.adopt(l, offered)
 	}
-	n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: l.set.pb()})
+	n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: l.set.pb(), Stood: stood})
 }
 
 func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
@@ -147,9 +148,9 @@ func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
 		n.malformed("FoundAck")
 		return
 	}
-	if l := n.locations[place.Location()]; l != nil && l.phase == founding && !set.equal(l.set) {
+	if l := n.locations[place.Location()]; l != nil && l.phase == founding && (f.GetStood() || !set.equal(l.set)) {
 		// What was offered was a guess; this is what stands, or what another guessed better. Who has taken the
-		// offer is told.
+		// offer is told. It may be the same set, which this node knew before it crashed.
 		for _, m := range l.set.Members {
 			if m != n.self && m != p.id && n.inReach(m) {
 				n.send(m, &pb.SetNews{Place: f.GetPlace(), Set: set.pb()})

@@ -73,15 +73,15 @@ func (n *Node) saveLocation(l *location) {
 
 // forgetLocation takes a location out of the journal.
 func (n *Node) forgetLocation(l *location) {
-	if l.stands {
-		l.stands = false
-		n.cfg.Journal.Delete(locationKey(l.at))
-	}
 	for _, o := range sortedKeys(l.owners) {
 		n.forgetOwner(l, o)
 	}
 	for _, c := range l.sortedChildren() {
 		n.cfg.Journal.Delete(childKey(l.at, c))
+	}
+	if l.stands { // what is at it is read with it
+		l.stands = false
+		n.cfg.Journal.Delete(locationKey(l.at))
 	}
 }
 
@@ -89,7 +89,6 @@ func (n *Node) forgetLocation(l *location) {
 func (n *Node) saveOwner(l *location, owner NodeID, filters []string) {
 	n.stands(l)
 	r := l.owners[owner]
-	n.cfg.Journal.Put(ownerKey(l.at, owner), &pb.StoredOwner{Owner: []byte(owner), Seq: r.seq})
 	for _, f := range filters {
 		if i := r.interests[f]; i != nil {
 			n.cfg.Journal.Put(interestKey(l.at, owner, f), i.pb(f))
@@ -97,6 +96,7 @@ func (n *Node) saveOwner(l *location, owner NodeID, filters []string) {
 			n.cfg.Journal.Delete(interestKey(l.at, owner, f))
 		}
 	}
+	n.cfg.Journal.Put(ownerKey(l.at, owner), &pb.StoredOwner{Owner: []byte(owner), Seq: r.seq}) // it says that those are there
 }
 
 // apply takes over a registration at a location.
@@ -230,7 +230,8 @@ func (n *Node) restoreInterest(key string, record []byte) {
 	}
 	owner := NodeID(rest[1 : 1+rest[0]])
 	r, i := l.owners[owner], interestOf(&p)
-	if r == nil || i.zero() {
+	if r == nil || i.zero() { // its owner's record was still to be written
+		n.cfg.Journal.Delete(string(recordInterest) + key)
 		return
 	}
 	r.interests[p.GetFilter()] = i

@@ -169,6 +169,7 @@ func TestRestartedWhileCut(t *testing.T) {
 		s.depth = 1 + int(seed%2)
 		s.loss, s.disorder = true, true
 		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond}[seed%2]
+		s.unhurried = seed%5 == 0
 		s.lazy = time.Duration(s.rng.IntN(2)) * 5 * time.Second
 		s.grow(3 + s.rng.IntN(5))
 		s.run(3 * time.Second)

@@ -35,6 +35,7 @@ func TestPower(t *testing.T) {
 		s.depth = 1 + int(seed%2)
 		s.loss, s.disorder = true, true
 		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second}[seed%3]
+		s.unhurried = seed%5 == 0
 		s.lazy = time.Duration(s.rng.IntN(2)) * 5 * time.Second
 		s.grow(3 + s.rng.IntN(3))
 		s.run(3 * time.Second)

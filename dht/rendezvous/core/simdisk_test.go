@@ -61,7 +61,7 @@ func (d *disk) write(do func(*stores)) {
 	}
 	if d.s.diskTime == 0 {
 		d.commit(d.done + len(d.writes))
-	} else if !d.syncing {
+	} else if !d.syncing && !d.s.unhurried {
 		d.flush()
 	}
 }
