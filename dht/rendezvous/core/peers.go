@@ -386,27 +386,6 @@ func (n *Node) closest(at dht.Location, fits func(*peer) bool) []NodeID {
 	return ids
 }
 
-// ack acknowledges a request at the end of the batch.
-func (n *Node) ack(to NodeID, op uint64) {
-	if p := n.dirtyPeer(to); p != nil && op != 0 {
-		p.acks = append(p.acks, op)
-	}
-}
-
-// ackSafe is ack for what has to be on the disk before.
-func (n *Node) ackSafe(to NodeID, op uint64) {
-	if op != 0 {
-		n.safe(func() { n.ack(to, op) })
-	}
-}
-
-// refuse says that this node cannot do what was asked.
-func (n *Node) refuse(to NodeID, op uint64) {
-	if p := n.dirtyPeer(to); p != nil && op != 0 {
-		p.refuses = append(p.refuses, op)
-	}
-}
-
 // dirtyPeer returns a peer that will be sent acknowledgements; nil when it is not up.
 func (n *Node) dirtyPeer(id NodeID) *peer {
 	p := n.peers[id]
@@ -441,16 +420,4 @@ func (n *Node) flushAcks() {
 		}
 	}
 	n.dirty = n.dirty[:0]
-}
-
-func (n *Node) receiveAck(p *peer, f *pb.Ack) {
-	for _, op := range f.GetOps() {
-		p.answered(op, true)
-	}
-	for _, op := range f.GetRefused() {
-		if _, waits := p.ops[op]; waits {
-			n.stats.Refused++
-			p.answered(op, false)
-		}
-	}
 }
