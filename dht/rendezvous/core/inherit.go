@@ -249,9 +249,8 @@ func (n *Node) reviewInherited() {
 }
 
 func (n *Node) tickInherited() {
-	for _, place := range n.inheritedPlaces() {
-		at := place.Location()
-		i := n.inherited[at]
+	for _, i := range n.sortedInherited() {
+		place, at := i.place, i.at
 		if a := n.locations[at]; n.now-i.used > idleTime || a != nil && a.phase >= standby && a.set.has(n.self) {
 			delete(n.inherited, at)
 			continue
@@ -278,11 +277,11 @@ func (n *Node) tickInherited() {
 	}
 }
 
-func (n *Node) inheritedPlaces() []Place {
-	var places []Place
+func (n *Node) sortedInherited() []*inherited {
+	all := make([]*inherited, 0, len(n.inherited))
 	for _, i := range n.inherited {
-		places = append(places, i.place)
+		all = append(all, i)
 	}
-	slices.SortFunc(places, func(a, b Place) int { return cmpLocation(a.Location(), b.Location()) })
-	return places
+	slices.SortFunc(all, func(a, b *inherited) int { return cmpLocation(a.at, b.at) })
+	return all
 }
