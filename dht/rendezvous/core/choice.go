@@ -83,6 +83,9 @@ func (n *Node) mayChoose(e *entry) bool {
 		!slices.ContainsFunc(e.copies, func(h NodeID) bool { return !n.inReach(h) && !n.departed(h, MaxHold) })
 }
 
+// unchosen reports whether somebody is still to be chosen for a message. Who has a copy may know of a choice that was taken back here.
+func (e *entry) unchosen() bool { return e.choosing || e.unset != nil && e.unset.held }
+
 // hold takes shared groups out of those that a message is for, and reports whether there were any.
 func hold(groups []proto.Group) (rest []proto.Group, held bool) {
 	for _, g := range groups {
