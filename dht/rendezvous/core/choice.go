@@ -30,12 +30,12 @@ type choosing struct {
 // before is asked for there, and at the members. One that nobody else knows, not even who sent the message, is given up: another
 // rendezvous is being sent the message, or will be.
 func (n *Node) choose(e *entry, asks bool, except NodeID, done func()) {
-	e.choosing = true
+	e.choosing++
 	l, c := e.l, new(choosing)
 	l.choosing = append(l.choosing, c)
 	out := func() {
 		c.done = func() {
-			e.choosing = false
+			e.choosing--
 			if !e.gone && !e.copy && !e.copied() && e.own == nil && !n.inReach(e.s.hop) {
 				n.holdBack(e, except)
 			}
@@ -84,7 +84,7 @@ func (n *Node) mayChoose(e *entry) bool {
 }
 
 // unchosen reports whether somebody is still to be chosen for a message. Who has a copy may know of a choice that was taken back here.
-func (e *entry) unchosen() bool { return e.choosing || e.unset != nil && e.unset.held }
+func (e *entry) unchosen() bool { return e.choosing > 0 || e.unset != nil && e.unset.held }
 
 // hold takes shared groups out of those that a message is for, and reports whether there were any.
 func hold(groups []proto.Group) (rest []proto.Group, held bool) {
@@ -114,26 +114,33 @@ func (n *Node) holdBack(e *entry, except NodeID) {
 
 // chooseLate gives what is not settled to members of groups that nobody is known to be chosen for.
 func (n *Node) chooseLate(u *unsettled) {
-	e := u.e
 	u.held = false
-	e.choosing = true // nothing goes out yet
-	for _, d := range n.match(e.l, n.ancestors(e.l), e.m, e.id, u.except) {
-		s := share{node: d.node, hold: d.hold}
-		for _, g := range d.groups {
-			if !e.servedGroup(g) {
-				s.groups = append(s.groups, g)
+	n.chooseAgain(u.e, true, u.except, func() {
+		for _, d := range n.match(u.e.l, n.ancestors(u.e.l), u.e.m, u.e.id, u.except) {
+			s := share{node: d.node, hold: d.hold}
+			for _, g := range d.groups {
+				if !u.e.servedGroup(g) {
+					s.groups = append(s.groups, g)
+				}
 			}
+			n.addShare(u.e, s)
 		}
-		n.addShare(e, s)
-	}
-	n.choose(e, true, u.except, func() {
+	})
+}
+
+// chooseAgain has shares added to a message that has gone out already. They go out when they are safe.
+func (n *Node) chooseAgain(e *entry, asks bool, except NodeID, add func()) {
+	e.choosing++ // nothing goes out yet
+	add()
+	n.choose(e, asks, except, func() {
 		for i := range e.shares {
-			if s := &e.shares[i]; !e.gone && !s.sent {
+			if s := &e.shares[i]; !e.gone && !s.sent && e.choosing == 0 {
 				n.deliver(e, s)
 			}
 		}
 		n.finish(e)
 	})
+	e.choosing--
 }
 
 // hasChosen reports whether this node was the rendezvous of a message of its own, or has a copy, and somebody is chosen.
@@ -191,7 +198,7 @@ func (n *Node) tellChoice(id Identity, g proto.Group, turn uint32, chosen, to No
 	known := share{node: n.self, groups: []proto.Group{g}, done: true}
 	e := s.entries.get(id.Seq)
 	switch {
-	case e != nil && e.choosing:
+	case e != nil && e.choosing > 0:
 		return
 	case e != nil && !e.gone:
 		i := slices.IndexFunc(e.shares, func(s share) bool { return slices.Contains(s.groups, g) && s.turn == e.turn(g) })
@@ -217,7 +224,7 @@ func (n *Node) contest(l *location, c *pb.Custody, from NodeID, firm bool) {
 	if s := n.streams[id.Epoch]; s != nil {
 		e = s.entries.get(id.Seq)
 	}
-	yields := e != nil && e.choosing && !e.gone && (firm || l.at.Closer(n.peers[from].point, n.point))
+	yields := e != nil && e.choosing > 0 && !e.gone && (firm || l.at.Closer(n.peers[from].point, n.point))
 	for _, p := range c.GetShares() {
 		s, ok := shareOf(p)
 		for _, g := range s.groups {

@@ -44,7 +44,7 @@ type entry struct {
 	written  bool  // it is to be on this node's disk, whoever else has it
 	copying  bool
 	shown    bool     // a copy that this node has shown to others than those it had it from, who may not know that they may have it
-	choosing bool     // it goes out when its choice is safe
+	choosing int      // choices that are not safe yet; it goes out when they are
 	copies   []NodeID // who may have one
 	stored   bool     // it is on this node's disk, beside others'
 	acked    bool     // who sent it was told that it may let go

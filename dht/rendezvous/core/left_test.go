@@ -84,7 +84,7 @@ func (s *sim) trouble() {
 
 func (s *sim) fault() {
 	v := s.nodes[s.rng.IntN(len(s.nodes))]
-	switch s.rng.IntN(5) {
+	switch s.rng.IntN(6) {
 	case 0:
 		if v.alive {
 			v.crash()
@@ -103,6 +103,27 @@ func (s *sim) fault() {
 		s.after(time.Duration(s.rng.Int64N(int64(time.Second))), func() { s.connect(v, w) })
 	case 4:
 		s.split()
+	case 5:
+		s.oneWay(v, time.Duration(s.rng.Int64N(int64(20*time.Second))))
+	}
+}
+
+// oneWay has nothing come to a node for a while, or nothing that it sends. It cannot connect to others meanwhile, and what was sent
+// comes then, where the streams are the same still.
+func (s *sim) oneWay(v *simNode, d time.Duration) {
+	in, until := s.rng.IntN(2) == 0, s.now+d
+	s.note("node %d hears nothing %v, or says nothing %v, for %v", v.i, in, !in, d)
+	for _, w := range s.nodes {
+		link := [2]int{v.i, w.i}
+		if in {
+			link = [2]int{w.i, v.i}
+		}
+		s.links[link] = max(s.links[link], until)
+	}
+	s.silent = max(s.silent, until)
+	before := s.apart
+	s.apart = func(a, b *simNode) bool {
+		return s.now < until && (a == v || b == v) || before != nil && before(a, b)
 	}
 }
 
@@ -125,6 +146,7 @@ func (s *sim) split() {
 
 // heal ends what is wrong. A node that stops while it can't reach a majority of a set that it is in can't do so before.
 func (s *sim) heal() {
+	s.run(max(0, s.silent-s.now))
 	s.apart = nil
 	for _, v := range s.nodes {
 		s.run(max(0, v.frozen+1-s.now))

@@ -57,7 +57,9 @@ func (n *Node) giveOn(e *entry, p *peer, found map[groupAt][]candidate) {
 			}
 			switch others := n.successors(all, p); {
 			case len(others) > 0:
-				n.move(e, p.id, g, n.pick(g, others, e.id))
+				turn := e.turn(g) + 1
+				n.drain(e, p.id, g)
+				n.move(e, g, turn, n.pick(g, others, e.id))
 			case over && n.sure(e.l) && !slices.ContainsFunc(all, func(c candidate) bool { return c.node != p.id }):
 				n.stats.NoMember++
 				n.drain(e, p.id, g)
@@ -125,10 +127,9 @@ func (n *Node) successors(all []candidate, p *peer) (others []candidate) {
 }
 
 // move has another node get what one was to have of a message for a group.
-func (n *Node) move(e *entry, from NodeID, g proto.Group, to candidate) {
-	s := share{node: to.node, groups: []proto.Group{g}, hold: to.hold, turn: e.turn(g) + 1}
+func (n *Node) move(e *entry, g proto.Group, turn uint32, to candidate) {
+	s := share{node: to.node, groups: []proto.Group{g}, hold: to.hold, turn: turn}
 	n.stats.SharesMoved++
-	n.drain(e, from, g)
 	n.addShare(e, s)
 	for _, c := range e.copies {
 		if n.inReach(c) {
@@ -188,15 +189,16 @@ func (n *Node) orphan(e *entry, node NodeID) bool {
 	return true
 }
 
-// refused gives a shared subscription's message to another node of the group: the one that had it has no
-// member left. QoS 2 stays with its choice [MQTT-4.8.2-4].
+// refused gives a shared subscription's message to another node of the group: the one that had it has no member left that it was sent
+// to, or will be. Its member may be on the way to a node that is not known to have one yet.
 func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 	s := n.streams[id.Epoch]
 	if s == nil || s.entries.get(id.Seq) == nil {
 		return
 	}
 	e := s.entries.get(id.Seq)
-	if !n.drain(e, by, g) || e.m.QoS == 2 || e.copy { // another has it already, or nobody may
+	turn := e.turn(g) + 1
+	if !n.drain(e, by, g) || e.copy { // another has it already, or nobody may
 		return
 	}
 	others := slices.DeleteFunc(n.groupMembers(e.l, g), func(c candidate) bool { return c.node == by })
@@ -204,7 +206,15 @@ func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 		n.stats.NoMember++
 		return
 	}
-	n.move(e, by, g, n.pick(g, others, id))
+	to := n.pick(g, others, id)
+	if e.m.QoS < 2 {
+		n.move(e, g, turn, to)
+		return
+	}
+	n.stats.SharesMoved++
+	n.chooseAgain(e, false, "", func() {
+		n.addShare(e, share{node: to.node, groups: []proto.Group{g}, hold: to.hold, turn: turn})
+	})
 }
 
 func movedToPB(id Identity, s *share, g proto.Group) *pb.CopyDone_Moved {

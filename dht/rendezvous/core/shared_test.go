@@ -368,3 +368,28 @@ func TestSharedRefusedLate(t *testing.T) {
 		s.report(seed)
 	})
 }
+
+// TestSharedMemberLeft: where a member goes away from its node while that is down, what waits for the node goes to another member when it
+// is back, at QoS 2 too: nobody was sent it.
+func TestSharedMemberLeft(t *testing.T) {
+	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
+		s := newSharing(t, seed)
+		lost := s.group[0]
+		for _, v := range s.group {
+			v.crash()
+		}
+		s.publish(20, byte(1+seed%2))
+		if s.chosenAt(s.members[0], lost) == 0 {
+			s.fail("of 20 messages none is for node %d", lost.i)
+		}
+		delete(lost.interests, "$share/g/a/#")
+		for _, v := range s.group {
+			v.reboot()
+		}
+		s.run(5 * time.Second)
+		s.group = s.group[1:]
+		s.come(1)
+		s.checkNothingLeft()
+		s.report(seed)
+	})
+}

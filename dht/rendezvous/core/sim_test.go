@@ -44,6 +44,7 @@ type sim struct {
 	apart      func(v, w *simNode) bool // nodes that cannot connect
 	reconnects func(v, w *simNode) bool // where one finds the link to another stalled: whether the streams are made anew
 	mute       func(frame any) bool     // frames that get lost on links that stay up
+	silent     time.Duration            // until then some node hears or says nothing
 	depth      int
 	small      int
 	slow       time.Duration // the longest delay

@@ -96,7 +96,7 @@ func (n *Node) rematch(l *location, handed []*entry) {
 
 // tryHeld chooses for the groups that were left out, where that can be.
 func (n *Node) tryHeld(u *unsettled) {
-	if u.held && !u.e.gone && !u.e.copy && !u.e.choosing && n.mayChoose(u.e) {
+	if u.held && !u.e.gone && !u.e.copy && u.e.choosing == 0 && n.mayChoose(u.e) {
 		n.chooseLate(u)
 	}
 }
@@ -110,7 +110,7 @@ func (n *Node) addShare(e *entry, s share) {
 	at := e.put(s)
 	n.owe(e, s.node)
 	n.rewrite(e)
-	if !e.choosing {
+	if e.choosing == 0 {
 		n.deliver(e, at)
 	}
 }
@@ -206,7 +206,7 @@ func (n *Node) settledBy(l *location, member NodeID) {
 		// One is about to be handed over to this node, and not matched here yet; for another somebody is still to be chosen.
 		switch {
 		case u.e.gone:
-		case u.e.copy || u.held || u.e.choosing:
+		case u.e.copy || u.held || u.e.choosing > 0:
 			l.unsettled.push(u)
 		default:
 			n.settleOne(u)
