@@ -44,7 +44,7 @@ func TestRendezvousReturns(t *testing.T) {
 			flow(some(2 * time.Second))
 		}
 		flow(100 * time.Millisecond)
-		s.run(30 * time.Second)
+		s.run(90 * time.Second)
 		s.check()
 		s.checkSets()
 		s.checkNothingLeft()

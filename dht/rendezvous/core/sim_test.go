@@ -56,7 +56,7 @@ type sim struct {
 	uneven     bool          // some links are much slower than others
 	awaited    bool          // acknowledgements wait until messages are on two disks
 	hold       time.Duration // what is asked for with registrations; 0: an hour; below: nothing
-	unhurried  bool          // what is written is on its way to the disk when somebody waits for that, not before
+	unhurried  bool          // what is written is on its way to the disk when somebody waits for that, or a second later
 	sparse     bool          // nodes tick rarely: nothing happens for days
 	lazy       time.Duration // how long clients take at most to acknowledge some of what comes from a queue; 0: no time
 	open       bool          // nodes do not believe what others say of nodes that are away

@@ -61,7 +61,17 @@ func (d *disk) write(do func(*stores)) {
 	}
 	if d.s.diskTime == 0 {
 		d.commit(d.done + len(d.writes))
-	} else if !d.syncing && !d.s.unhurried {
+	} else if !d.syncing {
+		if d.s.unhurried {
+			d.syncing = true
+			crashes := d.crashes
+			d.s.after(time.Second, func() {
+				if d.crashes == crashes {
+					d.flush()
+				}
+			})
+			return
+		}
 		d.flush()
 	}
 }
