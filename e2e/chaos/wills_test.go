@@ -41,12 +41,30 @@ func (c *checker) fate(k *connection) (owed bool, excuse Excuse) {
 		return false, ""
 	case k.how == howSaid, k.how == howUnread, k.how == howRefuse, !k.accepted:
 		return false, WillUnknown
-	case crash && !c.stayedAway(k):
+	case (crash || c.doubted(k)) && !c.stayedAway(k):
 		return false, WillUnknown
 	case k.how == howLost || k.how == howLeft || strings.HasPrefix(k.how, howSent):
 		return true, ""
 	}
 	return false, WillUnknown
+}
+
+// doubt is for how long after a fault a node may not know whether others have taken it for dead: it looks whether they have sent its
+// clients' wills before it does.
+const doubt = 15 * time.Second
+
+// doubted reports whether a connection was ended by its node, which stopped, so soon after a fault at others that the will may have
+// had to wait. Where its client goes on at another node meanwhile, it leaves none.
+func (c *checker) doubted(k *connection) bool {
+	if !strings.HasPrefix(k.how, howSent) || !c.befallen(k.node, k.closed, k.closed) {
+		return false
+	}
+	for _, f := range c.faults {
+		if !f.has(k.node) && f.from <= k.closed && f.to >= k.closed-doubt {
+			return true
+		}
+	}
+	return false
 }
 
 // stayedAway reports whether a client did not come back for so long after a crash of its node that its will has to be sent, by the
