@@ -63,6 +63,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 			break
 		}
 		first = append(first, got.Entries...)
+		h.Had = append(h.Had, got.Had...)
 		sent += len(got.Entries)
 		if len(got.Entries) > 0 {
 			arr.Frontier = got.Entries[len(got.Entries)-1].Pos
@@ -277,12 +278,7 @@ func (s *session) takeArrived(got *Arrived) bool {
 			return
 		}
 		a := s.move.arriving
-		for _, r := range got.Had {
-			s.before.addRun(r)
-			r.Before = true
-			s.log.Had(r)
-			s.marked++
-		}
+		s.heardLocked(got.Had)
 		for i := range got.Entries {
 			s.arriveLocked(u, &got.Entries[i], false)
 		}
@@ -427,11 +423,16 @@ func (s *session) resumeArrival() {
 
 // markLocked has the log know that the session has had a message.
 func (s *session) markLocked(m Mark) {
+	s.noteLocked(MarkRun{Epoch: m.Epoch, First: m.Seq, Last: m.Seq})
+}
+
+// noteLocked has the log know of a run that had or before has now.
+func (s *session) noteLocked(r MarkRun) {
 	if s.marked++; s.marked > 3*maxMarks {
 		s.log.Forget()
 		s.logMarksLocked()
 	}
-	s.log.Had(MarkRun{Epoch: m.Epoch, First: m.Seq, Last: m.Seq})
+	s.log.Had(r)
 }
 
 // logMarksLocked has the log know what the session has had, in as few runs as it can be said.
@@ -442,6 +443,24 @@ func (s *session) logMarksLocked() {
 		r.Before = true
 		s.log.Had(r)
 	})
+}
+
+// heardLocked notes what the session has had at other nodes, where that has become known only now. Who fetches the session is told too.
+func (s *session) heardLocked(had []MarkRun) {
+	news := false
+	for _, r := range had {
+		if s.before.hasRun(r) {
+			continue
+		}
+		news = true
+		s.before.addRun(r)
+		r.Before = true
+		s.noteLocked(r)
+	}
+	if news && s.move != nil && s.move.Departure != nil {
+		s.move.heard++
+		s.move.poke()
+	}
 }
 
 // throughLocked returns what the session has had, here and before, and does not wait here.

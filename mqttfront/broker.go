@@ -414,6 +414,7 @@ func (s *session) restoreDeparture(to *Departing) {
 	s.restoreCounts()
 	s.lastPos = max(s.lastPos, to.Reserved)
 	d := s.leaveTo(to.To, to.Number)
+	d.reserved = to.Reserved // it may be saved, and there be another crash, before anything more is queued
 	close(d.quiet)
 }
 

@@ -26,6 +26,7 @@ type Departure struct {
 	fetched  []Entry            // and not taken yet
 	reserved uint64             // positions up to here are used up after a crash: somebody may have had them
 	begun    bool               // the other has some of it, or its registrations
+	heard    int                // rises when it becomes known that the session has had something elsewhere
 	streams  int                // by which it is being fetched
 	given    bool               // and one of them has its head
 	part     bool               // a session has been here since: there is more of it elsewhere
@@ -289,6 +290,7 @@ type DepartureHead struct {
 	Inbound []uint16
 	Sent    int       // how many of the first entries were sent to the client
 	Had     []MarkRun // what the session has had
+	Heard   int       // as in Fetched
 }
 
 // Head waits until the connection that the session had is not read from any more, and returns what the client needs. It fails if the
@@ -311,7 +313,7 @@ func (d *Departure) Head(ctx context.Context, to string) (h DepartureHead, err e
 		h.Inbound = append(h.Inbound, id)
 	}
 	slices.Sort(h.Inbound)
-	h.Had = s.throughLocked()
+	h.Had, h.Heard = s.throughLocked(), d.heard
 	for after := uint64(0); ; {
 		es := s.log.Fetch(after, headEntries)
 		for _, e := range es {
@@ -333,6 +335,8 @@ type Fetched struct {
 	More    <-chan struct{} // gets one when there may be more again, or the session is all here
 	// Here is how much of the session is here that has come from another node itself.
 	Here Wholeness
+	// Heard rises when more is known of what the session has had elsewhere, which Had returns. Who fetches is to know it before Entries.
+	Heard int
 }
 
 // Wholeness is how much of a session is at a node.
@@ -353,7 +357,7 @@ func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 	if d.over {
 		return f, errEnded
 	}
-	f.More, f.Here = d.more, Whole
+	f.More, f.Here, f.Heard = d.more, Whole, d.heard
 	if a := s.move.arriving; a == nil && s.joins > 0 || a != nil && a.Drained {
 		f.Here = Drained
 	} else if a != nil {
@@ -373,6 +377,13 @@ func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 		}
 	}
 	return f, nil
+}
+
+// Had returns what the session has had.
+func (d *Departure) Had() []MarkRun {
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	return d.s.throughLocked()
 }
 
 // Taken forgets entries up to a position: the other node has them.

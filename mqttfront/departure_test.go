@@ -203,3 +203,32 @@ func TestPartHasNotHadWhatWasTaken(t *testing.T) {
 		t.Errorf("after a crash the session has had %v, %v", h.Had, err)
 	}
 }
+
+// TestPositionsAreUsedOnce: who fetches a session knows by positions what it has had. What is queued after crashes has positions of its
+// own, however often it was saved, and however little was queued, in between.
+func TestPositionsAreUsedOnce(t *testing.T) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	b, _, _ := startWith(t, newLoner(), st, nil, nil)
+	d := b.Depart(t.Context(), "\x00c", "other", 10, false)
+	after, to := uint64(0), "other"
+	for seq := range uint64(3) {
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", QoS: 1}, Plain: true, Receipt: marked{Epoch: 1, Seq: seq + 1}}})
+		f, err := d.Fetch(after, 10, 1000)
+		if err != nil || len(f.Entries) != 1 {
+			t.Fatalf("after %d crashes somebody who has had what is up to %d gets %+v, %v", 2*seq, after, f, err)
+		}
+		after = f.Entries[0].Pos
+		d.Taken(after)
+		for range 2 {
+			st = st.Left()
+			b, _, _ = startWith(t, newLoner(), st, nil, nil)
+			next := to + "'"
+			b.Offer(mqttfront.Left{Key: "\x00c", To: to, Number: 10}, next)
+			to = next
+		}
+		if d = b.Departing("\x00c", to, 10); d == nil {
+			t.Fatal("nothing is left after a crash")
+		}
+	}
+}

@@ -3,7 +3,7 @@ package mqttfront
 import "time"
 
 // Join takes what there is of a session elsewhere beside what is here: nodes that could not reach each other, or a client that did
-// not wait, have left it in parts. What the session has had is dropped, the rest comes behind what waits here. Where one of the two
+// not wait, have left it in parts. What the session has had, in any part, is dropped, the rest comes behind what waits here. Where one of the two
 // began without knowing of the other, the subscriptions of both stand. It reports whether the session is here, and has come as a whole
 // from where it was last: what was delivered there is not known before. Whoever else has a part keeps it until it is taken, so nothing
 // of this has to survive a crash.
@@ -138,6 +138,7 @@ func (s *session) takeJoined(got *Arrived) bool {
 		if ok = !s.ended && s.log != nil && (s.move == nil || s.move.Departure == nil || !s.move.over); !ok {
 			return
 		}
+		s.heardLocked(got.Had)
 		for i := range got.Entries {
 			s.joinLocked(u, &got.Entries[i])
 		}

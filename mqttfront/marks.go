@@ -35,6 +35,13 @@ func (m *marks) has(k Mark) bool {
 	return i < len(ss) && ss[i].first <= k.Seq
 }
 
+// hasRun reports whether all of a run is there.
+func (m *marks) hasRun(r MarkRun) bool {
+	ss := m.epochs[r.Epoch]
+	i := sort.Search(len(ss), func(i int) bool { return ss[i].last >= r.Last })
+	return i < len(ss) && ss[i].first <= r.First
+}
+
 // add reports whether k is new.
 func (m *marks) add(k Mark) bool {
 	if m.has(k) {

@@ -30,7 +30,12 @@ func (s *Sessions) Left() *Sessions {
 	maps.Copy(left.retained, s.retained)
 	for key, l := range s.logs {
 		l.mu.Lock()
-		left.logs[key] = &sessionLog{store: left, key: key, rec: l.rec, inbound: maps.Clone(l.inbound), queue: slices.Clone(l.queue[l.head:]), marks: slices.Clone(l.marks)}
+		left.logs[key] = &sessionLog{store: left, key: key, rec: l.rec, inbound: maps.Clone(l.inbound), marks: slices.Clone(l.marks)}
+		for _, e := range l.queue[l.head:] {
+			if e.Msg != nil { // the position of one that is removed may be used again
+				left.logs[key].queue = append(left.logs[key].queue, e)
+			}
+		}
 		left.logs[key].rec.Subs = slices.Clone(l.rec.Subs)
 		l.mu.Unlock()
 	}

@@ -23,7 +23,7 @@ func Run(t *testing.T, open func(t *testing.T) mqttfront.SessionStore, reopen fu
 		run  func(t *testing.T, h *harness)
 	}{
 		{"empty", testEmpty}, {"record", testRecord}, {"subscriptions", testSubscriptions}, {"queue", testQueue},
-		{"removal out of order", testRemoval}, {"fetch in parts", testFetch}, {"fetch large", testFetchLarge}, {"sent", testSent}, {"inbound", testInbound},
+		{"removal out of order", testRemoval}, {"a position used again", testUsedAgain}, {"fetch in parts", testFetch}, {"fetch large", testFetchLarge}, {"sent", testSent}, {"inbound", testInbound},
 		{"delete", testDelete}, {"create anew", testCreateAnew}, {"one message, many sessions", testManySessions},
 		{"retained below $local", testRetained}, {"a will alone", testWillAlone}, {"moved", testMoved}, {"had", testHad},
 	} {
@@ -222,6 +222,23 @@ func testRemoval(t *testing.T, h *harness) {
 	}
 	wantPositions(t, log, 70) // at once
 	wantPositions(t, h.load()["c"].log, 70)
+}
+
+// testUsedAgain: a later start of the program may use positions of entries again that were removed before it.
+func testUsedAgain(t *testing.T, h *harness) {
+	log := queueOf(h.begin("c"))
+	log.append(10, 20, 30)
+	log.remove(20, 30)
+	log = queueOf(h.load()["c"].log)
+	log.append(20, 30)
+	log.sent(20, 7, mqttfront.EntrySent)
+	log.remove(30)
+	wantPositions(t, log, 10, 20)
+	again := h.load()["c"].log
+	wantPositions(t, again, 10, 20)
+	if e := again.Fetch(10, 1)[0]; e.PacketID != 7 || e.State != mqttfront.EntrySent {
+		t.Errorf("an entry that was sent is %+v", e)
+	}
 }
 
 func testFetch(t *testing.T, h *harness) {

@@ -162,6 +162,7 @@ func (r *Roam) runJoin(l mqttfront.Left, from peer.ID) {
 		return
 	}
 	p.head = mqttfront.ArrivalHead{Record: recordOf(m.GetHead().GetState())}
+	p.had = marksOf(m.GetHead().GetHad())
 	if !r.cfg.Broker.Join(l.Key, p) {
 		p.Close()
 	}

@@ -3,10 +3,12 @@ package roam
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
@@ -319,4 +321,37 @@ func (w *world) cutOff(a, b int) {
 	for _, h := range hosts {
 		h.cut()
 	}
+}
+
+// TestHadComesAfter: a session that has gone on without the node that had it, and from there to another, knows what it has had at the
+// first when that is back: the one in between says so.
+func TestHadComesAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		settle(t, time.Minute, w.whole)
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		w.cutOff(1, 2)
+		for _, i := range []int{2, 0} {
+			c.moveTo(w.nodes[i])
+			settle(t, time.Minute, c.attached)
+		}
+		w.cutOne(false)
+		settle(t, time.Minute, w.whole)
+		h := w.nodes[0].r.holdOf(c)
+		d := w.nodes[0].b.Depart(t.Context(), h.key, "other", h.number+1, false)
+		w.mu.Lock()
+		last := w.seq
+		w.mu.Unlock()
+		want := []mqttfront.MarkRun{{Epoch: 7, First: last - 19, Last: last}}
+		if had := d.Had(); !slices.Equal(had, want) {
+			t.Errorf("the session has had %v, want %v", had, want)
+		}
+	})
 }

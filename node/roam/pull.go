@@ -258,7 +258,7 @@ func (p *pull) Next(ctx context.Context, after uint64) (mqttfront.Arrived, error
 			p.drop()
 			continue
 		}
-		got := mqttfront.Arrived{Drained: m.GetDrained(), End: m.GetEnd()}
+		got := mqttfront.Arrived{Drained: m.GetDrained(), End: m.GetEnd(), Had: marksOf(m.GetHead().GetHad())}
 		if got.End {
 			_ = p.stream.Close()
 		}

@@ -75,7 +75,7 @@ func (r *Roam) runServe(s wire, by peer.ID) {
 		return
 	}
 	_ = s.SetDeadline(time.Time{})
-	f := &fetching{d: d, out: out, back: r.started.Add(backTime), after: p.GetAfter(), taken: p.GetAfter(), wake: make(chan struct{}, 1)}
+	f := &fetching{d: d, out: out, heard: h.Heard, back: r.started.Add(backTime), after: p.GetAfter(), taken: p.GetAfter(), wake: make(chan struct{}, 1)}
 	var wg sync.WaitGroup
 	wg.Go(func() { f.runAnswers(pbio.NewDelimitedReader(s, maxTaken)) })
 	if f.run(r.ctx) { // the other ends the stream when it has read that
@@ -162,6 +162,7 @@ type fetching struct {
 	d     *mqttfront.Departure
 	out   pbio.Writer
 	after uint64    // what was sent
+	heard int       // and told of what the session has had
 	back  time.Time // when all that was kept for this node has come
 
 	mu      sync.Mutex
@@ -236,6 +237,10 @@ func (f *fetching) run(ctx context.Context) bool {
 			es := got.Entries
 			more = got.More
 			msg := &pb.Moved{}
+			if got.Heard != f.heard { // the other drops what it knows of, so it has to know first
+				f.heard = got.Heard
+				msg.Head = &pb.MovedHead{Had: marksToPB(f.d.Had())}
+			}
 			for i := range es {
 				msg.Entries = append(msg.Entries, entryToPB(&es[i]))
 				f.after = es[i].Pos
@@ -250,7 +255,7 @@ func (f *fetching) run(ctx context.Context) bool {
 				f.d.End()
 				return true
 			}
-			if len(msg.Entries) > 0 || msg.Drained {
+			if len(msg.Entries) > 0 || msg.Drained || msg.Head != nil {
 				if err := f.out.WriteMsg(msg); err != nil {
 					return false
 				}

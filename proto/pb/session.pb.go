@@ -339,7 +339,8 @@ func (x *Pull) GetBorn() uint64 {
 	return 0
 }
 
-// Moved goes the other way. The first one has head, none or elsewhere.
+// Moved goes the other way. The first one has head, none or elsewhere. A later one may have a head with had alone, to be noted before its
+// entries are taken.
 type Moved struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Head          *MovedHead             `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`

@@ -1,0 +1,105 @@
+package mqttfront_test
+
+import (
+	"context"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
+	"github.com/mozzie-mqtt/mozzie/proto"
+)
+
+// arrival is what a test says that there is elsewhere of a session.
+type arrival struct {
+	head mqttfront.ArrivalHead
+	came chan mqttfront.Arrived
+}
+
+func (a arrival) Head() mqttfront.ArrivalHead { return a.head }
+func (a arrival) Taken(uint64)                {}
+func (a arrival) Registered()                 {}
+func (a arrival) Close()                      {}
+
+func (a arrival) Next(ctx context.Context, _ uint64) (mqttfront.Arrived, error) {
+	select {
+	case got := <-a.came:
+		return got, nil
+	case <-ctx.Done():
+		return mqttfront.Arrived{}, io.EOF
+	}
+}
+
+// resuming is a Roaming by which sessions go on arriving after a start.
+type resuming struct {
+	mqttfront.Roaming
+	a arrival
+}
+
+func (r resuming) Resume(string, mqttfront.Arriving) mqttfront.Arrival { return r.a }
+
+// TestHadIsPassedOn: what a session has had at a node that could not be reached becomes known when that is back. A node that the session
+// has gone on to meanwhile is told, but for what waits for it here.
+func TestHadIsPassedOn(t *testing.T) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a"),
+		Arriving: &mqttfront.Arriving{From: "before", Number: 1, Drained: true}})
+	b, _, _ := startWith(t, newLoner(), st, nil, nil)
+	a := arrival{came: make(chan mqttfront.Arrived)}
+	b.Roam(resuming{a: a})
+	b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", QoS: 2}, Plain: true, Receipt: marked{Epoch: 1, Seq: 2}}})
+	d := b.Depart(t.Context(), "\x00c", "after", 10, false)
+	h, err := d.Head(t.Context(), "after")
+	if err != nil || len(h.Had) > 0 {
+		t.Fatalf("the session has had %v, %v", h.Had, err)
+	}
+	heard := func() int {
+		f, err := d.Fetch(0, 10, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Heard
+	}
+	if heard() != h.Heard {
+		t.Error("more is known than was told first")
+	}
+	had := []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 3}}
+	a.came <- mqttfront.Arrived{Had: had}
+	a.came <- mqttfront.Arrived{Had: had} // by a stream that took the place of one that broke: the first is through
+	a.came <- mqttfront.Arrived{}
+	if n := heard(); n != h.Heard+1 {
+		t.Errorf("more has become known %d times", n-h.Heard)
+	}
+	if got, want := d.Had(), []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 1}, {Epoch: 1, First: 3, Last: 3}}; !slices.Equal(got, want) {
+		t.Errorf("the session has had %v", got)
+	}
+}
+
+// TestHadInAPart: what a session has had in a part of it that is joined does not come again, by that part nor by another.
+func TestHadInAPart(t *testing.T) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	b, _, addr := startWith(t, newLoner(), st, nil, nil)
+	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	entry := func(seq uint64, payload string) mqttfront.Entry {
+		return mqttfront.Entry{Msg: &proto.Message{Topic: "a", Payload: []byte(payload), QoS: 1}, QoS: 1, Pos: seq, Mark: mqttfront.Mark{Epoch: 1, Seq: seq}}
+	}
+	for _, came := range [][]mqttfront.Arrived{
+		{{Had: []mqttfront.MarkRun{{Epoch: 1, First: 1, Last: 1}}}, {Entries: []mqttfront.Entry{entry(2, "2")}}, {End: true}},
+		{{Entries: []mqttfront.Entry{entry(1, "1"), entry(3, "3")}}, {End: true}},
+	} {
+		a := arrival{head: mqttfront.ArrivalHead{Record: mqttfront.SessionRecord{Born: 1}}, came: make(chan mqttfront.Arrived)}
+		if !b.Join("\x00c", a) {
+			t.Fatal("a part is not joined")
+		}
+		for _, got := range came {
+			a.came <- got
+		}
+	}
+	for _, want := range []string{"2", "3"} {
+		c.expectPublish(want)
+	}
+	c.silent()
+}
