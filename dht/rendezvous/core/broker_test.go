@@ -199,7 +199,7 @@ func (v *simNode) deliver(d core.Delivery) {
 	}
 	for _, g := range d.Groups {
 		key := g.Name + "/" + g.Filter
-		if v.interests["$share/"+g.Name+"/"+g.Filter] == nil && d.Receipt != nil {
+		if v.interests["$share/"+g.Name+"/"+g.Filter] == nil && g.Name != "session" && d.Receipt != nil {
 			s.after(0, func() { v.doIn(life, func() { v.n.Refuse(d.Receipt, g) }) })
 			continue
 		}

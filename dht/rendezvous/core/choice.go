@@ -83,8 +83,9 @@ func (n *Node) mayChoose(e *entry) bool {
 		!slices.ContainsFunc(e.copies, func(h NodeID) bool { return !n.inReach(h) && !n.departed(h, MaxHold) })
 }
 
-// unchosen reports whether somebody is still to be chosen for a message. Who has a copy may know of a choice that was taken back here.
-func (e *entry) unchosen() bool { return e.choosing > 0 || e.unset != nil && e.unset.held }
+// decided reports whether it is known whom a message is for. Else who has a copy may know of a choice that was taken back here, or that
+// another rendezvous has made for a group which is not known here yet.
+func (e *entry) decided() bool { return e.choosing == 0 && e.unset == nil }
 
 // hold takes shared groups out of those that a message is for, and reports whether there were any.
 func hold(groups []proto.Group) (rest []proto.Group, held bool) {

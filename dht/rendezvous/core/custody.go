@@ -309,7 +309,7 @@ func (n *Node) endShares(e *entry, node NodeID, sent bool) {
 		n.endShare(e, s)
 		ended = true
 	}
-	if ended && e.copied() && !e.copy && e.left > 0 && e.doneFor(node) && !e.unchosen() { // else it is still to get something of it
+	if ended && e.copied() && !e.copy && e.left > 0 && e.doneFor(node) && e.decided() { // else it is still to get something of it
 		n.tellCopies(e, node)
 	}
 	n.finish(e)
