@@ -122,7 +122,11 @@ func New(cfg Config) *Roam {
 	r := &Roam{cfg: cfg, self: cfg.Host.ID(), started: time.Now(), held: map[string]*hold{}, byName: map[string]*hold{}, hints: map[string]hint{},
 		asked: map[*ask]struct{}{}, joins: map[mqttfront.Left]struct{}{}, alone: map[string]time.Time{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	cfg.Host.SetStreamHandler(Protocol, func(s network.Stream) { r.runServe(s, s.Conn().RemotePeer()) })
+	cfg.Host.SetStreamHandler(Protocol, func(s network.Stream) {
+		if !r.goes(func() { r.runServe(s, s.Conn().RemotePeer()) }) { // Close waits for it: it reads what is kept
+			_ = s.Reset()
+		}
+	})
 	return r
 }
 
