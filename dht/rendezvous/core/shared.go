@@ -190,7 +190,7 @@ func (n *Node) orphan(e *entry, node NodeID) bool {
 }
 
 // refused gives a shared subscription's message to another node of the group: the one that had it has no member left that it was sent
-// to, or will be. Its member may be on the way to a node that is not known to have one yet.
+// to, or will be. Where no other is known the message is dropped, though its member may be on the way to a node that is not known yet.
 func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 	s := n.streams[id.Epoch]
 	if s == nil || s.entries.get(id.Seq) == nil {
