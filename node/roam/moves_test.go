@@ -256,12 +256,21 @@ func (w *world) cutOne(breaks bool) {
 		w.healed[pair] = time.Now()
 	}
 	clear(w.cut)
-	if breaks && a != b {
+	w.mu.Unlock()
+	if breaks {
+		w.cutOff(a, b)
+	}
+}
+
+// cutOff breaks the link between two nodes, or the streams of one.
+func (w *world) cutOff(a, b int) {
+	w.mu.Lock()
+	if a != b {
 		w.cut[[2]int{min(a, b), max(a, b)}] = true
 	}
 	var hosts []*simHost
 	for _, n := range w.nodes {
-		if breaks && n.h != nil && (n.i == a || n.i == b) {
+		if n.h != nil && (n.i == a || n.i == b) {
 			hosts = append(hosts, n.h)
 		}
 	}

@@ -312,17 +312,6 @@ func (w *world) has(n *simNode) error {
 	return nil
 }
 
-// cutOff breaks the link between two nodes.
-func (w *world) cutOff(a, b int) {
-	w.mu.Lock()
-	w.cut[[2]int{min(a, b), max(a, b)}] = true
-	hosts := []*simHost{w.nodes[a].h, w.nodes[b].h}
-	w.mu.Unlock()
-	for _, h := range hosts {
-		h.cut()
-	}
-}
-
 // TestHadComesAfter: a session that has gone on without the node that had it, and from there to another, knows what it has had at the
 // first when that is back: the one in between says so.
 func TestHadComesAfter(t *testing.T) {
