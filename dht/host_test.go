@@ -107,11 +107,7 @@ func freePort(t testing.TB) int {
 }
 
 func TestAloneIsFine(t *testing.T) {
-	start := time.Now()
 	h := open(t, testConfig(t))
-	if took := time.Since(start); took > 300*time.Millisecond {
-		t.Errorf("Open took %v", took)
-	}
 	if got := h.Connected(); len(got) != 0 {
 		t.Errorf("connected to %v", got)
 	}

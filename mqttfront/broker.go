@@ -30,6 +30,7 @@ type Broker struct {
 	slots     *slots
 	wide      wideSlots
 	arrivals  arrivals
+	tellTime  time.Duration // turnAwayTime
 	crowd     crowd
 	strain    strain
 	shorts    shorts
@@ -100,7 +101,7 @@ func New(cfg Config, swarm Swarm, auth Auth, store SessionStore, log *slog.Logge
 		manySessions: refuse(ReasonQuotaExceeded, "this node keeps at most %d sessions: connect to another one", cfg.MaxSessions),
 		localFull: refuse(ReasonQuotaExceeded, "at most %d messages and %d bytes are retained below $local: nobody got this one",
 			cfg.MaxRetainedMessages, cfg.MaxRetainedBytes),
-		slots: new(slots), interests: interests{byFilter: make(map[string]*demand)},
+		tellTime: turnAwayTime, slots: new(slots), interests: interests{byFilter: make(map[string]*demand)},
 		registry: registry{
 			sessions: make(map[sessionKey]*session), conns: make(map[*conn]struct{}), byHost: make(map[string]int),
 			turned: make(map[net.Conn]struct{}), listeners: make(map[*listener]struct{}), leaving: make(chan struct{}),

@@ -99,7 +99,7 @@ func (b *Broker) runConn(nc net.Conn, l *listener) {
 			return
 		}
 		defer b.turnedAway(nc)
-		c.refused, timeout = true, turnAwayTime
+		c.refused, timeout = true, b.tellTime
 	} else {
 		defer b.leave(c)
 		if !b.waitTurn(c.place.wait) || !b.greet(c) {

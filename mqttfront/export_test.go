@@ -9,6 +9,12 @@ var ReadProxyHeader = readProxyHeader
 // connection.
 func (b *Broker) SetStuck(d time.Duration) { b.crowd.stuck = d }
 
+// MaxTurnedAway is how many that are over a limit are told so at a time.
+const MaxTurnedAway = maxTurnedAway
+
+// SetTellTime sets how long telling somebody so may take. For tests, before the first connection.
+func (b *Broker) SetTellTime(d time.Duration) { b.tellTime = d }
+
 // SysPublisher returns what publishes $SYS at once.
 func (b *Broker) SysPublisher() func() {
 	tree := new(sysTree)

@@ -41,6 +41,15 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// TestTurnEnds: who waits for its turn is sent away when the broker takes leave.
+func TestTurnEnds(t *testing.T) {
+	b := &Broker{registry: registry{leaving: make(chan struct{})}}
+	time.AfterFunc(10*time.Millisecond, func() { close(b.leaving) })
+	if b.waitTurn(time.Hour) {
+		t.Error("it was its turn")
+	}
+}
+
 // TestArrivals: each address has its turns, and one that comes too fast takes none of the others'. What is remembered of
 // addresses is bounded.
 func TestArrivals(t *testing.T) {

@@ -15,33 +15,33 @@ const (
 	// maxTurnedAway is how many are told at a time. More are closed without a word, so that a flood costs no more
 	// than accepting it.
 	maxTurnedAway = 64
-	// turnAwayTime is how long one of them may take for its CONNECT, and again for reading the answer.
+	// turnAwayTime is how long one of them may take for its CONNECT, and again for reading the answer (Broker.tellTime).
 	turnAwayTime = time.Second
 )
 
 // turnAway answers the CONNECT of a connection that there is no room for, and closes it.
 func (b *Broker) turnAway(nc net.Conn, r *Refusal) {
 	defer nc.Close()
-	nc.SetReadDeadline(time.Now().Add(turnAwayTime))
+	nc.SetReadDeadline(time.Now().Add(b.tellTime))
 	version, maxPacket, ok := beginningOf(nc)
 	if !ok {
 		return
 	}
-	nc.SetWriteDeadline(time.Now().Add(turnAwayTime))
+	nc.SetWriteDeadline(time.Now().Add(b.tellTime))
 	if _, err := nc.Write(encodeRefusal(version, r, maxPacket)); err != nil {
 		return
 	}
 	if l, ok := nc.(lingerer); ok {
 		written := make(chan struct{})
 		close(written)
-		l.linger(written, turnAwayTime)
+		l.linger(written, b.tellTime)
 		return
 	}
 	// Closing with unread input makes some systems throw away what we have written.
 	if half, ok := nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 		return
 	}
-	nc.SetReadDeadline(time.Now().Add(turnAwayTime))
+	nc.SetReadDeadline(time.Now().Add(b.tellTime))
 	var sink [512]byte
 	for range maxConnect / len(sink) {
 		if _, err := nc.Read(sink[:]); err != nil {

