@@ -61,7 +61,7 @@ func TestManyFilters(t *testing.T) {
 	s.checkSets()
 	for kind, most := range s.longest {
 		if most > 2*proto.SoftFrame {
-			s.fail("a %s of %d bytes was sent", kind, most)
+			s.fail("a %v of %d bytes was sent", kind, most)
 		}
 	}
 	s.report(*seed)

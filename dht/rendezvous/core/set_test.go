@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -89,12 +90,12 @@ func TestSeesNoMember(t *testing.T) {
 			s.disconnect(far, v)
 		}
 		s.run(deadAfter + 10*time.Second)
-		asked := s.frames["*pb.Found"]
+		asked := s.frames[reflect.TypeFor[*pb.Found]()]
 		for range 60 {
 			far.publish("a/x", 1, false, "v")
 			s.run(time.Second)
 		}
-		if asked = s.frames["*pb.Found"] - asked; asked > 60 {
+		if asked = s.frames[reflect.TypeFor[*pb.Found]()] - asked; asked > 60 {
 			s.fail("a set was asked for %d times in a minute", asked)
 		}
 		s.run(20 * time.Second)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -38,9 +39,9 @@ type sim struct {
 	count      uint64
 	nodes      []*simNode
 	links      map[[2]int]time.Duration // when the last frame on a link arrives
-	frames     map[string]int
+	frames     map[reflect.Type]int
 	acks       map[ackKey]int           // acknowledgements on each link
-	longest    map[string]int           // of each kind of frame, in bytes
+	longest    map[reflect.Type]int     // of each kind of frame, in bytes
 	apart      func(v, w *simNode) bool // nodes that cannot connect
 	reconnects func(v, w *simNode) bool // where one finds the link to another stalled: whether the streams are made anew
 	mute       func(frame any) bool     // frames that get lost on links that stay up
@@ -139,7 +140,7 @@ type simNode struct {
 }
 
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
-	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[string]int{}, acks: map[ackKey]int{}, longest: map[string]int{},
+	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[reflect.Type]int{}, acks: map[ackKey]int{}, longest: map[reflect.Type]int{},
 		depth: 1, small: 100, merged: true, byID: map[core.Identity]*published{}, slow: slow, now: time.Hour}
 	s.reconnects = func(*simNode, *simNode) bool { return s.rng.IntN(2) == 0 }
 	return s
@@ -367,19 +368,22 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 		return
 	}
 	w := s.nodes[i]
-	s.frames[fmt.Sprintf("%T", frame)]++
+	kind := reflect.TypeOf(frame)
+	s.frames[kind]++
 	s.trace(v, w, "->", frame)
 	if f, ok := frame.(*pb.PublishAck); ok {
 		s.countAcks(v, w, f)
 	}
-	if m, ok := frame.(gproto.Message); ok {
-		frame = gproto.Clone(m)
+	if s.mute != nil {
+		if m, ok := frame.(gproto.Message); ok {
+			frame = gproto.Clone(m) // it may be changed
+		}
+		if s.mute(frame) {
+			return
+		}
 	}
-	if s.mute != nil && s.mute(frame) {
-		return
-	}
-	b := proto.AppendFrame(nil, frame, epochStart.Add(s.now))
-	s.longest[fmt.Sprintf("%T", frame)] = max(s.longest[fmt.Sprintf("%T", frame)], len(b))
+	b := proto.AppendFrame(make([]byte, 0, 256), frame, epochStart.Add(s.now))
+	s.longest[kind] = max(s.longest[kind], len(b))
 	link, life, lives := [2]int{v.i, i}, v.life, w.life
 	delay := s.delay()
 	if s.uneven {
@@ -391,15 +395,15 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 		if !w.up[v.i] || !w.alive || v.life != life || w.life != lives {
 			return
 		}
-		kind, body, rest, _, err := proto.Next(b)
+		number, body, rest, _, err := proto.Next(b)
 		if err != nil || len(rest) > 0 {
-			s.fail("frame %T does not come through: %v", frame, err)
+			s.fail("frame %v does not come through: %v", kind, err)
 			return
 		}
 		s.decoder.Reset()
-		f, err := s.decoder.Decode(kind, body, epochStart.Add(s.now))
+		f, err := s.decoder.Decode(number, body, epochStart.Add(s.now))
 		if err != nil {
-			s.fail("frame %T does not decode: %v", frame, err)
+			s.fail("frame %v does not decode: %v", kind, err)
 			return
 		}
 		s.trace(v, w, "=>", f)
@@ -429,9 +433,11 @@ func (s *sim) countAcks(v, w *simNode, f *pb.PublishAck) {
 	}
 }
 
+var traced = os.Getenv("SIM_TRACE")
+
 // trace prints the frames that hold a text, when SIM_TRACE names one: what to look at when a seed fails.
 func (s *sim) trace(v, w *simNode, arrow string, frame any) {
-	want := os.Getenv("SIM_TRACE")
+	want := traced
 	if want == "" {
 		return
 	}
