@@ -215,7 +215,7 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 	f := n.frames.Publish()
 	*f = proto.Publish{Message: a.m, Location: r.at, Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
 		Released: a.released, Version: a.version, Served: a.served, Echo: a.echo, Awaited: a.awaited, Hops: a.hops + 1, Age: a.age,
-		Before: a.before}
+		Before: n.withHolders(a.before, a.id, to)}
 	if a.since != 0 {
 		f.Age += n.now - a.since
 	}

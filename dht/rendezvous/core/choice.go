@@ -144,19 +144,6 @@ func (n *Node) chooseAgain(e *entry, asks bool, except NodeID, add func()) {
 	e.choosing--
 }
 
-// hasChosen reports whether this node was the rendezvous of a message of its own, or has a copy, and somebody is chosen.
-func (n *Node) hasChosen(e *pending) bool {
-	if e.m.QoS < 2 || e.epoch == nil {
-		return false
-	}
-	s := n.streams[e.epoch.id]
-	if s == nil {
-		return false
-	}
-	c := s.entries.get(e.seq)
-	return c != nil && slices.ContainsFunc(c.shares, share.grouped)
-}
-
 // noteChosen has a message that is over remembered as one that was somebody's: nobody else is to get it.
 func (e *entry) noteChosen() {
 	if e.m.QoS == 2 && slices.ContainsFunc(e.shares, share.grouped) {

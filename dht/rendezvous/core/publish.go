@@ -303,11 +303,15 @@ func (n *Node) before(e *pending, to NodeID) []string {
 			e.before = append(e.before, string(node))
 		}
 	}
-	if e.restored {
+	switch {
+	case e.restored:
 		e.restored = false
 		for _, m := range e.r.set.Members {
 			add(m)
 		}
+	case e.last == "":
+		e.last = to
+		return nil
 	}
 	if e.last != to {
 		add(e.last)
@@ -317,8 +321,25 @@ func (n *Node) before(e *pending, to NodeID) []string {
 	if slices.Contains(before, string(to)) {
 		before = slices.DeleteFunc(slices.Clone(before), func(node string) bool { return node == string(to) })
 	}
-	if to != n.self && len(before) < proto.MaxBefore && n.hasChosen(e) {
-		before = append(slices.Clone(before), string(n.self))
+	return n.withHolders(before, e.id(), to)
+}
+
+// withHolders adds to the nodes that a message was sent to before it goes to another one those that have it in custody, as
+// this one knows: itself among them.
+func (n *Node) withHolders(before []string, id Identity, to NodeID) []string {
+	s := n.streams[id.Epoch]
+	if s == nil || to == n.self {
+		return before
+	}
+	e := s.entries.get(id.Seq)
+	if e == nil {
+		return before
+	}
+	before = slices.Clone(before)
+	for _, node := range append([]NodeID{n.self}, e.copies...) {
+		if node != to && len(before) < proto.MaxBefore && !slices.Contains(before, string(node)) {
+			before = append(before, string(node))
+		}
 	}
 	return before
 }

@@ -1,8 +1,14 @@
 package core_test
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
 // TestMatchedIsNotSettled cuts one node off, publishes at it, and joins it again: what it had matched with too
@@ -67,6 +73,50 @@ func TestMatchedIsNotSettled(t *testing.T) {
 			s.fail("what was published before reached a subscription made after the swarm was whole again")
 		}
 		s.checkSets()
+		s.checkNothingLeft()
+		s.report(seed)
+	})
+}
+
+// TestSaysThatItHasIt cuts a node off that publishes, so that it takes custody of its own messages as far as it can tell whom they are
+// for. Where it then sends them to the rendezvous of the others, it says that it has them: they may come from there as well.
+func TestSaysThatItHasIt(t *testing.T) {
+	var said atomic.Int64
+	t.Cleanup(func() {
+		if said.Load() == 0 && !t.Failed() && *seeds > 20 {
+			t.Error("nothing was said at all")
+		}
+	})
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder = true, true
+		s.grow(3 + int(seed%2))
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			v.subscribe("#", 2)
+		}
+		s.run(5 * time.Second)
+		v := s.pick()
+		v.publish("a/before", 2, false, "v")
+		s.run(time.Second)
+		s.cut(v)
+		for i := range 10 {
+			v.publish(fmt.Sprint("a/", i), 2, false, "v")
+		}
+		s.run(time.Duration(s.rng.Int64N(int64(20 * time.Second))))
+		s.mute = func(frame any) bool {
+			f, is := frame.(*proto.Publish)
+			if !is || f.Hops > 0 || !strings.Contains(v.n.Kept(), fmt.Sprintf("%q left", f.Message.Properties)) {
+				return false
+			}
+			if said.Add(1); !slices.Contains(f.Before, string(v.id)) {
+				s.fail("%q goes to another rendezvous, said to be at %q", f.Message.Properties, f.Before)
+			}
+			return false
+		}
+		s.rejoin(v)
+		s.run(30 * time.Second)
+		s.check()
 		s.checkNothingLeft()
 		s.report(seed)
 	})
