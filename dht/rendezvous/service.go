@@ -275,12 +275,6 @@ func (s *Service) Retained(filter string, each func([]*proto.Message), done func
 	s.step(func(n *core.Node) { n.Retained(filter, each, done) })
 }
 
-// Reaches reports whether a node is known to be there, as far as leases tell.
-func (s *Service) Reaches(id peer.ID) (reaches bool) {
-	s.View(func(n *core.Node) { reaches = n.Reaches(core.NodeID(id)) })
-	return reaches
-}
-
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -375,62 +369,6 @@ func (s *Service) OnPeer(id peer.ID, connected bool) {
 	s.finish()
 }
 
-// Leave leaves politely: it hands over what this node is responsible for, and returns when that is done, or
-// with ctx's error. The broker must have stopped publishing and subscribing.
-func (s *Service) Leave(ctx context.Context) error {
-	return s.leave(ctx, func(n *core.Node) {
-		n.WithdrawAll()
-		n.Leave()
-	})
-}
-
-// LeaveForGood is Leave for a node that will not come back: nobody keeps anything for it, or waits for it. Where it fails it is a
-// Leave, which goes on.
-func (s *Service) LeaveForGood(ctx context.Context) error {
-	err := s.leave(ctx, (*core.Node).LeaveForGood)
-	if err != nil {
-		s.step((*core.Node).LeaveForNow) // it goes on leaving, and is to be there again when it is started
-	}
-	return err
-}
-
-// ForgetNode takes another node for gone for good; see core.Node.ForgetNode.
-func (s *Service) ForgetNode(id peer.ID) (err error) {
-	s.step(func(n *core.Node) { err = n.ForgetNode(string(id)) })
-	return err
-}
-
-func (s *Service) leave(ctx context.Context, begin func(*core.Node)) error {
-	s.step(func(n *core.Node) {
-		if !s.leaving {
-			s.leaving = true
-			begin(n)
-		}
-	})
-	select {
-	case <-s.left:
-		return s.flush(ctx)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// flush waits until what was sent is on its way.
-func (s *Service) flush(ctx context.Context) error {
-	s.mu.Lock()
-	var all []*outbound
-	for _, l := range s.byNode {
-		all = append(all, l.out)
-	}
-	s.mu.Unlock()
-	for _, o := range all {
-		if err := o.flush(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Close stops at once, without leaving politely. When it returns nothing is delivered, accepted or called back any
 // more. It waits for no peer: goroutines that are in libp2p may end a little later.
 func (s *Service) Close() error {
@@ -454,14 +392,6 @@ func (s *Service) Close() error {
 	return nil
 }
 
-// View runs a function that looks at the core's state.
-func (s *Service) View(look func(*core.Node)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.core.At(bootTime(), time.Now())
-	look(s.core)
-}
-
 // incoming takes the stream that another node has opened.
 func (s *Service) incoming(stream network.Stream) {
 	in, id := newRouteStream(stream), stream.Conn().RemotePeer()
@@ -478,48 +408,3 @@ func (s *Service) incoming(stream network.Stream) {
 	s.mu.Unlock()
 	l.read(in)
 }
-
-// Gauges returns the sizes of what the node keeps.
-func (s *Service) Gauges() (g core.Gauges) {
-	s.View(func(n *core.Node) { g = n.Gauges() })
-	return g
-}
-
-// CoreStats returns the counters of the core.
-func (s *Service) CoreStats() (st core.Stats) {
-	s.View(func(n *core.Node) { st = n.Stats() })
-	return st
-}
-
-// Peers returns what this node knows of others.
-func (s *Service) Peers() (p []core.PeerView) {
-	s.View(func(n *core.Node) { p = n.Peers() })
-	return p
-}
-
-// Expects reports whether this node knows of others that are to come back.
-func (s *Service) Expects() (does bool) {
-	s.View(func(n *core.Node) { does = n.Expects() })
-	return does
-}
-
-// Seat tells what this node is to a location; see core.Node.Seat.
-func (s *Service) Seat(at dht.Location) (seat core.Seat) {
-	s.View(func(n *core.Node) { seat = n.Seat(at) })
-	return seat
-}
-
-// Heard tells how long ago a node was alive, and has that be known from now on; see core.Node.Heard.
-func (s *Service) Heard(id core.NodeID) (ago time.Duration, ever bool) {
-	s.step(func(n *core.Node) { ago, ever = n.Heard(id) })
-	return ago, ever
-}
-
-// Backed reports whether this node holds leases from a majority of the set of a topic's location; see core.Node.Backed.
-func (s *Service) Backed(topic string) (backed bool) {
-	s.step(func(n *core.Node) { backed = n.Backed(topic) })
-	return backed
-}
-
-// Clock returns the time on a clock that goes on while the machine sleeps.
-func (s *Service) Clock() time.Duration { return bootTime() }

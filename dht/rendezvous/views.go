@@ -1,0 +1,69 @@
+package rendezvous
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/mozzie-mqtt/mozzie/dht"
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+)
+
+// View runs a function that looks at the core's state.
+func (s *Service) View(look func(*core.Node)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.core.At(bootTime(), time.Now())
+	look(s.core)
+}
+
+// Reaches reports whether a node is known to be there, as far as leases tell.
+func (s *Service) Reaches(id peer.ID) (reaches bool) {
+	s.View(func(n *core.Node) { reaches = n.Reaches(core.NodeID(id)) })
+	return reaches
+}
+
+// Gauges returns the sizes of what the node keeps.
+func (s *Service) Gauges() (g core.Gauges) {
+	s.View(func(n *core.Node) { g = n.Gauges() })
+	return g
+}
+
+// CoreStats returns the counters of the core.
+func (s *Service) CoreStats() (st core.Stats) {
+	s.View(func(n *core.Node) { st = n.Stats() })
+	return st
+}
+
+// Peers returns what this node knows of others.
+func (s *Service) Peers() (p []core.PeerView) {
+	s.View(func(n *core.Node) { p = n.Peers() })
+	return p
+}
+
+// Expects reports whether this node knows of others that are to come back.
+func (s *Service) Expects() (does bool) {
+	s.View(func(n *core.Node) { does = n.Expects() })
+	return does
+}
+
+// Seat tells what this node is to a location; see core.Node.Seat.
+func (s *Service) Seat(at dht.Location) (seat core.Seat) {
+	s.View(func(n *core.Node) { seat = n.Seat(at) })
+	return seat
+}
+
+// Heard tells how long ago a node was alive, and has that be known from now on; see core.Node.Heard.
+func (s *Service) Heard(id core.NodeID) (ago time.Duration, ever bool) {
+	s.step(func(n *core.Node) { ago, ever = n.Heard(id) })
+	return ago, ever
+}
+
+// Backed reports whether this node holds leases from a majority of the set of a topic's location; see core.Node.Backed.
+func (s *Service) Backed(topic string) (backed bool) {
+	s.step(func(n *core.Node) { backed = n.Backed(topic) })
+	return backed
+}
+
+// Clock returns the time on a clock that goes on while the machine sleeps.
+func (s *Service) Clock() time.Duration { return bootTime() }
