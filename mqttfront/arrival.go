@@ -154,6 +154,47 @@ func (s *session) subscribeAll(recs []SubscriptionRecord, from string, done func
 	s.want(subs, stand, from, done)
 }
 
+// The node that a session comes from is told, with done, that it need not take anything for it any more.
+const (
+	// promiseAgain is when a promise for the whole swarm is asked for again where there was none, and promisePatience for how long: in that
+	// time nodes that can't be reached are back, or replaced.
+	promiseAgain    = 2 * time.Second
+	promisePatience = 90 * time.Second
+)
+
+// promised returns what counts down when the swarm has promised a subscription, or the session has it no more. As long as that holds for the
+// nodes in reach alone, others may know of the node alone that the session comes from.
+func (s *session) promised(sub *subscription, left *countdown) func(Promise) {
+	if left.done == nil {
+		return nil
+	}
+	left.left.Add(1)
+	until := time.Now().Add(promisePatience)
+	var told func(Promise)
+	told = func(p Promise) {
+		if p == PromiseSwarm || time.Now().After(until) {
+			left.one()
+			return
+		}
+		time.AfterFunc(promiseAgain, func() {
+			select {
+			case <-s.b.stopped:
+				return
+			default:
+			}
+			s.mu.Lock()
+			stands := !s.ended && s.subs.get(sub.filter) == sub
+			s.mu.Unlock()
+			if !stands {
+				left.one()
+				return
+			}
+			s.b.demand(sub.inner, func(*demand) {}, told)
+		})
+	}
+	return told
+}
+
 // subscribeLocked gives a session a subscription that it has not, and returns it, to be wanted; nil if it is none.
 func (s *session) subscribeLocked(r SubscriptionRecord) *subscription {
 	share, inner, err := topic.ParseShare(r.Filter)
@@ -184,7 +225,7 @@ func (s *session) want(subs []*subscription, stand standing, from string, done f
 			if from != "" && sub.share == "" && !sub.later {
 				d.sessions = append(d.sessions, SessionInterest{string(s.key), from})
 			}
-		}, left.more())
+		}, s.promised(sub, left))
 	}
 	left.one()
 }
@@ -373,7 +414,12 @@ func (s *session) resumeArrival() {
 	}
 	s.mu.Lock()
 	s.move.a = a
+	subs := s.subsLocked()
 	s.mu.Unlock()
-	a.Registered() // before anybody could connect
+	left := newCountdown(a.Registered)
+	for _, sub := range subs {
+		s.b.demand(sub.inner, func(*demand) {}, s.promised(sub, left))
+	}
+	left.one()
 	s.b.wg.Go(func() { s.runArrival(false) })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,14 +15,21 @@ import (
 
 // arrival is what a test says that there is elsewhere of a session.
 type arrival struct {
-	head mqttfront.ArrivalHead
-	came chan mqttfront.Arrived
+	head       mqttfront.ArrivalHead
+	came       chan mqttfront.Arrived
+	registered func() // may be nil
 }
 
 func (a arrival) Head() mqttfront.ArrivalHead { return a.head }
 func (a arrival) Taken(uint64)                {}
-func (a arrival) Registered()                 {}
-func (a arrival) Close()                      {}
+
+func (a arrival) Registered() {
+	if a.registered != nil {
+		a.registered()
+	}
+}
+
+func (a arrival) Close() {}
 
 func (a arrival) Next(ctx context.Context, _ uint64) (mqttfront.Arrived, error) {
 	select {
@@ -102,4 +110,29 @@ func TestHadInAPart(t *testing.T) {
 		c.expectPublish(want)
 	}
 	c.silent()
+}
+
+// TestRegisteredForAll: the node that a session comes from goes on taking what is for it, until the whole swarm knows where it is now.
+func TestRegisteredForAll(t *testing.T) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a", "b"),
+		Arriving: &mqttfront.Arriving{From: "before", Number: 1}})
+	l := newLoner()
+	b, _, _ := startWith(t, l, st, nil, nil)
+	var asked, promised, registered atomic.Int64
+	l.slow = func(filter string) chan struct{} {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if asked.Add(1); filter == "a" && promised.Load() == 0 {
+			l.promise = mqttfront.PromiseLocal
+		} else {
+			l.promise = mqttfront.PromiseSwarm
+		}
+		return nil
+	}
+	a := arrival{came: make(chan mqttfront.Arrived), registered: func() { registered.Add(1 + promised.Load()) }}
+	b.Roam(resuming{a: a})
+	eventually(t, "it is asked again", func() bool { return asked.Load() > 2 })
+	promised.Store(1)
+	eventually(t, "the other is told", func() bool { return registered.Load() == 2 })
 }

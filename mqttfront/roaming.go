@@ -45,7 +45,7 @@ type Arrival interface {
 	Next(ctx context.Context, after uint64) (Arrived, error)
 	// Taken says that everything up to a position is safe here, so that the other node need not keep it.
 	Taken(upto uint64)
-	// Registered says that what is published from now on comes here by itself.
+	// Registered says that what is published anywhere from now on comes here by itself, or that this has not been promised for long.
 	Registered()
 	// Close gives up what has not come.
 	Close()

@@ -305,7 +305,10 @@ func (c *checker) readConnection(e Event) {
 		return
 	}
 	begun := &session{client: e.Client, node: e.Node, lasting: k.lasting, begun: e.At, ended: forever, got: map[string][]Event{}}
-	if s != nil && c.forgotten(e, s) {
+	// A node that has lost its disk is another one: the session comes to it, or begins anew there and is joined later.
+	all := c.sessions[e.Client]
+	wiped := s == nil && !k.clean && len(all) > 0 && all[len(all)-1].why == KnownSessionsStay
+	if s != nil && c.forgotten(e, s) || wiped {
 		begun.moves = append(begun.moves, e.At)
 	}
 	c.sessions[e.Client] = append(c.sessions[e.Client], begun)

@@ -117,7 +117,9 @@ func (n *Node) holdBack(e *entry, except NodeID) {
 func (n *Node) chooseLate(u *unsettled) {
 	u.held = false
 	n.chooseAgain(u.e, true, u.except, func() {
-		for _, d := range n.match(u.e.l, n.ancestors(u.e.l), u.e.m, u.e.id, u.except) {
+		dests := n.match(u.e.l, n.ancestors(u.e.l), u.e.m, u.e.id, u.except)
+		u.held = n.leftOut(u.e)
+		for _, d := range dests {
 			s := share{node: d.node, hold: d.hold}
 			for _, g := range d.groups {
 				if !u.e.servedGroup(g) {

@@ -33,12 +33,13 @@ type matching struct {
 	dests  []dest
 	groups map[proto.Group][]candidate
 	keys   []proto.Group
+	out    []proto.Group // that nobody is picked for now: see match
 	m      *proto.Message
 	except NodeID // whose plain subscribers have it
 }
 
 func (s *matching) reset(m *proto.Message, except NodeID) {
-	s.dests, s.keys = s.dests[:0], s.keys[:0]
+	s.dests, s.keys, s.out = s.dests[:0], s.keys[:0], s.out[:0]
 	clear(s.groups)
 	s.m, s.except = m, except
 }
@@ -71,7 +72,8 @@ func (s *matching) add(filter string, node NodeID, i *Interest) {
 	}
 }
 
-// match finds the nodes that a message is for. The result is good until the next call.
+// match finds the nodes that a message is for. The result is good until the next call. At QoS 2 nobody is picked for a shared subscription
+// while none of several nodes that have members is in reach, since the choice will stand, whether that node comes back or not.
 func (n *Node) match(l *location, above ancestry, m *proto.Message, id Identity, except NodeID) []dest {
 	s := &n.scratch
 	s.reset(m, except)
@@ -98,6 +100,10 @@ func (n *Node) match(l *location, above ancestry, m *proto.Message, id Identity,
 	}
 	for _, k := range s.keys {
 		c := n.pick(k, s.groups[k], turn)
+		if m.QoS == 2 && len(s.groups[k]) > 1 && k.Name != sessionGroup && !n.inReach(c.node) {
+			s.out = append(s.out, k)
+			continue
+		}
 		d := s.dest(c.node)
 		d.groups = append(d.groups, k)
 		d.qos, d.hold = max(d.qos, c.qos), max(d.hold, c.hold)
@@ -110,6 +116,11 @@ func (n *Node) match(l *location, above ancestry, m *proto.Message, id Identity,
 	})
 	n.stats.Matched++
 	return s.dests
+}
+
+// leftOut reports whether the last match picked nobody for a group that nobody is chosen for yet.
+func (n *Node) leftOut(e *entry) bool {
+	return slices.ContainsFunc(n.scratch.out, func(g proto.Group) bool { return !e.servedGroup(g) })
 }
 
 // pick chooses the node of a shared subscription that gets a message: weighted rendezvous hashing (Thaler

@@ -49,7 +49,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		n.mayHave(e, h)
 	}
 	holds := !n.mayChoose(e)
-	held := false
+	held := n.leftOut(e)
 	for _, d := range dests {
 		if holds {
 			var any bool

@@ -136,7 +136,10 @@ type sharing struct {
 
 var sharedGroup = proto.Group{Name: "g", Filter: "a/#"}
 
-func newSharing(t *testing.T, seed uint64) *sharing {
+func newSharing(t *testing.T, seed uint64) *sharing { return newSharingOf(t, seed, 3) }
+
+// newSharingOf has members at some of the three nodes alone, until share is called with the others.
+func newSharingOf(t *testing.T, seed uint64, members int) *sharing {
 	s := &sharing{sim: newSim(t, seed, 3*time.Millisecond)}
 	s.loss, s.disorder, s.diskTime = true, true, 20*time.Millisecond
 	s.grow(6)
@@ -145,12 +148,18 @@ func newSharing(t *testing.T, seed uint64) *sharing {
 	for _, v := range s.nodes {
 		if !slices.Contains(s.members, v) {
 			s.group = append(s.group, v)
-			v.subscribe("$share/g/a/#", 2)
-			v.asleep = true
 		}
 	}
-	s.run(8 * time.Second)
+	s.share(s.group[:members])
 	return s
+}
+
+func (s *sharing) share(nodes []*simNode) {
+	for _, v := range nodes {
+		v.subscribe("$share/g/a/#", 2)
+		v.asleep = true
+	}
+	s.run(8 * time.Second)
 }
 
 func (s *sharing) publish(n int, qos byte) {
@@ -294,18 +303,14 @@ func TestSharedGoesWithTheSession(t *testing.T) {
 // not before; what was sent to it does not.
 func TestSharedQoS2Unsent(t *testing.T) {
 	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
-		s := newSharing(t, seed)
+		s := newSharingOf(t, seed, 1)
 		lost, r := s.group[0], s.members[0]
 		s.publish(10, 2)
 		sent := s.chosenAt(r, lost)
-		for _, v := range s.group {
-			v.crash()
-		}
+		lost.crash()
 		s.publish(20, 2) // there is nobody to be sent it
 		unsent := s.chosenAt(r, lost) - sent
-		for _, v := range s.group[1:] {
-			v.reboot()
-		}
+		s.share(s.group[1:])
 		s.run(2 * time.Minute)
 		if n := s.chosenAt(r, lost); n != sent+unsent {
 			s.fail("%d messages are for who may come back, not %d", n, sent+unsent)
@@ -335,6 +340,44 @@ func TestSharedQoS2Unsent(t *testing.T) {
 		if lacks != sent {
 			s.fail("the group lacks %d messages, of which %d were sent to who is gone", lacks, sent)
 		}
+		s.report(seed)
+	})
+}
+
+// TestSharedNobodyThere: what is published at QoS 2 while no node with members is in reach is for one of those that come back, and none of it
+// for one that does not.
+func TestSharedNobodyThere(t *testing.T) {
+	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
+		s := newSharing(t, seed)
+		lost := s.group[0]
+		for _, v := range s.group {
+			v.crash()
+		}
+		s.publish(20, 2)
+		for _, v := range s.group {
+			if n := s.chosenAt(s.members[0], v); n > 0 {
+				s.fail("%d messages are for node %d, which is out of reach", n, v.i)
+			}
+		}
+		if s.rng.IntN(2) == 0 {
+			s.members[0].crash()
+			s.run(10 * time.Second)
+			s.members[0].reboot()
+			s.run(10 * time.Second)
+		}
+		for _, v := range s.group[1:] {
+			v.reboot()
+			s.run(time.Duration(s.rng.Int64N(int64(5 * time.Second))))
+		}
+		s.run(10 * time.Second)
+		s.group = s.group[1:]
+		s.come(1)
+		lost.reboot()
+		s.run(10 * time.Second)
+		lost.wake()
+		s.run(30 * time.Second)
+		s.come(1)
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }
@@ -373,19 +416,16 @@ func TestSharedRefusedLate(t *testing.T) {
 // is back, at QoS 2 too: nobody was sent it.
 func TestSharedMemberLeft(t *testing.T) {
 	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
-		s := newSharing(t, seed)
+		s := newSharingOf(t, seed, 1)
 		lost := s.group[0]
-		for _, v := range s.group {
-			v.crash()
-		}
+		lost.crash()
 		s.publish(20, byte(1+seed%2))
 		if s.chosenAt(s.members[0], lost) == 0 {
 			s.fail("of 20 messages none is for node %d", lost.i)
 		}
+		s.share(s.group[1:])
 		delete(lost.interests, "$share/g/a/#")
-		for _, v := range s.group {
-			v.reboot()
-		}
+		lost.reboot()
 		s.run(5 * time.Second)
 		s.group = s.group[1:]
 		s.come(1)

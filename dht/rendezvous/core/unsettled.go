@@ -77,7 +77,9 @@ func (n *Node) rematch(l *location, handed []*entry) {
 		if u == nil || e.gone {
 			continue
 		}
-		for _, d := range n.match(l, n.ancestors(l), u.e.m, u.e.id, u.except) {
+		dests := n.match(l, n.ancestors(l), u.e.m, u.e.id, u.except)
+		left := n.leftOut(u.e)
+		for _, d := range dests {
 			s := share{node: d.node, plain: d.plain && !u.e.servedPlain(d.node), hold: d.hold}
 			for _, g := range d.groups {
 				switch {
@@ -90,15 +92,26 @@ func (n *Node) rematch(l *location, handed []*entry) {
 			}
 			n.addShare(u.e, s)
 		}
+		u.held = u.held || left
 		n.tryHeld(u)
 	}
 }
 
 // tryHeld chooses for the groups that were left out, where that can be.
 func (n *Node) tryHeld(u *unsettled) {
-	if u.held && !u.e.gone && !u.e.copy && u.e.choosing == 0 && n.mayChoose(u.e) {
+	if u.held && !u.e.gone && !u.e.copy && u.e.choosing == 0 && n.mayChoose(u.e) && n.canChoose(u) {
 		n.chooseLate(u)
 	}
+}
+
+// canChoose reports whether there is somebody to be chosen for a group that was left out, or no such group any more.
+func (n *Node) canChoose(u *unsettled) bool {
+	for _, d := range n.match(u.e.l, n.ancestors(u.e.l), u.e.m, u.e.id, u.except) {
+		if slices.ContainsFunc(d.groups, func(g proto.Group) bool { return !u.e.servedGroup(g) }) {
+			return true
+		}
+	}
+	return !n.leftOut(u.e)
 }
 
 // addShare gives a message to one more node, if there is anything for it.
