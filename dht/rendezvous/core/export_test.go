@@ -215,3 +215,10 @@ func (n *Node) Chosen(g proto.Group, visit func(*proto.Message, NodeID)) {
 		}
 	}
 }
+
+// OwnerKey and InterestKey are where a registration is in the journal.
+func OwnerKey(p Place, owner NodeID) string { return ownerKey(p.Location(), owner) }
+
+func InterestKey(p Place, owner NodeID, filter string) string {
+	return interestKey(p.Location(), owner, filter)
+}

@@ -213,8 +213,12 @@ func (n *Node) restoreOwner(key string, record []byte) {
 	err := protobuf.Unmarshal(record, &r)
 	l, _ := n.located(key)
 	owner := NodeID(r.GetOwner())
-	if err != nil || l == nil || !owner.valid() {
+	switch {
+	case err != nil || l == nil && n.stats.Unreadable > 0 || !owner.valid():
 		n.unreadable("registration", err)
+		return
+	case l == nil: // its location's record was still to be written, when that had a set: others have it
+		n.cfg.Journal.Delete(string(recordOwner) + key)
 		return
 	}
 	put(&l.owners, owner, &registration{owner: owner, seq: r.GetSeq(), interests: map[string]*Interest{}, refreshed: n.now})
@@ -224,7 +228,11 @@ func (n *Node) restoreInterest(key string, record []byte) {
 	var p pb.Interest
 	err := protobuf.Unmarshal(record, &p)
 	l, rest := n.located(key)
-	if err != nil || l == nil || len(rest) < 1 || len(rest) < 1+int(rest[0]) {
+	switch {
+	case err == nil && l == nil && n.stats.Unreadable == 0: // as with its owner
+		n.cfg.Journal.Delete(string(recordInterest) + key)
+		return
+	case err != nil || l == nil || len(rest) < 1 || len(rest) < 1+int(rest[0]):
 		n.unreadable("interest", err)
 		return
 	}

@@ -95,14 +95,25 @@ func (n *Node) tickLeave() {
 	}
 }
 
-// member reports whether this node is still in a set that others count on.
+// member reports whether this node is still in a set that others count on, and can leave.
 func (n *Node) member() bool {
 	for _, l := range n.locations {
-		if l.set.has(n.self) || l.phase == relinquishing || l.phase == filling {
+		if l.set.has(n.self) && !n.abandoned(l.set) || l.phase == relinquishing || l.phase == filling {
 			return true
 		}
 	}
 	return false
+}
+
+// abandoned reports whether so many members have left that the others can't agree on the next set: those saw nobody to hand over to.
+func (n *Node) abandoned(set Set) bool {
+	stay := 0
+	for _, m := range set.Members {
+		if p := n.peers[m]; p == nil || !p.left || p.reach || n.now-p.since < LeaseTime {
+			stay++
+		}
+	}
+	return stay < n.majority(set)
 }
 
 // owing reports whether a message of this node's, or one that waits here, has not been taken over. Its registrations

@@ -210,6 +210,9 @@ func (v *simNode) reboot() {
 	s := v.s
 	s.note("node %d is back", v.i)
 	v.boot(s.limits())
+	if n := v.n.Stats().Unreadable; n > 0 {
+		s.fail("node %d cannot read %d records of its journal", v.i, n)
+	}
 	filters := map[string]bool{}
 	for _, f := range sortedFilters(v.interests) {
 		if st := v.interests[f]; !filters[st.filter] {
