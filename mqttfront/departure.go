@@ -459,9 +459,7 @@ func (d *Departure) End() {
 		s.endLocked()
 	}
 	u := b.begin(time.Now())
-	for _, r := range d.receipts {
-		u.receipts = append(u.receipts, r)
-	}
+	d.forsakeLocked(u)
 	d.receipts, d.fetched, s.spilled = nil, nil, 0
 	s.mu.Unlock()
 	u.end()
@@ -475,6 +473,27 @@ func (d *Departure) End() {
 	}
 	b.reg.Unlock()
 	b.finish(s)
+}
+
+// forsakeLocked has told who waits for what nobody has fetched, whatever process put it into the log, that nobody needs it any more. It lets go of
+// session.mu at times: nothing is added.
+func (d *Departure) forsakeLocked(u *burst) {
+	for after := uint64(0); ; {
+		es := d.s.log.Fetch(after, headEntries)
+		if len(es) == 0 {
+			return
+		}
+		for _, e := range es {
+			after = e.Pos
+			if e.Receipt = d.receipts[e.Pos]; e.Receipt == nil {
+				d.b.reopen(&e)
+			}
+			u.over(e)
+		}
+		d.s.mu.Unlock()
+		u.tell()
+		d.s.mu.Lock()
+	}
 }
 
 // endDepartures forgets the sessions that nobody has fetched within their expiry.

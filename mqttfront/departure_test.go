@@ -174,6 +174,38 @@ func (r marked) Done()                   {}
 func (r marked) More()                   {}
 func (r marked) Refused(mqttfront.Group) {}
 
+// TestDroppedPartIsDone: what waits in a part of a session that is not wanted any more is waited for by nobody, though it came before a
+// restart.
+func TestDroppedPartIsDone(t *testing.T) {
+	st, l := storetest.NewSessions(), newLoner()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a"),
+		Departing: &mqttfront.Departing{To: "other", Number: 7}})
+	var before []*markedReceipt
+	l.receipts = map[mqttfront.Mark]mqttfront.Receipt{}
+	for i := range uint64(3) {
+		r := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: i + 1}}
+		before, l.receipts[r.mark] = append(before, r), r
+		log.Append(&mqttfront.Entry{Msg: &proto.Message{Topic: "a", QoS: 2}, QoS: 2, Pos: i + 1, Mark: r.mark, Moved: i == 2})
+	}
+	b, _, _ := startWith(t, l, st, nil, nil)
+	now := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: 9}}
+	b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", QoS: 2}, Plain: true, Receipt: now}})
+	left := b.Left()
+	if len(left) != 1 {
+		t.Fatalf("left are %v", left)
+	}
+	b.Drop(left[0])
+	for i, r := range append(before, now) {
+		want := int32(1)
+		if i == 2 { // that one is another node's to tell
+			want = 0
+		}
+		if n := r.n.Load(); n != want {
+			t.Errorf("message %d is done %d times, want %d", i, n, want)
+		}
+	}
+}
+
 // TestPartHasNotHadWhatWasTaken: what of a session waits at another node it has not had: who goes on with what is left here, after a
 // crash, takes it when that is back.
 func TestPartHasNotHadWhatWasTaken(t *testing.T) {

@@ -282,3 +282,65 @@ func TestOwedHandedOver(t *testing.T) {
 		s.report(seed)
 	})
 }
+
+// TestReplaced has a node come in the place of one that is destroyed, as another node, while messages come all the time: they reach everybody
+// whose subscription stood when they were published.
+func TestReplaced(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, []time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond}[seed%3])
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond}[seed%2]
+		s.unhurried = s.rng.IntN(2) == 0
+		s.grow(4 + s.rng.IntN(4))
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			for _, f := range []string{"#", "a/#", "+/b"} {
+				if s.rng.IntN(2) == 0 {
+					v.subscribe(f, 2)
+				}
+			}
+		}
+		s.run(8 * time.Second)
+		old := len(s.nodes)
+		flow := func(most, every time.Duration) {
+			for end := s.now + time.Duration(s.rng.Int64N(int64(most))); s.now < end; {
+				if v := s.nodes[s.rng.IntN(old)]; v.alive { // a new one may not have met the swarm yet
+					s.publishOne(v)
+				}
+				s.run(time.Duration(s.rng.Int64N(int64(every))))
+			}
+		}
+		flow(time.Second, 50*time.Millisecond)
+		var lost []string
+		for range 2 {
+			victim := s.nodes[s.rng.IntN(old)]
+			if !victim.alive {
+				continue
+			}
+			s.destroy(victim)
+			lost = append(lost, victim.id.Peer())
+			flow(10*time.Second, 200*time.Millisecond)
+			v := s.add()
+			for _, w := range s.nodes {
+				s.after(time.Duration(s.rng.Int64N(int64(2*time.Second))), func() { s.connect(v, w) })
+			}
+			flow(4*time.Second, 20*time.Millisecond)
+			if s.rng.IntN(2) == 0 {
+				s.run(time.Duration(s.rng.Int64N(int64(70 * time.Second))))
+			}
+		}
+		flow(3*time.Second, 20*time.Millisecond)
+		s.run(80 * time.Second)
+		for _, peer := range lost {
+			if err := s.pick().forget(peer); err != nil {
+				s.fail("%v", err)
+			}
+		}
+		s.run(10 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.report(seed)
+	})
+}
