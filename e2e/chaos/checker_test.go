@@ -66,7 +66,8 @@ type session struct {
 	why       Excuse
 	something bool // the node has said something that it must not forget
 	got       map[string][]Event
-	order     []string // first receipts
+	mistaken  map[string]bool // messages that the client took for others
+	order     []string        // first receipts
 }
 
 // standing is a subscription of a session.
@@ -194,6 +195,10 @@ func (c *checker) read(e Event) {
 			s.order = append(s.order, e.Msg)
 		}
 		s.got[e.Msg] = append(s.got[e.Msg], e)
+	case Mistaken:
+		if s := c.session(e.Client); s != nil {
+			s.mistaken[e.Msg] = true
+		}
 	case Stale:
 		if k := c.connection(e); k != nil {
 			k.stale = append(k.stale, e)
@@ -304,7 +309,7 @@ func (c *checker) readConnection(e Event) {
 		}
 		return
 	}
-	begun := &session{client: e.Client, node: e.Node, lasting: k.lasting, begun: e.At, ended: forever, got: map[string][]Event{}}
+	begun := &session{client: e.Client, node: e.Node, lasting: k.lasting, begun: e.At, ended: forever, got: map[string][]Event{}, mistaken: map[string]bool{}}
 	// A node that has lost its disk is another one: the session comes to it, or begins anew there and is joined later.
 	all := c.sessions[e.Client]
 	wiped := s == nil && !k.clean && len(all) > 0 && all[len(all)-1].why == KnownSessionsStay

@@ -60,8 +60,8 @@ type client struct {
 	conn     *conn // nil while there is none
 	conns    int   // so far
 	next     uint16
-	flying   []*flight // published, in order
-	open     map[uint16]bool
+	flying   []*flight         // published, in order
+	open     map[uint16]string // the message of each exchange
 	wants    []*want
 	changed  chan struct{} // closed and replaced when any of these changes
 	leaving  bool
@@ -108,7 +108,7 @@ type ack struct {
 
 func newClient(h *History, s *swarm, m manner) *client {
 	c := &client{manner: m, history: h, swarm: s, rng: rand.New(rand.NewPCG(m.seed, 3)), delays: rand.New(rand.NewPCG(m.seed, 4)), stop: make(chan struct{}), renew: make(chan struct{}, 1), //nolint:gosec // it is to be repeatable
-		open: map[uint16]bool{}, changed: make(chan struct{})}
+		open: map[uint16]string{}, changed: make(chan struct{})}
 	c.ended.Go(c.run)
 	return c
 }

@@ -38,6 +38,7 @@ const (
 	Refused     Kind = "refused"     // PUBACK or PUBREC with a reason of failure: Text
 	Unknown     Kind = "unknown"     // QoS 2, not acknowledged when its session was over: nobody will ever know
 	Received    Kind = "received"    // PUBLISH: Dup, ID is the packet ID. At QoS 2 the first one of an exchange only
+	Mistaken    Kind = "mistaken"    // PUBLISH at QoS 2 with the packet ID of an exchange that is open, of another message: the client takes it for that one
 	Stale       Kind = "stale"       // PUBLISH on a connection whose client has connected again since
 	Answer      Kind = "answer"      // at the end: Node has the retained message Msg on Topic, "" for none; ID numbers the rounds of questions
 )

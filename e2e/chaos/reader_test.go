@@ -129,7 +129,11 @@ func (c *client) receivedLocked(k *conn, m *packets.Publish) {
 		c.history.Add(e)
 		return
 	}
-	if m.QoS < 2 || !c.open[m.PacketID] {
+	switch open, is := c.open[m.PacketID]; {
+	case m.QoS < 2 || !is:
+		c.history.Add(e)
+	case open != e.Msg:
+		e.Kind = Mistaken
 		c.history.Add(e)
 	}
 	var after time.Duration
@@ -140,7 +144,9 @@ func (c *client) receivedLocked(k *conn, m *packets.Publish) {
 	case 1:
 		c.answerLocked(k, &packets.Puback{PacketID: m.PacketID, Properties: &packets.Properties{}}, after)
 	case 2:
-		c.open[m.PacketID] = true
+		if _, is := c.open[m.PacketID]; !is {
+			c.open[m.PacketID] = e.Msg
+		}
 		c.answerLocked(k, &packets.Pubrec{PacketID: m.PacketID, Properties: &packets.Properties{}}, after)
 	}
 	if m.Retain || len(m.Payload) == 0 {

@@ -67,6 +67,10 @@ func (c *checker) checkDelivered() {
 				c.report.excuse(why)
 				return
 			}
+			if c.mistakes(st, m) {
+				c.report.excuse(KnownPacketIDs)
+				return
+			}
 			kind := "lost"
 			if m.willOf != nil {
 				kind = "will"
@@ -74,6 +78,11 @@ func (c *checker) checkDelivered() {
 			c.violation(Event{At: m.ackedAt, Client: st.client, Node: st.node, Msg: m.id}, kind, st.session, "it was acknowledged, and has not come")
 		})
 	}
+}
+
+// mistakes reports whether a message has come, and its client took it for another.
+func (c *checker) mistakes(st *standing, m *message) bool {
+	return c.known.PacketIDs && len(st.moves) > 0 && st.mistaken[m.id]
 }
 
 // checkShared: every message for a shared group comes to one member, at QoS 2 once in all.
@@ -113,6 +122,8 @@ func (c *checker) checkShared() {
 				c.report.excuse(excuse)
 			case n == 0 && over:
 				c.report.excuse(MemberOver)
+			case n == 0 && slices.ContainsFunc(members, func(st *standing) bool { return c.mistakes(st, m) }):
+				c.report.excuse(KnownPacketIDs)
 			case n == 0:
 				c.violation(Event{At: m.ackedAt, Msg: m.id}, "lost", nil, "no member of "+filter+" has it")
 			case n > 1 && m.qos == 2:

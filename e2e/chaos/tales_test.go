@@ -137,7 +137,7 @@ func (b *book) do(verb string, args ...string) {
 		e := b.msgs[args[1]]
 		e.Kind, e.Client, e.Conn = Kind(verb), args[0], 0
 		b.add(e)
-	case "received", "stale": // CLIENT MSG QOS [dup]
+	case "received", "stale", "mistaken": // CLIENT MSG QOS [dup]
 		e := Event{Kind: Kind(verb), Client: args[0], Msg: args[1], QoS: args[2][0] - '0', Topic: "t", Dup: has("dup")}
 		if has("late") {
 			e.Conn = b.open[args[0]] - 1
@@ -209,6 +209,8 @@ func TestChecker(t *testing.T) {
 		{"twice at QoS 1, in a session that began anew by a clean start", "fault 1 partition \n connect s2 clean elsewhere \n subscribed s2 t 2 \n send p1 p1/1 1 \n mended 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "twice", ""},
 		{"twice at QoS 2, in a session that moved", "received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 partition \n connect s2 present elsewhere \n send p1 p1/1 2 \n mended 1 \n received s2 p1/1 2 \n received s2 p1/1 2", "twice", ""},
 		{"twice at QoS 1, in a session that moved in peace", "received s2 p1/0 0 \n publish p1 p1/0 0 \n closed s2 lost \n connect s2 present elsewhere \n wait 20 \n send p1 p1/1 1 \n received s2 p1/1 1 \n received s2 p1/1 1", "twice", ""},
+		{"taken for another", "send p1 p1/1 2 \n mistaken s2 p1/1 2", "lost", ""},
+		{"taken for another, in a session that moved", "received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 partition \n connect s2 present elsewhere \n send p1 p1/1 2 \n mended 1 \n mistaken s2 p1/1 2", "", KnownPacketIDs},
 		{"twice at QoS 0", "publish p1 p1/1 0 \n received s2 p1/1 0 \n received s2 p1/1 0", "twice", ""},
 		{"invented", "received s2 p1/1 1", "invented", ""},
 
