@@ -316,6 +316,7 @@ func TestReplaced(t *testing.T) {
 		s.destroy(victim)
 		flow(10*time.Second, 200*time.Millisecond)
 		v := s.add()
+		v.subscribe("+/z", 2) // alone as it is, it makes sets of its own
 		for _, w := range s.nodes {
 			s.after(time.Duration(s.rng.Int64N(int64(2*time.Second))), func() { s.connect(v, w) })
 		}

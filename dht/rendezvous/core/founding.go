@@ -90,6 +90,7 @@ func (n *Node) askFoundings(m NodeID) {
 // founded ends the founding: everybody who could be asked has answered.
 func (n *Node) founded(l *location) {
 	l.phase = standby
+	n.madeAlone = n.madeAlone || len(l.set.Members) == 1
 	if len(l.blank)+1 >= n.majority(l.set) { // else another set may stand, at those who could not be asked
 		l.blank = nil
 	}

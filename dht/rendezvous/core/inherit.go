@@ -49,6 +49,9 @@ func (n *Node) ancestors(l *location) ancestry {
 		up := &l.above[i]
 		if here := n.locate(up.place, up.at); here != nil {
 			a.tables = append(a.tables, &here.table)
+			if i := n.inherited[up.at]; i != nil { // of another set, which this one is about to be joined with
+				a.tables = append(a.tables, &i.table)
+			}
 			a.ok = a.ok && here.phase >= standby
 			a.sure = a.sure && here.phase >= standby && here.blank == nil && n.whole(here.set)
 			continue
@@ -251,7 +254,7 @@ func (n *Node) reviewInherited() {
 func (n *Node) tickInherited() {
 	for _, i := range n.sortedInherited() {
 		place, at := i.place, i.at
-		if a := n.locations[at]; n.now-i.used > idleTime || a != nil && a.phase >= standby && a.set.has(n.self) {
+		if a := n.locations[at]; n.now-i.used > idleTime || a != nil && a.phase >= standby && a.set.has(n.self) && n.now >= n.merging {
 			delete(n.inherited, at)
 			continue
 		}

@@ -95,8 +95,10 @@ func (n *Node) Hello(life uint64, addresses []string) *pb.Hello {
 }
 
 // serves reports whether this node does not come with empty hands where it meets others: who has just come to a
-// swarm brings nothing that the swarm does not know.
-func (n *Node) serves() bool { return len(n.locations) > 0 && n.now-n.born > mergeTime }
+// swarm brings nothing that the swarm does not know, unless it has made sets of its own before.
+func (n *Node) serves() bool {
+	return len(n.locations) > 0 && (n.madeAlone || n.now-n.born > mergeTime)
+}
 
 // bridges reports whether a node that says Hello knows none of the others that this node has met, or has made sets
 // with itself alone: they are of swarms that meet here.
