@@ -79,8 +79,8 @@ func (e *entry) owedTo(peer string) bool {
 // Arrived says that a session has come to this node, with the filters of its subscriptions, which are not shared. name is what a
 // SessionInterest calls it. It gets what clients of this node have published and may still be to be matched: this node's own plain
 // subscribers had it before the session came, and its rendezvous leaves them out. What is on its way to a rendezvous comes by where the
-// session was, as a rule. But it may be matched when nothing is registered there any more: the session, which knows what it has had, gets it
-// here too, when others keep it.
+// session was, as a rule. What turns out to have taken long may have been matched when nothing was registered there any more:
+// the session, which knows what it has had, gets that too.
 func (n *Node) Arrived(name string, filters []string) {
 	g := SessionInterest{Name: name}.group()
 	for _, epoch := range sortedKeys(n.mine) {
@@ -112,13 +112,18 @@ func (n *Node) Arrived(name string, filters []string) {
 // maxArriving is how many messages are noted for sessions that have come while those were on their way.
 const maxArriving = 100_000
 
-// arriveLate gives a message that others keep from now on to the sessions that have come while it was on its way.
+// lateMatch is after what time a message is taken for one that was held up on its way: all being well others keep it by then.
+const lateMatch = 2 * copyAfter
+
+// arriveLate gives a message that others keep from now on to the sessions that have come while it was on its way for long.
 func (n *Node) arriveLate(e *pending) {
 	groups := n.arrivals[e]
 	delete(n.arrivals, e)
 	n.arriving -= len(groups)
-	for _, g := range groups {
-		n.deliverArrived(e, g)
+	if n.now-e.at > lateMatch {
+		for _, g := range groups {
+			n.deliverArrived(e, g)
+		}
 	}
 }
 
