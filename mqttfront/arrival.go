@@ -154,10 +154,10 @@ func (s *session) subscribeAll(recs []SubscriptionRecord, from string, done func
 	s.want(subs, stand, from, done)
 }
 
-// The node that a session comes from is told, with done, that it need not take anything for it any more.
+// What is ours to tune.
 const (
-	// promiseAgain is when a promise for the whole swarm is asked for again where there was none, and promisePatience for how long: in that
-	// time nodes that can't be reached are back, or replaced.
+	// promiseAgain is when a promise for the whole swarm is asked for again where there was none, and promisePatience for how long, before
+	// the node that a session comes from is told: in that time nodes that can't be reached are back, or replaced.
 	promiseAgain    = 2 * time.Second
 	promisePatience = 90 * time.Second
 )

@@ -100,7 +100,8 @@ func (n *Node) match(l *location, above ancestry, m *proto.Message, id Identity,
 	}
 	for _, k := range s.keys {
 		c := n.pick(k, s.groups[k], turn)
-		if m.QoS == 2 && len(s.groups[k]) > 1 && k.Name != sessionGroup && !n.inReach(c.node) {
+		if m.QoS == 2 && k.Name != sessionGroup && !n.inReach(c.node) &&
+			slices.ContainsFunc(s.groups[k], func(o candidate) bool { return o.node != c.node }) { // a node can be in two tables
 			s.out = append(s.out, k)
 			continue
 		}
