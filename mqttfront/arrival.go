@@ -112,8 +112,10 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	if h.From.Drained { // that node can't be reached
 		from = h.From.From
 	}
-	s.subscribeAll(h.Record.Subs, from, func() { a.Registered() })
-	s.tellArrived()
+	known := newCountdown(a.Registered)
+	s.subscribeAll(h.Record.Subs, from, known.more())
+	s.tellArrived(known.more())
+	known.one()
 	b.reg.Lock()
 	for _, d := range b.departures[key] {
 		d.back.Store(true)
@@ -124,8 +126,8 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	return nil
 }
 
-// tellArrived tells the swarm that a session has come from another node.
-func (s *session) tellArrived() {
+// tellArrived tells the swarm that a session has come from another node. done, which may be nil, is that of Swarm.Arrived.
+func (s *session) tellArrived(done func()) {
 	var filters []string
 	s.mu.Lock()
 	for _, sub := range s.subs {
@@ -135,7 +137,9 @@ func (s *session) tellArrived() {
 	}
 	s.mu.Unlock()
 	if len(filters) > 0 {
-		s.b.swarm.Arrived(string(s.key), filters)
+		s.b.swarm.Arrived(string(s.key), filters, done)
+	} else if done != nil {
+		done()
 	}
 }
 
@@ -366,7 +370,7 @@ func (s *session) runArrival(ended bool) {
 
 // endArrival has a session be this node's alone.
 func (s *session) endArrival() {
-	s.tellArrived() // again, for what was on its way to the swarm when it was told first; and before what it gets without identity
+	s.tellArrived(nil) // again, for what was on its way to the swarm when it was told first; and before what it gets without identity
 	u := s.b.begin(time.Now())
 	s.mu.Lock()
 	if s.move == nil || s.move.arriving == nil || s.ended {
@@ -416,10 +420,11 @@ func (s *session) resumeArrival() {
 	s.move.a = a
 	subs := s.subsLocked()
 	s.mu.Unlock()
-	left := newCountdown(a.Registered)
+	known := newCountdown(a.Registered)
 	for _, sub := range subs {
-		s.b.demand(sub.inner, func(*demand) {}, s.promised(sub, left))
+		s.b.demand(sub.inner, func(*demand) {}, s.promised(sub, known))
 	}
-	left.one()
+	s.tellArrived(known.more())
+	known.one()
 	s.b.wg.Go(func() { s.runArrival(false) })
 }

@@ -437,7 +437,8 @@ func (d *Departure) Stop() (drained <-chan struct{}) {
 		if sub.share != "" {
 			d.b.leaveGroup(s, sub)
 		}
-		d.b.demand(sub.inner, func(dm *demand) { dm.add(sub, stand, -1) }, left.more())
+		withdrawn := left.more()
+		d.b.demand(sub.inner, func(dm *demand) { dm.add(sub, stand, -1) }, func(Promise) { withdrawn() })
 	}
 	left.one()
 	return d.drained

@@ -216,9 +216,12 @@ func (l *loner) Receipt(m mqttfront.Mark) mqttfront.Receipt {
 
 func (l *loner) RetainedHere() int { return l.retained.Len() }
 
-func (l *loner) Arrived(key string, filters []string) {
+func (l *loner) Arrived(key string, filters []string, done func()) {
 	if l.arrived != nil {
 		l.arrived(key, filters)
+	}
+	if done != nil {
+		done()
 	}
 }
 

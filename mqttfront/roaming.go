@@ -300,12 +300,9 @@ func newCountdown(done func()) *countdown {
 }
 
 // more is one thing more to be waited for.
-func (c *countdown) more() func(Promise) {
-	if c.done == nil {
-		return nil
-	}
+func (c *countdown) more() func() {
 	c.left.Add(1)
-	return func(Promise) { c.one() }
+	return c.one
 }
 
 func (c *countdown) one() {

@@ -55,8 +55,9 @@ type Swarm interface {
 
 	// Arrived says that a session has come from another node, with the filters of its subscriptions that are not shared. What clients
 	// of this node have published that may not have gone to where it was comes through Broker.Deliver, for it alone, once: it was not
-	// here when they were served.
-	Arrived(key string, filters []string)
+	// here when they were served. done, which may be nil, is called once, from any goroutine or from within: when nothing of that is on its
+	// way any more to where the session was.
+	Arrived(key string, filters []string, done func())
 
 	// RetainedHere is the number of retained messages of the swarm that this node keeps, for statistics.
 	RetainedHere() int

@@ -102,7 +102,9 @@ func (w *swarm) Register(filter string, interest mqttfront.Interest, done func(m
 }
 
 // Arrived implements mqttfront.Swarm.
-func (w *swarm) Arrived(key string, filters []string) { w.s.Arrived(roam.NameOf(key), filters) }
+func (w *swarm) Arrived(key string, filters []string, done func()) {
+	w.s.Arrived(roam.NameOf(key), filters, done)
+}
 
 // Retained implements mqttfront.Swarm.
 func (w *swarm) Retained(filter string, each func([]*proto.Message), done func()) {

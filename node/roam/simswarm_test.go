@@ -21,7 +21,12 @@ func (s *simSwarm) Wanted(string) bool         { return true }
 func (s *simSwarm) Room(string) bool           { return true }
 func (s *simSwarm) RoomToRegister(string) bool { return true }
 func (s *simSwarm) RetainedHere() int          { return 0 }
-func (s *simSwarm) Arrived(string, []string)   {} // what is published goes to all at once
+
+func (s *simSwarm) Arrived(_ string, _ []string, done func()) { // what is published goes to all at once
+	if done != nil {
+		done()
+	}
+}
 
 func (s *simSwarm) Publish(batch []mqttfront.Outgoing) {
 	n, w := s.n, s.n.w

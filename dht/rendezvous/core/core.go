@@ -59,11 +59,11 @@ type Node struct {
 	routes    map[Place]*route
 	inherited map[dht.Location]*inherited
 	epochs    map[uint64]*received
-	mine      map[uint64]*sending        // this node's epochs as a publisher
-	arrivals  map[*pending][]proto.Group // sessions that have come while a message was on its way
-	arriving  int                        // in these
-	streams   map[uint64]*stream         // epochs that come here, as a rendezvous or a second copy
-	relayed   map[uint64]relayed         // epochs that were passed on, and where their acknowledgements go
+	mine      map[uint64]*sending     // this node's epochs as a publisher
+	arrivals  map[*pending][]newcomer // sessions that have come while a message was on its way
+	arriving  int                     // in these
+	streams   map[uint64]*stream      // epochs that come here, as a rendezvous or a second copy
+	relayed   map[uint64]relayed      // epochs that were passed on, and where their acknowledgements go
 	queries   map[uint64]*query
 	asked     []*query
 	toAsk     fifo[*query] // that wait for others to end
@@ -160,7 +160,7 @@ func New(cfg Config) *Node {
 		cfg: cfg, self: cfg.Self, restoring: cfg.Restoring, point: dht.PeerPoint(cfg.Self.Peer()),
 		peers: map[NodeID]*peer{}, locations: map[dht.Location]*location{}, routes: map[Place]*route{},
 		inherited: map[dht.Location]*inherited{}, epochs: map[uint64]*received{}, relayed: map[uint64]relayed{},
-		mine: map[uint64]*sending{}, arrivals: map[*pending][]proto.Group{}, trails: map[any]*trail{}, streams: map[uint64]*stream{},
+		mine: map[uint64]*sending{}, arrivals: map[*pending][]newcomer{}, trails: map[any]*trail{}, streams: map[uint64]*stream{},
 		queries: map[uint64]*query{}, quiet: map[dht.Location]*location{}, lookups: map[dht.Location]*lookup{},
 	}
 	n.op = cfg.Rand.Uint64() >> 1 // so that an answer meant for an earlier life means nothing

@@ -80,9 +80,17 @@ func (e *entry) owedTo(peer string) bool {
 // SessionInterest calls it. It gets what clients of this node have published and may still be to be matched: this node's own plain
 // subscribers had it before the session came, and its rendezvous leaves them out. What is on its way to a rendezvous comes by where the
 // session was, as a rule. What turns out to have taken long may have been matched when nothing was registered there any more:
-// the session, which knows what it has had, gets that too.
-func (n *Node) Arrived(name string, filters []string) {
+// the session, which knows what it has had, gets that too. done, which may be nil, is called when others keep everything that is on its way
+// now: the registration of where the session was is needed for it no more. It must not call the node.
+func (n *Node) Arrived(name string, filters []string, done func()) {
 	g := SessionInterest{Name: name}.group()
+	left := 1
+	one := func() {
+		if left--; left == 0 {
+			n.call(done)
+		}
+	}
+	defer one()
 	for _, epoch := range sortedKeys(n.mine) {
 		s, r := n.mine[epoch], n.epochs[epoch]
 		due := func(e *pending) bool {
@@ -98,15 +106,22 @@ func (n *Node) Arrived(name string, filters []string) {
 		for _, seq := range s.open.sorted() {
 			_, has := slices.BinarySearchFunc(unmatched, seq, func(e *pending, seq uint64) int { return cmp.Compare(e.seq, seq) })
 			switch e := s.open.get(seq); {
-			case has || !due(e) || slices.Contains(n.arrivals[e], g):
+			case has || !due(e):
 			case n.arriving >= maxArriving: // it may come ahead of others, and does come
 				n.deliverArrived(e, g)
 			default:
-				n.arrivals[e] = append(n.arrivals[e], g)
+				left++
+				n.arrivals[e] = append(n.arrivals[e], newcomer{g, one})
 				n.arriving++
 			}
 		}
 	}
+}
+
+// newcomer is a session that has come while a message was on its way, and what is called when others keep that.
+type newcomer struct {
+	session proto.Group
+	kept    func()
 }
 
 // maxArriving is how many messages are noted for sessions that have come while those were on their way.
@@ -117,13 +132,14 @@ const lateMatch = 2 * copyAfter
 
 // arriveLate gives a message that others keep from now on to the sessions that have come while it was on its way for long.
 func (n *Node) arriveLate(e *pending) {
-	groups := n.arrivals[e]
+	all := n.arrivals[e]
 	delete(n.arrivals, e)
-	n.arriving -= len(groups)
-	if n.now-e.at > lateMatch {
-		for _, g := range groups {
-			n.deliverArrived(e, g)
+	n.arriving -= len(all)
+	for _, a := range all {
+		if n.now-e.at > lateMatch {
+			n.deliverArrived(e, a.session)
 		}
+		a.kept()
 	}
 }
 

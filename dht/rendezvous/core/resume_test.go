@@ -22,7 +22,7 @@ func TestArrived(t *testing.T) {
 		}
 		s.run(20 * time.Second)
 		arrive := func(name string, filters ...string) (got []string) {
-			v.do(func() { v.n.Arrived(name, filters) })
+			v.do(func() { v.n.Arrived(name, filters, nil) })
 			for _, e := range v.effects {
 				if e.Kind != core.Deliver || e.Delivery.Plain || e.Delivery.Receipt == nil {
 					continue
@@ -67,17 +67,17 @@ func TestArrived(t *testing.T) {
 }
 
 // TestArrivedLate: a session that comes to a node while what a client there has published is held up on its way gets that when others
-// keep it, for where the session was may have withdrawn by then; and not what is on its way for as long as it takes.
+// keep it, for where the session was may have withdrawn by then; and not what is on its way for as long as it takes, which that gets, if it
+// does not withdraw before it is told.
 func TestArrivedLate(t *testing.T) {
 	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
 		s := newSim(t, seed, 3*time.Millisecond)
 		s.grow(3)
 		s.run(3 * time.Second)
-		for _, w := range s.nodes {
-			w.subscribe("#", 2)
-		}
+		v, hop, was := s.nodes[0], s.nodes[1], s.nodes[2]
+		v.subscribe("#", 2)
+		hop.subscribe("#", 2)
 		s.run(8 * time.Second)
-		v, hop := s.nodes[0], s.nodes[1]
 		topic := s.levelOf(hop, "late") + "/x"
 		got := func(p *published) (n int) {
 			for key, times := range p.took {
@@ -88,16 +88,21 @@ func TestArrivedLate(t *testing.T) {
 			return n
 		}
 		for _, held := range []time.Duration{time.Duration(s.rng.IntN(1000)) * time.Millisecond, time.Duration(2500+s.rng.IntN(1000)) * time.Millisecond} {
+			was.subscribe(topic, 2)
+			s.run(10 * time.Second)
 			s.hang(hop, held)
 			p := v.publish(topic, 2, false, "v")
 			s.run(held / 2)
-			v.do(func() { v.n.Arrived("s/1", []string{"+/x"}) })
+			v.do(func() { v.n.Arrived("s/1", []string{"+/x"}, func() { was.unsubscribe(topic) }) })
 			if n := got(p); n != 0 {
 				s.fail("held up for %v: it came %d times at once", held, n)
 			}
 			s.run(20 * time.Second)
 			if n, want := got(p), int(held/(2*time.Second)); n != want {
 				s.fail("held up for %v: it came %d times, want %d", held, n, want)
+			}
+			if was.from[p] == 0 || was.interests[topic] != nil {
+				s.fail("held up for %v: where the session was %d came, and it stands registered: %v", held, was.from[p], was.interests[topic] != nil)
 			}
 		}
 		s.check()
