@@ -97,8 +97,9 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		s.inbound[id] = inbound{accepted: true}
 	}
 	s.lastPos = arr.Own
-	// The client may take a message with a packet ID of an exchange with another node, which did not end, for that node's.
-	s.win.first = uint16(arr.Number%maxPacketIDs) + 1 //nolint:gosec // at most 65535
+	if s.win.block = h.Record.IDs; h.From.Drained || h.Sent > 0 && len(first) == 0 { // what was sent is lost
+		s.win.block = nextBlock(s.win.block)
+	}
 	u := b.begin(time.Now())
 	for i := range first {
 		s.arriveLocked(u, &first[i], true)
@@ -266,7 +267,7 @@ func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
 		u.over(*e)
 		return
 	}
-	if e.PacketID != 0 && !first { // the client has gone on without it
+	if e.PacketID != 0 && (!first || !s.win.uses(e.PacketID)) { // the client has gone on without it
 		if e.State == EntryReleased {
 			u.over(*e)
 			return

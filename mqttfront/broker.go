@@ -301,7 +301,7 @@ func (b *Broker) restore() error {
 		}
 		s := &session{b: b, key: beforeDeparture(key)}
 		s.version, s.expiry, s.will, s.born = rec.Version, rec.Expiry, rec.Will, rec.Born
-		s.number = rec.Claim
+		s.number, s.win.block = rec.Claim, rec.IDs
 		s.asked = 1
 		s.setRights(b.rightsOf(s))
 		if s.since = rec.Disconnected; s.since.IsZero() {
@@ -367,9 +367,11 @@ func (s *session) placeLocked(e *Entry) {
 	s.b.holdFetched(e)
 	s.behind = e.Pos
 	if s.win.n == 0 {
-		s.win.first = e.PacketID
+		if s.win.first = e.PacketID; !s.win.uses(e.PacketID) {
+			s.win.block = 0
+		}
 	}
-	for s.win.n > 0 && s.win.next() != e.PacketID && s.win.n < maxPacketIDs {
+	for next := s.win.next(); s.win.n > 0 && next != e.PacketID && next != 0; next = s.win.next() {
 		s.win.hole()
 	}
 	s.win.push(*e)

@@ -80,6 +80,9 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 	cl.s = &session{b: b, key: key} // [MQTT-3.1.2-6]
 	cl.s.mu.Lock()
 	cl.s.born = max(rand.Uint64(), 1) //nolint:gosec // not a secret
+	if b.roaming != nil {
+		cl.s.win.block = 1
+	}
 	b.sessions[key] = cl.s
 	b.partLocked(key)
 	b.stats.Sessions.Add(1)

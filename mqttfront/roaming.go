@@ -135,7 +135,7 @@ func (b *Broker) Sessions(each func(key string, rec SessionRecord)) {
 
 // recordLocked is the session with its subscriptions.
 func (s *session) recordLocked() SessionRecord {
-	rec := SessionRecord{Version: s.version, Expiry: s.expiry, Disconnected: s.since, Born: s.born, Claim: s.number}
+	rec := SessionRecord{Version: s.version, Expiry: s.expiry, Disconnected: s.since, Born: s.born, Claim: s.number, IDs: s.win.block}
 	for _, sub := range s.subs {
 		rec.Subs = append(rec.Subs, sub.record())
 	}

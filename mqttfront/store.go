@@ -78,6 +78,7 @@ type SessionRecord struct {
 	Disconnected time.Time     // zero while there is a connection
 	Born         uint64        // by chance; tells it from others under its key; 0: not known
 	Claim        uint64        // number of the one that it came here by; 0: it did not
+	IDs          byte          // the block of packet IDs that it uses for what its client gets, 1 to 16; 0: all
 	Subs         []SubscriptionRecord
 	Will         *WillRecord // what is to be sent if the connection is lost, or after the delay
 	Arriving     *Arriving   // it comes from another node

@@ -22,7 +22,7 @@ const afterRestart = 3 * time.Second
 
 // saveLocked has the store keep the session as it is, or, where it is not kept, its will alone.
 func (s *session) saveLocked() {
-	rec := SessionRecord{Version: s.version, Expiry: s.expiry, Disconnected: s.since, Born: s.born, Claim: s.number, Will: cmp.Or(s.will, s.leaving)}
+	rec := SessionRecord{Version: s.version, Expiry: s.expiry, Disconnected: s.since, Born: s.born, Claim: s.number, IDs: s.win.block, Will: cmp.Or(s.will, s.leaving)}
 	if m := s.move; m != nil && m.arriving != nil {
 		rec.Arriving = &m.Arriving
 	}

@@ -8,33 +8,65 @@ type window struct {
 	head  int
 	n     int    // places, holes included
 	live  int    // messages
-	first uint16 // packet ID of the first place
+	first uint16 // packet ID of the first place; 0: that of the block
+	block byte   // of packet IDs, 1 to idBlocks; 0: all are one
 }
+
+// A session that other nodes can go on with uses one block of packet IDs. A node that goes on without the one that had it, and so without
+// what was on its way to the client, uses the next block: the client, which waits for PUBREL under IDs of the last one, would take another
+// message under one of these for the same. That comes about when a session has lost idBlocks nodes.
+const (
+	idBlocks    = 16
+	idBlockSize = maxPacketIDs / idBlocks
+)
+
+// ids returns the packet IDs that may be used: the first, and how many.
+func (w *window) ids() (first, n int) {
+	if w.block == 0 {
+		return 1, maxPacketIDs
+	}
+	return int(w.block-1)*idBlockSize + 1, idBlockSize
+}
+
+// uses reports whether a packet ID is one that may be used.
+func (w *window) uses(packetID uint16) bool {
+	first, n := w.ids()
+	return int(packetID) >= first && int(packetID) < first+n
+}
+
+// BlockOf returns a block of packet IDs as it was kept or sent, 0 for what is none.
+func BlockOf(n uint32) byte {
+	if n > idBlocks {
+		return 0
+	}
+	return byte(n)
+}
+
+// nextBlock is the block for going on without what was sent under IDs of one.
+func nextBlock(block byte) byte { return block%idBlocks + 1 }
 
 // next returns the packet ID of the next message; 0 when none is free.
 func (w *window) next() uint16 {
-	if w.n >= maxPacketIDs {
+	if _, n := w.ids(); w.n >= n {
 		return 0
 	}
 	return w.idAt(w.n)
 }
 
 func (w *window) idAt(i int) uint16 {
-	first := int(w.first)
-	if first == 0 {
-		first = 1
-	}
-	return uint16((first-1+i)%maxPacketIDs + 1)
+	first, n := w.ids()
+	return uint16(first + (max(int(w.first), first)-first+i)%n) //nolint:gosec // at most 65535
 }
 
 func (w *window) at(i int) *Entry { return &w.ring[(w.head+i)&(len(w.ring)-1)] }
 
 // find returns the message with a packet ID, or nil.
 func (w *window) find(packetID uint16) *Entry {
-	if w.n == 0 || packetID == 0 {
+	if w.n == 0 || !w.uses(packetID) {
 		return nil
 	}
-	i := (int(packetID) - int(w.first) + maxPacketIDs) % maxPacketIDs
+	_, n := w.ids()
+	i := (int(packetID) - int(w.first) + n) % n
 	if i >= w.n {
 		return nil
 	}
@@ -46,8 +78,8 @@ func (w *window) find(packetID uint16) *Entry {
 
 // push adds a message under the ID that next returned.
 func (w *window) push(e Entry) {
-	if w.first == 0 {
-		w.first = 1
+	if w.n == 0 {
+		w.first = w.idAt(0)
 	}
 	w.grow()
 	*w.at(w.n) = e

@@ -10,16 +10,23 @@ import (
 // TestWindowOracle compares with a plain map, around the turn of the packet IDs too: none is 0, and none is given out
 // while it is in use [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1].
 func TestWindowOracle(t *testing.T) {
+	for block := range byte(idBlocks + 1) {
+		w := window{block: block}
+		first, n := w.ids()
+		w.first = uint16(first + n - 500) //nolint:gosec // at most 65535
+		checkWindow(t, &w)
+	}
+}
+
+func checkWindow(t *testing.T, w *window) {
 	r := rand.New(rand.NewPCG(1, 1))
 	msg := &proto.Message{}
-	var w window
-	w.first = 65000
 	model := map[uint16]uint64{}
 	var order []uint16
 	for pos := uint64(1); pos <= 200000; pos++ {
 		id := w.next()
-		if id == 0 {
-			t.Fatal("ID 0")
+		if id == 0 || w.block != 0 && (int(id)-1)/4095 != int(w.block)-1 {
+			t.Fatalf("block %d: ID %d", w.block, id)
 		}
 		if _, ok := model[id]; ok {
 			t.Fatalf("ID %d is in use", id)
@@ -71,6 +78,31 @@ func TestWindowFull(t *testing.T) {
 	}
 	if id := w.next(); id != 1 {
 		t.Errorf("next is %d, want 1", id)
+	}
+}
+
+// TestBlocks: those of packet IDs are all different, and each follows on another.
+func TestBlocks(t *testing.T) {
+	seen := map[uint16]bool{}
+	block := byte(0)
+	for range idBlocks {
+		block = nextBlock(block)
+		w := window{block: block}
+		for id := w.next(); id != 0; id = w.next() {
+			if seen[id] {
+				t.Fatalf("ID %d is in two blocks", id)
+			}
+			seen[id] = true
+			w.push(Entry{})
+		}
+	}
+	if nextBlock(block) != 1 || len(seen) != idBlocks*4095 {
+		t.Errorf("%d blocks, %d IDs, and then %d", block, len(seen), nextBlock(block))
+	}
+	for n, want := range map[uint32]byte{0: 0, 1: 1, 16: 16, 17: 0, 256: 0, 257: 0} {
+		if got := BlockOf(n); got != want {
+			t.Errorf("block %d is %d, want %d", n, got, want)
+		}
 	}
 }
 

@@ -42,7 +42,6 @@ const (
 const (
 	KnownSharedTwice  Excuse = "KNOWN: two members of a shared group have it at QoS 2, with a fault in the time between (Known.SharedTwice)"
 	KnownSessionsStay Excuse = "KNOWN: the disk of the subscriber's node was wiped (Known.SessionsStay)"
-	KnownPacketIDs    Excuse = "KNOWN: its packet ID is that of an exchange which was open at a node that could not be reached (Known.PacketIDs)"
 )
 
 // Known says what is known to be missing, and so is no violation. It is to be empty one day.
@@ -52,13 +51,10 @@ type Known struct {
 	SharedTwice bool
 	// SessionsStay: sessions are at their node alone, and are lost with its disk.
 	SessionsStay bool
-	// PacketIDs: a session that goes on at another node than the one that had it, which can't be reached, knows nothing of the exchanges of
-	// QoS 2 that are open at the client. When a message has the packet ID of one of them, the client takes it for that one's.
-	PacketIDs bool
 }
 
 // KnownNow is what is missing now.
-var KnownNow = Known{SharedTwice: true, SessionsStay: true, PacketIDs: true}
+var KnownNow = Known{SharedTwice: true, SessionsStay: true}
 
 const (
 	// handOver is how long a publisher's node has to be well, with all others, until others have what it acknowledged: a

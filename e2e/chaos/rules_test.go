@@ -67,22 +67,21 @@ func (c *checker) checkDelivered() {
 				c.report.excuse(why)
 				return
 			}
-			if c.mistakes(st, m) {
-				c.report.excuse(KnownPacketIDs)
-				return
-			}
 			kind := "lost"
 			if m.willOf != nil {
 				kind = "will"
 			}
-			c.violation(Event{At: m.ackedAt, Client: st.client, Node: st.node, Msg: m.id}, kind, st.session, "it was acknowledged, and has not come")
+			c.violation(Event{At: m.ackedAt, Client: st.client, Node: st.node, Msg: m.id}, kind, st.session, "it was acknowledged, and has not come"+st.mistook(m))
 		})
 	}
 }
 
-// mistakes reports whether a message has come, and its client took it for another.
-func (c *checker) mistakes(st *standing, m *message) bool {
-	return c.known.PacketIDs && len(st.moves) > 0 && st.mistaken[m.id]
+// mistook says so where a message has come, and its client took it for another.
+func (s *session) mistook(m *message) string {
+	if !s.mistaken[m.id] {
+		return ""
+	}
+	return ": its client took it for another, whose exchange was open under its packet ID"
 }
 
 // checkShared: every message for a shared group comes to one member, at QoS 2 once in all.
@@ -122,10 +121,12 @@ func (c *checker) checkShared() {
 				c.report.excuse(excuse)
 			case n == 0 && over:
 				c.report.excuse(MemberOver)
-			case n == 0 && slices.ContainsFunc(members, func(st *standing) bool { return c.mistakes(st, m) }):
-				c.report.excuse(KnownPacketIDs)
 			case n == 0:
-				c.violation(Event{At: m.ackedAt, Msg: m.id}, "lost", nil, "no member of "+filter+" has it")
+				why := ""
+				for _, st := range members {
+					why = cmp.Or(why, st.mistook(m))
+				}
+				c.violation(Event{At: m.ackedAt, Msg: m.id}, "lost", nil, "no member of "+filter+" has it"+why)
 			case n > 1 && m.qos == 2:
 				e := c.lastReceipt(members, m)
 				e.Client = "" // it is the group's

@@ -144,7 +144,7 @@ func testEmpty(t *testing.T, h *harness) {
 func testRecord(t *testing.T, h *harness) {
 	log := h.begin("c")
 	want := mqttfront.SessionRecord{
-		Version: 4, Expiry: 90 * time.Second, Disconnected: time.Unix(1700000000, 0), Born: 1<<63 + 1, Claim: 1<<62 + 1,
+		Version: 4, Expiry: 90 * time.Second, Disconnected: time.Unix(1700000000, 0), Born: 1<<63 + 1, Claim: 1<<62 + 1, IDs: 7,
 		Departing: &mqttfront.Departing{To: "t", Number: 1 << 61, Reserved: 9},
 		Will: &mqttfront.WillRecord{
 			Msg:    proto.Message{Topic: "will", Payload: []byte("gone"), Properties: []byte{1, 1}, QoS: 2, Retain: true},

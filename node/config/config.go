@@ -233,7 +233,7 @@ type Limits struct {
 	// (Receive Maximum).
 	ReceiveMaximum int `yaml:"receive_maximum"`
 	// How many unacknowledged QoS 1 and 2 messages are on the way to a client, 1 to 65535. Less where the
-	// client asks for less.
+	// client asks for less, and at most 4095 in sessions that other nodes can go on with.
 	MaxInflightMessages int `yaml:"max_inflight_messages"`
 	// How many topic aliases a client may use, 0 to 65535; also how many are used towards a client.
 	TopicAliasMaximum int `yaml:"topic_alias_maximum"`

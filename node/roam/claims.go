@@ -77,7 +77,7 @@ func nextNumber(last uint64, now time.Time) uint64 {
 
 // stateOf is a session as it is retained.
 func stateOf(rec mqttfront.SessionRecord) *pb.SessionState {
-	s := &pb.SessionState{Version: uint32(rec.Version), ExpiryMs: rec.Expiry.Milliseconds(), Born: rec.Born}
+	s := &pb.SessionState{Version: uint32(rec.Version), ExpiryMs: rec.Expiry.Milliseconds(), Born: rec.Born, PacketIds: uint32(rec.IDs)}
 	if !rec.Disconnected.IsZero() {
 		s.DisconnectedMs = rec.Disconnected.UnixMilli()
 	}
@@ -95,7 +95,8 @@ func stateOf(rec mqttfront.SessionRecord) *pb.SessionState {
 
 // recordOf undoes stateOf. What cannot be a subscription is left out.
 func recordOf(s *pb.SessionState) mqttfront.SessionRecord {
-	rec := mqttfront.SessionRecord{Version: byte(min(s.GetVersion(), 5)), Expiry: time.Duration(max(0, min(s.GetExpiryMs(), maxExpiryMs))) * time.Millisecond, Born: s.GetBorn()} //nolint:gosec // small
+	rec := mqttfront.SessionRecord{Version: byte(min(s.GetVersion(), 5)), Expiry: time.Duration(max(0, min(s.GetExpiryMs(), maxExpiryMs))) * time.Millisecond, Born: s.GetBorn(), //nolint:gosec // small
+		IDs: mqttfront.BlockOf(s.GetPacketIds())}
 	if s.GetDisconnectedMs() > 0 {
 		rec.Disconnected = time.UnixMilli(s.GetDisconnectedMs())
 	}

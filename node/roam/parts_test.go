@@ -144,22 +144,32 @@ func TestAloneKnowsItsOwn(t *testing.T) {
 	})
 }
 
-// TestPacketIDsOfTheLost: what a client takes for a message again, because of an exchange with a node that is lost, is not a new one.
+// TestPacketIDsOfTheLost: what a client takes for a message again, because of an exchange with a node that is lost, is not a new one, however
+// many come.
 func TestPacketIDsOfTheLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		defer w.close()
 		c := newClient(w, "c", "t/#", w.nodes[0])
 		settle(t, time.Minute, c.standing)
+		m := &traffic{w: w, c: c}
+		m.publish(1)
+		settle(t, time.Minute, m.come)
+		const block = 65535 / 16
 		w.mu.Lock()
-		for id := range uint16(100) { // which nobody will release
-			c.received[id] = "lost"
+		if _, known := c.received[1]; known {
+			t.Error("the exchange is open")
+		}
+		for id := range uint16(65535) { // which nobody will release
+			if id/block != 1 {
+				c.received[id+1] = "lost"
+			}
 		}
 		w.mu.Unlock()
+		w.nodes[0].crash()
 		c.moveTo(w.nodes[1])
 		settle(t, time.Minute, c.attached)
-		m := &traffic{w: w, c: c}
-		m.publish(20)
+		m.publish(block + 20)
 		settle(t, time.Minute, m.come)
 	})
 }

@@ -115,7 +115,7 @@ type sessionLog struct {
 }
 
 func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
-	s := &pb.StoredSession{Key: []byte(l.key), Version: uint32(rec.Version), ExpiryMs: rec.Expiry.Milliseconds(), Born: rec.Born, Claim: rec.Claim}
+	s := &pb.StoredSession{Key: []byte(l.key), Version: uint32(rec.Version), ExpiryMs: rec.Expiry.Milliseconds(), Born: rec.Born, Claim: rec.Claim, PacketIds: uint32(rec.IDs)}
 	if !rec.Disconnected.IsZero() {
 		s.DisconnectedMs = rec.Disconnected.UnixMilli()
 	}
@@ -154,7 +154,7 @@ func (l *sessionLog) load() (rec mqttfront.SessionRecord, err error) {
 		return rec, fmt.Errorf("session %d: %w", l.id, err)
 	}
 	rec.Version, rec.Expiry = byte(s.GetVersion()), time.Duration(s.GetExpiryMs())*time.Millisecond //nolint:gosec // 3 to 5
-	rec.Born, rec.Claim = s.GetBorn(), s.GetClaim()
+	rec.Born, rec.Claim, rec.IDs = s.GetBorn(), s.GetClaim(), mqttfront.BlockOf(s.GetPacketIds())
 	if s.GetDisconnectedMs() != 0 {
 		rec.Disconnected = time.UnixMilli(s.GetDisconnectedMs())
 	}

@@ -116,7 +116,8 @@ type SessionState struct {
 	ExpiryMs       int64                  `protobuf:"varint,2,opt,name=expiry_ms,json=expiryMs,proto3" json:"expiry_ms,omitempty"`
 	DisconnectedMs int64                  `protobuf:"varint,3,opt,name=disconnected_ms,json=disconnectedMs,proto3" json:"disconnected_ms,omitempty"` // since 1970; 0: it has a connection
 	Subscriptions  []*SessionSubscription `protobuf:"bytes,4,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
-	Born           uint64                 `protobuf:"fixed64,5,opt,name=born,proto3" json:"born,omitempty"` // by chance; tells the session from others that were or will be under its key. 0: not known
+	Born           uint64                 `protobuf:"fixed64,5,opt,name=born,proto3" json:"born,omitempty"`                           // by chance; tells the session from others that were or will be under its key. 0: not known
+	PacketIds      uint32                 `protobuf:"varint,6,opt,name=packet_ids,json=packetIds,proto3" json:"packet_ids,omitempty"` // which sixteenth of the packet IDs it uses for what its client gets, 1 to 16; 0: all
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -182,6 +183,13 @@ func (x *SessionState) GetSubscriptions() []*SessionSubscription {
 func (x *SessionState) GetBorn() uint64 {
 	if x != nil {
 		return x.Born
+	}
+	return 0
+}
+
+func (x *SessionState) GetPacketIds() uint32 {
+	if x != nil {
+		return x.PacketIds
 	}
 	return 0
 }
@@ -686,13 +694,15 @@ const file_session_proto_rawDesc = "" +
 	"\x04node\x18\x03 \x01(\fR\x04node\x12\x14\n" +
 	"\x05fresh\x18\x04 \x01(\bR\x05fresh\x125\n" +
 	"\x05state\x18\x05 \x01(\v2\x1f.mozzie.session.v1.SessionStateR\x05state\x12\x12\n" +
-	"\x04from\x18\x06 \x01(\fR\x04from\"\xd0\x01\n" +
+	"\x04from\x18\x06 \x01(\fR\x04from\"\xef\x01\n" +
 	"\fSessionState\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\texpiry_ms\x18\x02 \x01(\x03R\bexpiryMs\x12'\n" +
 	"\x0fdisconnected_ms\x18\x03 \x01(\x03R\x0edisconnectedMs\x12L\n" +
 	"\rsubscriptions\x18\x04 \x03(\v2&.mozzie.session.v1.SessionSubscriptionR\rsubscriptions\x12\x12\n" +
-	"\x04born\x18\x05 \x01(\x06R\x04born\"\x9a\x01\n" +
+	"\x04born\x18\x05 \x01(\x06R\x04born\x12\x1d\n" +
+	"\n" +
+	"packet_ids\x18\x06 \x01(\rR\tpacketIds\"\x9a\x01\n" +
 	"\x13SessionSubscription\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\fR\x06filter\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x10\n" +

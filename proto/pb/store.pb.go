@@ -117,10 +117,11 @@ type StoredSession struct {
 	ExpiryMs       int64                  `protobuf:"varint,3,opt,name=expiry_ms,json=expiryMs,proto3" json:"expiry_ms,omitempty"`
 	DisconnectedMs int64                  `protobuf:"varint,4,opt,name=disconnected_ms,json=disconnectedMs,proto3" json:"disconnected_ms,omitempty"` // since 1970; 0: it has a connection
 	Will           *StoredWill            `protobuf:"bytes,5,opt,name=will,proto3" json:"will,omitempty"`
-	Arriving       *StoredArrival         `protobuf:"bytes,6,opt,name=arriving,proto3" json:"arriving,omitempty"`   // it has come from another node, which may still have some of it
-	Departing      *StoredDeparture       `protobuf:"bytes,7,opt,name=departing,proto3" json:"departing,omitempty"` // another node has it, which may not have all of it yet
-	Born           uint64                 `protobuf:"fixed64,8,opt,name=born,proto3" json:"born,omitempty"`         // tells it from others under its key
-	Claim          uint64                 `protobuf:"fixed64,9,opt,name=claim,proto3" json:"claim,omitempty"`       // number of the one that it came here by
+	Arriving       *StoredArrival         `protobuf:"bytes,6,opt,name=arriving,proto3" json:"arriving,omitempty"`                      // it has come from another node, which may still have some of it
+	Departing      *StoredDeparture       `protobuf:"bytes,7,opt,name=departing,proto3" json:"departing,omitempty"`                    // another node has it, which may not have all of it yet
+	Born           uint64                 `protobuf:"fixed64,8,opt,name=born,proto3" json:"born,omitempty"`                            // tells it from others under its key
+	Claim          uint64                 `protobuf:"fixed64,9,opt,name=claim,proto3" json:"claim,omitempty"`                          // number of the one that it came here by
+	PacketIds      uint32                 `protobuf:"varint,10,opt,name=packet_ids,json=packetIds,proto3" json:"packet_ids,omitempty"` // which sixteenth of the packet IDs it uses for what its client gets, 1 to 16; 0: all
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -214,6 +215,13 @@ func (x *StoredSession) GetBorn() uint64 {
 func (x *StoredSession) GetClaim() uint64 {
 	if x != nil {
 		return x.Claim
+	}
+	return 0
+}
+
+func (x *StoredSession) GetPacketIds() uint32 {
+	if x != nil {
+		return x.PacketIds
 	}
 	return 0
 }
@@ -982,7 +990,7 @@ const file_store_proto_rawDesc = "" +
 	"\x03qos\x18\x04 \x01(\rR\x03qos\x12\x16\n" +
 	"\x06retain\x18\x05 \x01(\bR\x06retain\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\"\xd8\x02\n" +
+	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\"\xf7\x02\n" +
 	"\rStoredSession\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1b\n" +
@@ -992,7 +1000,10 @@ const file_store_proto_rawDesc = "" +
 	"\barriving\x18\x06 \x01(\v2\x1e.mozzie.store.v1.StoredArrivalR\barriving\x12>\n" +
 	"\tdeparting\x18\a \x01(\v2 .mozzie.store.v1.StoredDepartureR\tdeparting\x12\x12\n" +
 	"\x04born\x18\b \x01(\x06R\x04born\x12\x14\n" +
-	"\x05claim\x18\t \x01(\x06R\x05claim\"\x83\x01\n" +
+	"\x05claim\x18\t \x01(\x06R\x05claim\x12\x1d\n" +
+	"\n" +
+	"packet_ids\x18\n" +
+	" \x01(\rR\tpacketIds\"\x83\x01\n" +
 	"\rStoredArrival\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x1a\n" +
