@@ -23,6 +23,9 @@ const (
 	MemberOver Excuse = "the session of a member of the shared group had ended"
 	// Order is promised while no node fails and no link breaks.
 	OrderFault Excuse = "out of order, with a fault in the time between"
+	// A session that went on at another node has a part at its old one until that is joined: what comes by the subscriptions that stand there,
+	// and the client has no more, comes late.
+	OrderUnasked Excuse = "out of order, of a message that the client was not subscribed to any more at the node where its session went on"
 	// Whether a node has read the DISCONNECT of a client, or its CONNECT, before it crashed or hung, nobody can know.
 	WillUnknown Excuse = "nobody knows whether the node had read CONNECT or DISCONNECT"
 	// Where nodes do not reach each other two connections of a client may stand until they do.

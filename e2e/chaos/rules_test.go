@@ -231,6 +231,14 @@ func (c *checker) inParts(m *message, s *session, e Event) bool {
 	return e.QoS > 0 && slices.ContainsFunc(s.moves, func(at time.Duration) bool { return at > since && at < e.At && !c.calm(at-handingBack, e.At) })
 }
 
+// asked reports whether a session may have been subscribed to a message when that was published.
+func (c *checker) asked(s *session, m *message) bool {
+	return slices.ContainsFunc(c.standing, func(st *standing) bool {
+		filter, _ := plain(st.filter)
+		return st.session == s && matches(filter, m.topic) && st.from <= m.ackedAt && m.firstSend <= st.to
+	})
+}
+
 // checkOrder: what one publisher publishes on one topic at one QoS arrives in order, where there was no fault in the time between.
 func (c *checker) checkOrder() {
 	type flow struct {
@@ -259,6 +267,10 @@ func (c *checker) checkOrder() {
 				}
 				if !c.calm(m.firstSend-handingBack, s.got[id][0].At) {
 					c.report.excuse(OrderFault)
+					continue
+				}
+				if len(s.moves) > 0 && !c.asked(s, m) {
+					c.report.excuse(OrderUnasked)
 					continue
 				}
 				c.violation(s.got[id][0], "order", s, "it was published before "+before.id+", which came first")

@@ -222,6 +222,9 @@ func TestChecker(t *testing.T) {
 		{"out of order, not whole yet", "fault 1 slow \n mended 1 \n send p1 p1/1 1 \n send p1 p1/2 1 \n whole \n received s2 p1/2 1 \n received s2 p1/1 1", "", OrderFault},
 		{"out of order, whole again", "fault 1 slow \n mended 1 \n whole \n wait 5 \n send p1 p1/1 1 \n send p1 p1/2 1 \n received s2 p1/2 1 \n received s2 p1/1 1", "order", ""},
 		{"out of order, while rendezvous hand back", "fault 1 slow \n mended 1 \n whole \n wait 3 \n send p1 p1/1 1 \n send p1 p1/2 1 \n received s2 p1/2 1 \n received s2 p1/1 1", "", OrderFault},
+		{"out of order, of what a part of the session was subscribed to", "received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 partition \n connect s2 present elsewhere \n mended 1 \n whole \n unsubscribe s2 t \n wait 9 \n send p1 p1/1 1 \n subscribed s2 t 1 \n send p1 p1/2 1 \n received s2 p1/2 1 \n received s2 p1/1 1", "", OrderUnasked},
+		{"out of order, in a session that has moved", "received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 partition \n connect s2 present elsewhere \n mended 1 \n whole \n wait 9 \n send p1 p1/1 1 \n send p1 p1/2 1 \n received s2 p1/2 1 \n received s2 p1/1 1", "order", ""},
+		{"out of order, of what was not subscribed to", "unsubscribe s2 t \n wait 9 \n send p1 p1/1 1 \n subscribed s2 t 1 \n send p1 p1/2 1 \n received s2 p1/2 1 \n received s2 p1/1 1", "order", ""},
 		{"out of order, while a node joins", "fault 1 join 6 \n send p1 p1/1 1 \n send p1 p1/2 1 \n received s2 p1/2 1 \n received s2 p1/1 1", "order", ""},
 
 		{"session", "connect s2 \n subscribed s2 t 1 \n closed s2 lost \n connect s2", "session", ""},
