@@ -182,7 +182,7 @@ func (s *session) departLocked(u *burst, to string, number uint64) *Departure {
 		e := s.popLocked()
 		d.setAside(&e)
 	}
-	s.win, s.resend, s.releases, s.spilled = window{}, 0, nil, s.waiting
+	s.win, s.resend, s.releases, s.spilled = window{block: s.win.block}, 0, nil, s.waiting
 	s.log.Rename(s.key.departed(number))
 	d.reserved = s.lastPos + reservedAhead
 	s.saveLocked()

@@ -17,7 +17,7 @@ func gone(t *testing.T) (b *mqttfront.Broker, addr string, d *mqttfront.Departur
 	log.Append(&mqttfront.Entry{Msg: &proto.Message{Topic: "a", Payload: []byte("1"), QoS: 1}, QoS: 1, Pos: 1})
 	b, _, addr = startWith(t, newLoner(), st, nil, nil)
 	d = b.Depart(t.Context(), "\x00c", "other", 10, false)
-	if _, here := b.Has("\x00c"); d == nil || here {
+	if _, _, here := b.Has("\x00c"); d == nil || here {
 		t.Fatal("the session has not gone")
 	}
 	return b, addr, d
@@ -47,7 +47,7 @@ func TestPartsHaveNumbers(t *testing.T) {
 	if d := b.Depart(t.Context(), "\x00c", "other", 10, false); d != first {
 		t.Error("who fetches a part gets another under its number")
 	}
-	if _, here := b.Has("\x00c"); here {
+	if _, _, here := b.Has("\x00c"); here {
 		t.Error("a session stays that another node has claimed")
 	}
 	if n := numbers(b); !slices.Equal(n, []uint64{10, 11}) {

@@ -82,17 +82,18 @@ func (s *session) adoptLocked(recs []SubscriptionRecord) (subs []*subscription) 
 	return subs
 }
 
-// Has reports whether a session is here, or coming here, and what tells it from others under its key; 0: that is not known.
-func (b *Broker) Has(key string) (born uint64, here bool) {
+// Has reports whether a session is here, or coming here, what tells it from others under its key, 0 where that is not known, and the
+// number of the claim that it came here by, or of one that is to be made; 0: it began here.
+func (b *Broker) Has(key string) (born, number uint64, here bool) {
 	b.reg.Lock()
 	defer b.reg.Unlock()
 	s := b.sessions[sessionKey(key)]
 	if s == nil {
-		return 0, false
+		return 0, 0, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.born, !s.ended
+	return s.born, s.number, !s.ended
 }
 
 // runJoin takes over a part of a session, until there is nothing more.

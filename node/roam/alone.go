@@ -14,9 +14,14 @@ func (r *Roam) runClaimLate(h *hold, found chan *claim) {
 	case <-r.ctx.Done():
 		return
 	}
-	if _, here := r.cfg.Broker.Has(h.key); !here {
+	if _, _, here := r.cfg.Broker.Has(h.key); !here {
 		return
 	}
+	r.goOnHere(h, last)
+}
+
+// goOnHere claims a session that its client goes on with here, and has what is at the last holder joined with it, which may be nil.
+func (r *Roam) goOnHere(h *hold, last *claim) {
 	r.adopt(h.key, last)
 	r.mu.Lock()
 	if h.over || h.mine || h.claiming {
@@ -33,7 +38,7 @@ func (r *Roam) runClaimLate(h *hold, found chan *claim) {
 	r.mu.Unlock()
 	r.push(h)
 	if last != nil && last.node != r.self {
-		r.runJoin(mqttfront.Left{Key: h.key, Number: number}, last.node)
+		r.goes(func() { r.runJoin(mqttfront.Left{Key: h.key, Number: number}, last.node) })
 	}
 }
 
@@ -63,7 +68,7 @@ func (r *Roam) checkAlone(now time.Time) {
 	}
 	r.mu.Unlock()
 	for _, key := range again {
-		_, here := r.cfg.Broker.Has(key)
+		_, _, here := r.cfg.Broker.Has(key)
 		r.mu.Lock()
 		h := r.held[key]
 		if !here || h != nil && h.mine {

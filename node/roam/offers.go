@@ -126,7 +126,7 @@ func (r *Roam) isPart(key string, born uint64) part {
 	h := r.held[key]
 	mine := h != nil && h.mine && !h.claiming
 	r.mu.Unlock()
-	here, is := r.cfg.Broker.Has(key)
+	here, _, is := r.cfg.Broker.Has(key)
 	switch {
 	case !mine || !is:
 		return unknown

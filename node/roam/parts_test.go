@@ -122,6 +122,14 @@ func TestAloneKnowsItsOwn(t *testing.T) {
 		m.upward(10)
 		w.cutOne(false)
 		w.nodes[1].r.Activate()
+		if seed%2 == 0 { // it comes again when the others can be reached, and has exchanges open
+			m.upward(10)
+			time.Sleep(time.Duration(w.below(50)) * time.Millisecond)
+			c.moveTo(nil)
+			time.Sleep(time.Duration(w.below(500)) * time.Millisecond)
+			c.moveTo(w.nodes[1])
+			settle(t, time.Minute, c.attached)
+		}
 		time.Sleep(10 * time.Second)
 		m.upward(10)
 		settle(t, time.Minute, d.idle)
@@ -148,10 +156,12 @@ func TestAloneKnowsItsOwn(t *testing.T) {
 // many come.
 func TestPacketIDsOfTheLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, 2)
+		w := newWorld(t, 1, 3)
 		defer w.close()
 		c := newClient(w, "c", "t/#", w.nodes[0])
 		settle(t, time.Minute, c.standing)
+		c.moveTo(w.nodes[1]) // with its packet IDs
+		settle(t, time.Minute, c.attached)
 		m := &traffic{w: w, c: c}
 		m.publish(1)
 		settle(t, time.Minute, m.come)
@@ -166,8 +176,8 @@ func TestPacketIDsOfTheLost(t *testing.T) {
 			}
 		}
 		w.mu.Unlock()
-		w.nodes[0].crash()
-		c.moveTo(w.nodes[1])
+		w.nodes[1].crash()
+		c.moveTo(w.nodes[2])
 		settle(t, time.Minute, c.attached)
 		m.publish(block + 20)
 		settle(t, time.Minute, m.come)
@@ -316,7 +326,7 @@ func (r *Roam) holdOf(c *client) *hold {
 
 // has fails until a node has a session.
 func (w *world) has(n *simNode) error {
-	if _, here := n.b.Has("\x00c"); !here {
+	if _, _, here := n.b.Has("\x00c"); !here {
 		return errors.New("the session is not there")
 	}
 	return nil

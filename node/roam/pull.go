@@ -75,7 +75,7 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	from := last.node
-	if _, here := r.cfg.Broker.Has(key); here && from == r.self {
+	if _, _, here := r.cfg.Broker.Has(key); here && from == r.self {
 		return nil, nil
 	}
 	if to := r.goneTo(key, r.self); from == r.self && to != "" { // its claim was the last, and the session is not here: where it has gone

@@ -36,7 +36,7 @@ type Broker interface {
 	Yield(key, to string, number uint64)
 	Reclaim(key, to string, number uint64) *mqttfront.Departure
 	Sessions(each func(key string, rec mqttfront.SessionRecord))
-	Has(key string) (born uint64, here bool)
+	Has(key string) (born, number uint64, here bool)
 	Adopt(key string, rec mqttfront.SessionRecord, from string)
 	Join(key string, a mqttfront.Arrival) bool
 	Left() []mqttfront.Left
@@ -258,6 +258,15 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 		r.mu.Unlock()
 		r.goes(func() { r.runClaimLate(h, found) })
 		return nil, nil // it goes on with what is here
+	}
+	if last != nil && last.node != r.self {
+		if _, number, here := r.cfg.Broker.Has(key); here && outranks(number, r.self, last.GetNumber(), last.node) {
+			r.mu.Lock()
+			h.claiming = false
+			r.mu.Unlock()
+			r.goOnHere(h, last) // its client came here before any other could be reached, and later than to that one
+			return nil, nil
+		}
 	}
 	claimed := make(chan struct{})
 	r.mu.Lock()

@@ -96,7 +96,7 @@ func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere
 	if to == r.self { // it has gone nowhere
 		return r.reclaim(to, p), ""
 	}
-	_, here := r.cfg.Broker.Has(key)
+	_, _, here := r.cfg.Broker.Has(key)
 	r.mu.Lock()
 	h := r.held[key]
 	if h != nil && (h.mine || here) && !outranks(p.GetNumber(), to, h.number, r.self) {
