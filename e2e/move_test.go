@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -128,5 +130,68 @@ func TestMovesFromTheDead(t *testing.T) {
 		if n > 1 && p[0] == '2' {
 			t.Errorf("%q came %d times", p, n)
 		}
+	}
+}
+
+// TestGoesOnFromTheDestroyed has a client go on with its session, elsewhere or where it was, when its node has lost its disk: what that had not said to be
+// done with comes from those that have custody of it.
+func TestGoesOnFromTheDestroyed(t *testing.T) {
+	long(t)
+	for name, wiped := range map[string]string{"elsewhere": "", "its database": "db", "its key too": "*"} {
+		t.Run(name, func(t *testing.T) {
+			nodes := startSwarm(t, 4, setup{private: true})
+			sub := newDurable(t, nodes[2].mqtt, "sub", "dead/#", "dead1/+")
+			pub := newDurable(t, nodes[0].mqtt, "pub")
+			eventually(t, patience, sub.idle)
+			sent := 0
+			publish := func(n int) {
+				for range n {
+					qos := byte(1 + sent%2)
+					pub.publish([]string{"dead/x", "dead1/x"}[sent/2%2], fmt.Sprintf("%d %d", qos, sent), qos)
+					sent++
+				}
+				eventually(t, patience, pub.idle)
+			}
+			publish(100)
+			eventually(t, patience, sub.through)
+			sub.pause()
+			publish(200)
+			nodes[2].kill()
+			publish(100)
+			if wiped == "" {
+				sub.moveTo(nodes[1].mqtt)
+			} else {
+				found, err := filepath.Glob(filepath.Join(nodes[2].data, wiped))
+				if err != nil || len(found) == 0 {
+					t.Fatal(found, err)
+				}
+				for _, f := range found {
+					if filepath.Base(f) != "swarm.key" {
+						if err := os.RemoveAll(f); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				nodes[2].start()
+				nodes[2].ready()
+				sub.moveTo(nodes[2].mqtt)
+			}
+			eventually(t, patience, sub.connected)
+			publish(20)
+			eventually(t, patience, func() error {
+				sub.mu.Lock()
+				defer sub.mu.Unlock()
+				missing := 0
+				for i := range sent {
+					if sub.got[fmt.Sprintf("%d %d", 1+i%2, i)] == 0 {
+						missing++
+					}
+				}
+				if missing > 0 {
+					return fmt.Errorf("%d of %d have not come", missing, sent)
+				}
+				return nil
+			})
+		})
 	}
 }

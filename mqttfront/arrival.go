@@ -109,13 +109,9 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	s.mu.Unlock()
 	b.rightsVersion.Add(1)
 	u.end()
-	from := ""
-	if h.From.Drained { // that node can't be reached
-		from = h.From.From
-	}
 	known := newCountdown(a.Registered)
-	s.subscribeAll(h.Record.Subs, from, known.more())
-	s.tellArrived(known.more())
+	s.subscribeAll(h.Record.Subs, h.From.lost(), known.more())
+	s.tellArrived(h.From.Drained, known.more())
 	known.one()
 	b.reg.Lock()
 	for _, d := range b.departures[key] {
@@ -127,8 +123,8 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	return nil
 }
 
-// tellArrived tells the swarm that a session has come from another node. done, which may be nil, is that of Swarm.Arrived.
-func (s *session) tellArrived(done func()) {
+// tellArrived tells the swarm that a session has come from another node. lost, and done, which may be nil, are those of Swarm.Arrived.
+func (s *session) tellArrived(lost bool, done func()) {
 	var filters []string
 	s.mu.Lock()
 	for _, sub := range s.subs {
@@ -138,15 +134,15 @@ func (s *session) tellArrived(done func()) {
 	}
 	s.mu.Unlock()
 	if len(filters) > 0 {
-		s.b.swarm.Arrived(string(s.key), filters, done)
+		s.b.swarm.Arrived(string(s.key), filters, lost, done)
 	} else if done != nil {
 		done()
 	}
 }
 
 // subscribeAll gives a session that has come back, or from elsewhere, its subscriptions, and calls done, unless it is nil, when
-// all are promised. from is a node that can't be reached, to which was sent what they brought before; "" where there is none.
-func (s *session) subscribeAll(recs []SubscriptionRecord, from string, done func()) {
+// all are promised. from is the node, if any, to which was sent what they brought before, and which is lost with it.
+func (s *session) subscribeAll(recs []SubscriptionRecord, from Lost, done func()) {
 	s.mu.Lock()
 	var subs []*subscription
 	for _, r := range recs {
@@ -219,7 +215,7 @@ func (s *session) subscribeLocked(r SubscriptionRecord) *subscription {
 
 // want tells the swarm of subscriptions that were made when the session stood as it says. from and done are those of subscribeAll: what
 // that node was sent is not for those that were made since.
-func (s *session) want(subs []*subscription, stand standing, from string, done func()) {
+func (s *session) want(subs []*subscription, stand standing, from Lost, done func()) {
 	left := newCountdown(done)
 	for _, sub := range subs {
 		if sub.share != "" {
@@ -227,7 +223,7 @@ func (s *session) want(subs []*subscription, stand standing, from string, done f
 		}
 		s.b.demand(sub.inner, func(d *demand) {
 			d.add(sub, stand, 1)
-			if from != "" && sub.share == "" && !sub.later {
+			if from != (Lost{}) && sub.share == "" && !sub.later {
 				d.sessions = append(d.sessions, SessionInterest{string(s.key), from})
 			}
 		}, s.promised(sub, left))
@@ -371,7 +367,7 @@ func (s *session) runArrival(ended bool) {
 
 // endArrival has a session be this node's alone.
 func (s *session) endArrival() {
-	s.tellArrived(nil) // again, for what was on its way to the swarm when it was told first; and before what it gets without identity
+	s.tellArrived(false, nil) // again, for what was on its way to the swarm when it was told first; and before what it gets without identity
 	u := s.b.begin(time.Now())
 	s.mu.Lock()
 	if s.move == nil || s.move.arriving == nil || s.ended {
@@ -425,7 +421,7 @@ func (s *session) resumeArrival() {
 	for _, sub := range subs {
 		s.b.demand(sub.inner, func(*demand) {}, s.promised(sub, known))
 	}
-	s.tellArrived(known.more())
+	s.tellArrived(from.Drained, known.more())
 	known.one()
 	s.b.wg.Go(func() { s.runArrival(false) })
 }

@@ -337,9 +337,9 @@ func (b *Broker) restore() error {
 			b.sessions[s.key] = s
 			b.stats.Offline.Add(1)
 		}
-		from := ""
-		if a := rec.Arriving; a != nil && a.Drained {
-			from = a.From
+		var from Lost
+		if a := rec.Arriving; a != nil {
+			from = a.lost()
 		}
 		s.subscribeAll(rec.Subs, from, nil)
 		back = append(back, s)

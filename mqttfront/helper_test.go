@@ -216,7 +216,7 @@ func (l *loner) Receipt(m mqttfront.Mark) mqttfront.Receipt {
 
 func (l *loner) RetainedHere() int { return l.retained.Len() }
 
-func (l *loner) Arrived(key string, filters []string, done func()) {
+func (l *loner) Arrived(key string, filters []string, _ bool, done func()) {
 	if l.arrived != nil {
 		l.arrived(key, filters)
 	}

@@ -34,7 +34,7 @@ func (b *Broker) Join(key string, a Arrival) bool {
 	s.joins++
 	stand := s.standingLocked()
 	s.mu.Unlock()
-	s.want(subs, stand, "", a.Registered)
+	s.want(subs, stand, Lost{}, a.Registered)
 	if len(subs) > 0 {
 		s.keepInSwarm(nil)
 	}
@@ -44,8 +44,8 @@ func (b *Broker) Join(key string, a Arrival) bool {
 }
 
 // Adopt has a session that began here without knowing of another one under its key be that one, or goes on here without knowing of how
-// it went on elsewhere: it has the subscriptions of both. from is the node that has the other, where that can't be reached and something was sent to it; "" where there is none.
-func (b *Broker) Adopt(key string, rec SessionRecord, from string) {
+// it went on elsewhere: it has the subscriptions of both. from is the node, if any, that had the other, and is lost with what was sent to it.
+func (b *Broker) Adopt(key string, rec SessionRecord, from Lost) {
 	s := b.sessionOf(key)
 	if s == nil {
 		return

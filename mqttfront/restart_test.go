@@ -329,7 +329,7 @@ func TestLaterSubscriptions(t *testing.T) {
 		for _, f := range []string{"came", "changed", "again", "later"} {
 			var ss []mqttfront.SessionInterest
 			if slices.Contains(want, f) {
-				ss = []mqttfront.SessionInterest{{Key: "\x00c", From: "lost"}}
+				ss = []mqttfront.SessionInterest{{Key: "\x00c", Lost: mqttfront.Lost{From: "lost", Database: 7}}}
 			}
 			if in := l.interest(f); !in.Plain || !slices.Equal(in.Sessions, ss) {
 				t.Errorf("%s: %+v is registered, want sessions %v", f, in, ss)

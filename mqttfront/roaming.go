@@ -71,10 +71,19 @@ type Arrived struct {
 // Arriving is what has to be known of a session over a restart that comes from another node.
 type Arriving struct {
 	From     string // peer ID
+	Database uint64 // that it had there: what a node has not done with is lost with its database; 0: not known
 	Number   uint64 // of the claim
 	Frontier uint64 // position of the last entry that came
 	Own      uint64 // where the positions of this node's own deliveries begin
 	Drained  bool
+}
+
+// lost returns the node where that can't be reached, or has nothing of the session.
+func (a *Arriving) lost() Lost {
+	if !a.Drained {
+		return Lost{}
+	}
+	return Lost{a.From, a.Database}
 }
 
 // Departing is what has to be known of a session over a restart that another node has taken over.

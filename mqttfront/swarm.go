@@ -55,9 +55,9 @@ type Swarm interface {
 
 	// Arrived says that a session has come from another node, with the filters of its subscriptions that are not shared. What clients
 	// of this node have published that may not have gone to where it was comes through Broker.Deliver, for it alone, once: it was not
-	// here when they were served. done, which may be nil, is called once, from any goroutine or from within: when nothing of that is on its
+	// here when they were served. lost says that it comes without what is sent to where it was. done, which may be nil, is called once, from any goroutine or from within: when nothing of that is on its
 	// way any more to where the session was.
-	Arrived(key string, filters []string, done func())
+	Arrived(key string, filters []string, lost bool, done func())
 
 	// RetainedHere is the number of retained messages of the swarm that this node keeps, for statistics.
 	RetainedHere() int
@@ -117,8 +117,14 @@ type Interest struct {
 
 // SessionInterest is a session that was at another node.
 type SessionInterest struct {
-	Key  string
-	From string // peer ID
+	Key string
+	Lost
+}
+
+// Lost is a node that can't be reached, or has lost its database. The zero Lost is none.
+type Lost struct {
+	From     string // peer ID
+	Database uint64 // that it had; 0: not known
 }
 
 // Zero reports whether nobody wants anything.

@@ -281,7 +281,7 @@ func (n *Node) startRoaming(b *mqttfront.Broker) {
 	if n.cfg.Swarm.Open {
 		return
 	}
-	r := roam.New(roam.Config{Host: n.host.Libp2p(), Swarm: n.service.Load(), Broker: b, Resumed: n.watch.Resumed, Log: n.log})
+	r := roam.New(roam.Config{Host: n.host.Libp2p(), Database: n.db.ID(), Swarm: n.service.Load(), Broker: b, Resumed: n.watch.Resumed, Log: n.log})
 	b.Roam(r)
 	n.peersMu.Lock()
 	n.roam = r

@@ -86,7 +86,7 @@ func (w *swarm) Register(filter string, interest mqttfront.Interest, done func(m
 		i.Groups = append(i.Groups, core.GroupInterest{Name: g.Name, QoS: g.QoS, Members: g.Members, Online: g.Online})
 	}
 	for _, s := range interest.Sessions {
-		i.Sessions = append(i.Sessions, core.SessionInterest{Name: roam.NameOf(s.Key), From: s.From})
+		i.Sessions = append(i.Sessions, core.SessionInterest{Name: roam.NameOf(s.Key), From: s.From, Database: s.Database})
 	}
 	var told func(local bool)
 	if done != nil {
@@ -102,8 +102,8 @@ func (w *swarm) Register(filter string, interest mqttfront.Interest, done func(m
 }
 
 // Arrived implements mqttfront.Swarm.
-func (w *swarm) Arrived(key string, filters []string, done func()) {
-	w.s.Arrived(roam.NameOf(key), filters, done)
+func (w *swarm) Arrived(key string, filters []string, lost bool, done func()) {
+	w.s.Arrived(roam.NameOf(key), filters, lost, done)
 }
 
 // Retained implements mqttfront.Swarm.

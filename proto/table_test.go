@@ -26,7 +26,7 @@ var (
 		{Node: []byte(nodeB), Plain: true, Groups: []*pb.Group{{Name: "g", Filter: "a/+"}}, Stored: true, HoldS: 600, Done: true, Turn: 2}}}}
 	registration = &pb.Registration{Owner: []byte(nodeB), Seq: 6, Base: 5, Part: 1, More: true, Stood: 4, Interests: []*pb.Interest{
 		{Filter: "a/#", Plain: true, Qos: 1, HoldS: 600, Groups: []*pb.GroupInterest{{Name: "g", Qos: 2, Members: 3, Online: true}},
-			Sessions: []*pb.SessionInterest{{Name: "$session-00/s", From: []byte("peer")}}}}}
+			Sessions: []*pb.SessionInterest{{Name: "$session-00/s", From: []byte("peer"), Database: 1 << 63}}}}}
 )
 
 type frameCase struct {

@@ -262,8 +262,8 @@ func (s *Service) Register(filter string, interest core.Interest, done func(loca
 }
 
 // Arrived says that a session has come to this node; see core.Node.Arrived.
-func (s *Service) Arrived(name string, filters []string, done func()) {
-	s.step(func(n *core.Node) { n.Arrived(name, filters, done) })
+func (s *Service) Arrived(name string, filters []string, lost bool, done func()) {
+	s.step(func(n *core.Node) { n.Arrived(name, filters, lost, done) })
 }
 
 // Restored says that everything is registered that sessions from before this process was started want. Until then what stands

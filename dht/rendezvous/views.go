@@ -17,9 +17,9 @@ func (s *Service) View(look func(*core.Node)) {
 	look(s.core)
 }
 
-// Reaches reports whether a node is known to be there, as far as leases tell.
-func (s *Service) Reaches(id peer.ID) (reaches bool) {
-	s.View(func(n *core.Node) { reaches = n.Reaches(core.NodeID(id)) })
+// Reaches reports whether a node is known to be there, as far as leases tell: with a database, unless that is 0.
+func (s *Service) Reaches(id peer.ID, database uint64) (reaches bool) {
+	s.View(func(n *core.Node) { reaches = n.Reaches(string(id), database) })
 	return reaches
 }
 

@@ -60,6 +60,7 @@ type session struct {
 	client    string
 	node      int
 	moves     []time.Duration // when it came to another node
+	wiped     time.Duration   // when the disk of its node was, and it has not come anywhere since; 0: it was not
 	lasting   bool
 	begun     time.Duration
 	ended     time.Duration
@@ -251,11 +252,11 @@ func (s *session) over(at time.Duration, why Excuse) {
 	}
 }
 
-// wipe ends the sessions at a node.
+// wipe notes which sessions were at a node that has lost its disk. They go on from what others know.
 func (c *checker) wipe(e Event) {
 	for client := range c.sessions {
 		if s := c.session(client); s != nil && s.lasting && slices.Contains(e.Nodes, s.node) {
-			s.over(e.At, KnownSessionsStay)
+			s.wiped = e.At
 		}
 	}
 }
@@ -303,20 +304,29 @@ func (c *checker) readConnection(e Event) {
 			c.violation(e, "session", nil, "a session is present that there never was, or that a clean start should have ended")
 		}
 	}
-	if s != nil && e.Present {
-		if s.node != e.Node {
-			s.node, s.moves = e.Node, append(s.moves, e.At)
+	if s != nil && (e.Present || s.wiped != 0) {
+		if !e.Present {
+			c.unknown(e, s)
+		}
+		if s.node != e.Node || s.wiped != 0 {
+			s.node, s.moves, s.wiped = e.Node, append(s.moves, e.At), 0
 		}
 		return
 	}
 	begun := &session{client: e.Client, node: e.Node, lasting: k.lasting, begun: e.At, ended: forever, got: map[string][]Event{}, mistaken: map[string]bool{}}
-	// A node that has lost its disk is another one: the session comes to it, or begins anew there and is joined later.
-	all := c.sessions[e.Client]
-	wiped := s == nil && !k.clean && len(all) > 0 && all[len(all)-1].why == KnownSessionsStay
-	if s != nil && c.forgotten(e, s) || wiped {
+	if s != nil && c.forgotten(e, s) {
 		begun.moves = append(begun.moves, e.At)
 	}
 	c.sessions[e.Client] = append(c.sessions[e.Client], begun)
+}
+
+// unknown judges that a session is not present whose node has lost its disk. One that begins in its place is joined with it later.
+func (c *checker) unknown(e Event, s *session) {
+	if s.something && c.calm(e.At-handingBack, e.At) {
+		c.violation(e, "session", nil, "the session has been forgotten with the disk of its node")
+	} else if s.something {
+		c.report.excuse(SessionFault)
+	}
 }
 
 // forgotten judges that a session is not present that should be, and reports whether it may be joined with the one that begins.

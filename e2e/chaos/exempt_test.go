@@ -37,14 +37,13 @@ const (
 	// A session that goes on at another node while its own can't be reached has two parts, which are joined later. The other does not
 	// know what the first has had that nobody else could be told of, and at QoS 1 no identity tells what comes by both.
 	JoinedParts Excuse = "twice in a session that went on at another node, with a fault in the time between"
-	// A session whose holder is out of reach is answered for by what the node itself has.
+	// A session whose holder is out of reach is answered for by what the node itself has. What there is elsewhere is joined with it later.
 	SessionFault Excuse = "no session present at another node, with a fault in the time between"
 )
 
 // What is not done yet. Each has a knob in Known, and goes with it.
 const (
-	KnownSharedTwice  Excuse = "KNOWN: two members of a shared group have it at QoS 2, with a fault in the time between (Known.SharedTwice)"
-	KnownSessionsStay Excuse = "KNOWN: the disk of the subscriber's node was wiped (Known.SessionsStay)"
+	KnownSharedTwice Excuse = "KNOWN: two members of a shared group have it at QoS 2, with a fault in the time between (Known.SharedTwice)"
 )
 
 // Known says what is known to be missing, and so is no violation. It is to be empty one day.
@@ -52,12 +51,10 @@ type Known struct {
 	// SharedTwice: where links break, or a node hangs or crashes, two nodes may each take themselves for the rendezvous for a while, and choose
 	// different members of a shared group.
 	SharedTwice bool
-	// SessionsStay: sessions are at their node alone, and are lost with its disk.
-	SessionsStay bool
 }
 
 // KnownNow is what is missing now.
-var KnownNow = Known{SharedTwice: true, SessionsStay: true}
+var KnownNow = Known{SharedTwice: true}
 
 const (
 	// handOver is how long a publisher's node has to be well, with all others, until others have what it acknowledged: a

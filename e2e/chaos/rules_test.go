@@ -33,9 +33,7 @@ func (c *checker) excuses(st *standing, m *message) Excuse {
 	to, why := st.ends()
 	switch {
 	case to != forever && !(to > m.ackedAt+ordinary && c.calm(m.firstSend, m.ackedAt+ordinary)):
-		if why != KnownSessionsStay || c.known.SessionsStay {
-			return why
-		}
+		return why
 	case m.firstSend < c.heldFrom(st):
 		return Local
 	}

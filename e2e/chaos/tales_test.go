@@ -190,7 +190,10 @@ func TestChecker(t *testing.T) {
 		{"published before it met the swarm", "fault 1 wipe 1 \n send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n mended 1 \n whole", "", SwarmOfItsOwn},
 		{"published after it met the swarm", "fault 1 wipe 1 \n mended 1 \n send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n whole", "lost", ""},
 		{"promised before it met the swarm", "fault 1 wipe 2 \n connect s2 \n subscribed s2 t 1 \n send p1 p1/1 1 \n mended 1 \n whole", "", Local},
-		{"the subscriber's disk", "send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n mended 1 \n whole", "", KnownSessionsStay},
+		{"the subscriber's disk, begun anew", "send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 \n whole", "lost", SessionFault},
+		{"the subscriber's disk, gone on with", "send p1 p1/1 2 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present elsewhere \n received s2 p1/1 2 \n whole", "", ""},
+		{"the subscriber's disk, twice", "send p1 p1/1 2 \n received s2 p1/1 2 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present \n received s2 p1/1 2 \n whole", "", JoinedParts},
+		{"the subscriber's disk", "send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n mended 1 \n whole", "lost", ""},
 
 		{"twice at QoS 2", "send p1 p1/1 2 \n received s2 p1/1 2 \n received s2 p1/1 2", "twice", ""},
 		{"twice at QoS 2, on another connection", "send p1 p1/1 2 \n received s2 p1/1 2 \n connect s2 present \n received s2 p1/1 2", "twice", ""},
@@ -229,7 +232,9 @@ func TestChecker(t *testing.T) {
 
 		{"session", "connect s2 \n subscribed s2 t 1 \n closed s2 lost \n connect s2", "session", ""},
 		{"session, with nothing in it", "connect s2 \n closed s2 lost \n connect s2", "", ""},
-		{"session, wiped", "connect s2 \n subscribed s2 t 1 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2", "", ""},
+		{"session, wiped", "connect s2 \n subscribed s2 t 1 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2", "", SessionFault},
+		{"session, wiped, and all is well", "connect s2 \n subscribed s2 t 1 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n whole \n wait 9 \n connect s2", "session", ""},
+		{"session, wiped, goes on", "connect s2 \n subscribed s2 t 1 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n whole \n wait 9 \n connect s2 present", "", ""},
 		{"session, from nowhere", "connect s2 present", "session", ""},
 		{"session, after a clean start", "connect s2 \n connect s2 clean present", "session", ""},
 

@@ -44,12 +44,12 @@ func (r *Roam) goOnHere(h *hold, last *claim) {
 
 // adopt has a session keep what its client was promised at the node that had it before, as a claim says, which may be nil.
 func (r *Roam) adopt(key string, last *claim) {
-	if last == nil || last.GetState() == nil || last.node == r.self {
+	if last == nil || last.GetState() == nil || last.node == r.self && last.GetDatabase() == r.cfg.Database {
 		return
 	}
-	from := ""
-	if !r.cfg.Swarm.Reaches(last.node) {
-		from = string(last.node)
+	var from mqttfront.Lost
+	if !r.cfg.Swarm.Reaches(last.node, last.GetDatabase()) {
+		from = mqttfront.Lost{From: string(last.node), Database: last.GetDatabase()}
 	}
 	r.cfg.Broker.Adopt(key, recordOf(last.GetState()), from)
 }

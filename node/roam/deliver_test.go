@@ -45,9 +45,9 @@ func (s *busySwarm) Retained(_ string, _ func([]*proto.Message), done func()) {
 	s.delivering.Unlock() //nolint:staticcheck // the same
 	done()
 }
-func (s *busySwarm) Done(*core.Receipt)   {}
-func (s *busySwarm) Reaches(peer.ID) bool { return true }
-func (s *busySwarm) Expects() bool        { return false }
+func (s *busySwarm) Done(*core.Receipt)           {}
+func (s *busySwarm) Reaches(peer.ID, uint64) bool { return true }
+func (s *busySwarm) Expects() bool                { return false }
 func (s *busySwarm) Publish(batch []core.Publication) {
 	s.delivering.Lock()
 	defer s.delivering.Unlock()

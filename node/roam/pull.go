@@ -98,7 +98,7 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 		if err == nil && p.began(m) {
 			return p, nil
 		}
-		if err != nil && from != r.self && r.cfg.Swarm.Reaches(from) {
+		if err != nil && from != r.self && r.cfg.Swarm.Reaches(from, 0) {
 			p.Close()
 			r.hintAt(key, from)
 			return nil, errSlow
@@ -169,6 +169,9 @@ func (r *Roam) lost(p *pull, last *claim) mqttfront.Arrival {
 		return nil
 	}
 	p.head = mqttfront.ArrivalHead{Record: recordOf(s), From: mqttfront.Arriving{From: string(p.from), Number: p.number, Drained: true}}
+	if p.from == last.node {
+		p.head.From.Database = last.GetDatabase()
+	}
 	return p
 }
 

@@ -24,7 +24,7 @@ type Swarm interface {
 	Retained(filter string, each func([]*proto.Message), done func())
 	Publish(batch []core.Publication)
 	Done(r *core.Receipt)
-	Reaches(id peer.ID) bool
+	Reaches(id peer.ID, database uint64) bool
 	Expects() bool
 }
 
@@ -37,7 +37,7 @@ type Broker interface {
 	Reclaim(key, to string, number uint64) *mqttfront.Departure
 	Sessions(each func(key string, rec mqttfront.SessionRecord))
 	Has(key string) (born, number uint64, here bool)
-	Adopt(key string, rec mqttfront.SessionRecord, from string)
+	Adopt(key string, rec mqttfront.SessionRecord, from mqttfront.Lost)
 	Join(key string, a mqttfront.Arrival) bool
 	Left() []mqttfront.Left
 	Offer(l mqttfront.Left, to string)
@@ -46,9 +46,10 @@ type Broker interface {
 
 // Config is what a Roam is made with.
 type Config struct {
-	Host   host.Host
-	Swarm  Swarm
-	Broker Broker
+	Host     host.Host
+	Database uint64 // of this node; see core.NodeID
+	Swarm    Swarm
+	Broker   Broker
 	// Resumed says that a client has gone on here with a session that a node had which can't be reached, so that nobody sends its
 	// will of there. It waits for that, until ctx is over.
 	Resumed func(ctx context.Context, node peer.ID, key string)

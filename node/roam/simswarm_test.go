@@ -22,7 +22,7 @@ func (s *simSwarm) Room(string) bool           { return true }
 func (s *simSwarm) RoomToRegister(string) bool { return true }
 func (s *simSwarm) RetainedHere() int          { return 0 }
 
-func (s *simSwarm) Arrived(_ string, _ []string, done func()) { // what is published goes to all at once
+func (s *simSwarm) Arrived(_ string, _ []string, _ bool, done func()) { // what is published goes to all at once
 	if done != nil {
 		done()
 	}
@@ -51,7 +51,7 @@ func (s *simSwarm) Publish(batch []mqttfront.Outgoing) {
 func (s *simSwarm) Register(filter string, in mqttfront.Interest, done func(mqttfront.Promise)) {
 	i := core.Interest{Plain: in.Plain, QoS: in.QoS, Hold: in.Hold}
 	for _, si := range in.Sessions {
-		i.Sessions = append(i.Sessions, core.SessionInterest{Name: NameOf(si.Key), From: si.From})
+		i.Sessions = append(i.Sessions, core.SessionInterest{Name: NameOf(si.Key), From: si.From, Database: si.Database})
 	}
 	var told func(bool)
 	if done != nil {
@@ -91,7 +91,7 @@ func (s *claimSwarm) Done(*core.Receipt) {}
 
 func (s *claimSwarm) Expects() bool { return true }
 
-func (s *claimSwarm) Reaches(id peer.ID) bool {
+func (s *claimSwarm) Reaches(id peer.ID, _ uint64) bool {
 	o, _ := s.n.w.link(s.n, id)
 	return o != nil
 }

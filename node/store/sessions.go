@@ -123,7 +123,7 @@ func (l *sessionLog) Save(rec mqttfront.SessionRecord) {
 		s.Will = &pb.StoredWill{Message: storedMessage(&w.Msg), ExpiryMs: w.Expiry.Milliseconds(), DelayMs: w.Delay.Milliseconds(), Epoch: w.Epoch}
 	}
 	if a := rec.Arriving; a != nil {
-		s.Arriving = &pb.StoredArrival{From: []byte(a.From), Number: a.Number, Frontier: a.Frontier, Own: a.Own, Drained: a.Drained}
+		s.Arriving = &pb.StoredArrival{From: []byte(a.From), Number: a.Number, Frontier: a.Frontier, Own: a.Own, Drained: a.Drained, Database: a.Database}
 	}
 	if d := rec.Departing; d != nil {
 		s.Departing = &pb.StoredDeparture{To: []byte(d.To), Number: d.Number, Reserved: d.Reserved}
@@ -167,7 +167,7 @@ func (l *sessionLog) load() (rec mqttfront.SessionRecord, err error) {
 			Delay: time.Duration(w.GetDelayMs()) * time.Millisecond, Epoch: w.GetEpoch()}
 	}
 	if a := s.GetArriving(); a != nil {
-		rec.Arriving = &mqttfront.Arriving{From: string(a.GetFrom()), Number: a.GetNumber(), Frontier: a.GetFrontier(), Own: a.GetOwn(), Drained: a.GetDrained()}
+		rec.Arriving = &mqttfront.Arriving{From: string(a.GetFrom()), Number: a.GetNumber(), Frontier: a.GetFrontier(), Own: a.GetOwn(), Drained: a.GetDrained(), Database: a.GetDatabase()}
 	}
 	if d := s.GetDeparting(); d != nil {
 		rec.Departing = &mqttfront.Departing{To: string(d.GetTo()), Number: d.GetNumber(), Reserved: d.GetReserved()}

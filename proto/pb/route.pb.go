@@ -1350,8 +1350,9 @@ func (x *Interest) GetSessions() []*SessionInterest {
 // said to be done with goes to the session too.
 type SessionInterest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // topic of the claims to the session
-	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // peer ID
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`           // topic of the claims to the session
+	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`           // peer ID
+	Database      uint64                 `protobuf:"fixed64,3,opt,name=database,proto3" json:"database,omitempty"` // the one that it had there, as in the node's name; 0: any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1398,6 +1399,13 @@ func (x *SessionInterest) GetFrom() []byte {
 		return x.From
 	}
 	return nil
+}
+
+func (x *SessionInterest) GetDatabase() uint64 {
+	if x != nil {
+		return x.Database
+	}
+	return 0
 }
 
 // Registration is what one node wants at one location, or how that changed. One that is everything comes in
@@ -4256,10 +4264,11 @@ const file_route_proto_rawDesc = "" +
 	"\x03qos\x18\x03 \x01(\rR\x03qos\x126\n" +
 	"\x06groups\x18\x04 \x03(\v2\x1e.mozzie.route.v1.GroupInterestR\x06groups\x12\x15\n" +
 	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\x12<\n" +
-	"\bsessions\x18\x06 \x03(\v2 .mozzie.route.v1.SessionInterestR\bsessions\"9\n" +
+	"\bsessions\x18\x06 \x03(\v2 .mozzie.route.v1.SessionInterestR\bsessions\"U\n" +
 	"\x0fSessionInterest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04from\x18\x02 \x01(\fR\x04from\"\xc1\x01\n" +
+	"\x04from\x18\x02 \x01(\fR\x04from\x12\x1a\n" +
+	"\bdatabase\x18\x03 \x01(\x06R\bdatabase\"\xc1\x01\n" +
 	"\fRegistration\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\fR\x05owner\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +

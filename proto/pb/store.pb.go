@@ -228,11 +228,12 @@ func (x *StoredSession) GetPacketIds() uint32 {
 
 type StoredArrival struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`          // peer ID
-	Number        uint64                 `protobuf:"fixed64,2,opt,name=number,proto3" json:"number,omitempty"`    // of the claim
-	Frontier      uint64                 `protobuf:"varint,3,opt,name=frontier,proto3" json:"frontier,omitempty"` // position of the last entry that came
-	Own           uint64                 `protobuf:"varint,4,opt,name=own,proto3" json:"own,omitempty"`           // where the positions of this node's own deliveries begin
-	Drained       bool                   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`   // all that waited there has come
+	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`           // peer ID
+	Number        uint64                 `protobuf:"fixed64,2,opt,name=number,proto3" json:"number,omitempty"`     // of the claim
+	Frontier      uint64                 `protobuf:"varint,3,opt,name=frontier,proto3" json:"frontier,omitempty"`  // position of the last entry that came
+	Own           uint64                 `protobuf:"varint,4,opt,name=own,proto3" json:"own,omitempty"`            // where the positions of this node's own deliveries begin
+	Drained       bool                   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`    // all that waited there has come
+	Database      uint64                 `protobuf:"fixed64,6,opt,name=database,proto3" json:"database,omitempty"` // that it had there; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -300,6 +301,13 @@ func (x *StoredArrival) GetDrained() bool {
 		return x.Drained
 	}
 	return false
+}
+
+func (x *StoredArrival) GetDatabase() uint64 {
+	if x != nil {
+		return x.Database
+	}
+	return 0
 }
 
 type StoredDeparture struct {
@@ -805,6 +813,7 @@ func (x *StoredCustody) GetCopy() *Custody {
 type StoredPeer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Known         *Known                 `protobuf:"bytes,1,opt,name=known,proto3" json:"known,omitempty"`
+	Replaced      bool                   `protobuf:"varint,2,opt,name=replaced,proto3" json:"replaced,omitempty"` // by itself with another database: what it had is lost
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -844,6 +853,13 @@ func (x *StoredPeer) GetKnown() *Known {
 		return x.Known
 	}
 	return nil
+}
+
+func (x *StoredPeer) GetReplaced() bool {
+	if x != nil {
+		return x.Replaced
+	}
+	return false
 }
 
 // StoredLocation is a location that a node is a member of.
@@ -1003,13 +1019,14 @@ const file_store_proto_rawDesc = "" +
 	"\x05claim\x18\t \x01(\x06R\x05claim\x12\x1d\n" +
 	"\n" +
 	"packet_ids\x18\n" +
-	" \x01(\rR\tpacketIds\"\x83\x01\n" +
+	" \x01(\rR\tpacketIds\"\x9f\x01\n" +
 	"\rStoredArrival\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x1a\n" +
 	"\bfrontier\x18\x03 \x01(\x04R\bfrontier\x12\x10\n" +
 	"\x03own\x18\x04 \x01(\x04R\x03own\x12\x18\n" +
-	"\adrained\x18\x05 \x01(\bR\adrained\"U\n" +
+	"\adrained\x18\x05 \x01(\bR\adrained\x12\x1a\n" +
+	"\bdatabase\x18\x06 \x01(\x06R\bdatabase\"U\n" +
 	"\x0fStoredDeparture\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\fR\x02to\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x1a\n" +
@@ -1053,10 +1070,11 @@ const file_store_proto_rawDesc = "" +
 	"\x03own\x18\x03 \x01(\bR\x03own\x12\x16\n" +
 	"\x06served\x18\x04 \x01(\bR\x06served\x12\x13\n" +
 	"\x05at_ms\x18\x05 \x01(\x03R\x04atMs\x12,\n" +
-	"\x04copy\x18\x06 \x01(\v2\x18.mozzie.route.v1.CustodyR\x04copy\":\n" +
+	"\x04copy\x18\x06 \x01(\v2\x18.mozzie.route.v1.CustodyR\x04copy\"V\n" +
 	"\n" +
 	"StoredPeer\x12,\n" +
-	"\x05known\x18\x01 \x01(\v2\x16.mozzie.route.v1.KnownR\x05known\"\xfb\x01\n" +
+	"\x05known\x18\x01 \x01(\v2\x16.mozzie.route.v1.KnownR\x05known\x12\x1a\n" +
+	"\breplaced\x18\x02 \x01(\bR\breplaced\"\xfb\x01\n" +
 	"\x0eStoredLocation\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
 	"\x03set\x18\x02 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x123\n" +

@@ -111,8 +111,25 @@ func (s *sim) check() {
 	}
 }
 
+// forgetReplaced has the swarm forget the nodes that have come back with another database: nobody goes on with their sessions here.
+func (s *sim) forgetReplaced() {
+	forgotten := false
+	for i, v := range s.nodes {
+		replaced := slices.ContainsFunc(s.nodes[i+1:], func(w *simNode) bool { return w.alive && w.id.Peer() == v.id.Peer() })
+		for _, w := range s.nodes { // each may be the only one that knows it
+			if replaced && w.alive && w.forget(v.id.Peer()) == nil {
+				forgotten = true
+			}
+		}
+	}
+	if forgotten {
+		s.run(30 * time.Second)
+	}
+}
+
 // checkSets checks that every member knows the same sets, and that they are the closest nodes.
 func (s *sim) checkSets() {
+	s.forgetReplaced()
 	sets := map[core.Place]core.Set{}
 	for _, v := range s.nodes {
 		if !v.alive {

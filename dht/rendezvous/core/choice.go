@@ -80,7 +80,7 @@ func (n *Node) choose(e *entry, asks bool, except NodeID, done func()) {
 // be reached.
 func (n *Node) mayChoose(e *entry) bool {
 	return e.m.QoS < 2 || n.majorityInReach(e.l.set) ||
-		!slices.ContainsFunc(e.copies, func(h NodeID) bool { return !n.inReach(h) && !n.departed(h, MaxHold) })
+		!slices.ContainsFunc(e.copies, func(h NodeID) bool { return !n.inReach(h) && !n.destroyed(h) })
 }
 
 // decided reports whether it is known whom a message is for. Else who has a copy may know of a choice that was taken back here, or that

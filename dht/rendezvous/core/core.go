@@ -38,6 +38,11 @@ func MakeNodeID(db uint64, peer string) NodeID {
 // Peer returns the peer ID in bytes.
 func (id NodeID) Peer() string { return string(id[8:]) }
 
+// is reports whether id is a peer with a database, or, where that is 0, with any.
+func (id NodeID) is(peer string, db uint64) bool {
+	return id.Peer() == peer && (db == 0 || binary.BigEndian.Uint64([]byte(id[:8])) == db)
+}
+
 // valid reports whether id can be a node's name.
 func (id NodeID) valid() bool { return len(id) >= proto.MinNodeSize && len(id) <= proto.MaxNodeSize }
 

@@ -447,15 +447,6 @@ func (n *Node) ackTaken(e *entry) {
 	}
 }
 
-// cancelShares drops what was kept for a node that wants nothing any more, but what another of a group may get.
-func (n *Node) cancelShares(l *location, node NodeID) {
-	for _, e := range slices.Clone(l.order.live()) {
-		if !e.gone && e.l == l && !n.orphan(e, node) {
-			n.shareDone(e, node)
-		}
-	}
-}
-
 // lapse drops what was kept for nodes that have been out of reach for too long, or have left.
 func (n *Node) lapse(l *location) {
 	left := slices.ContainsFunc(n.ordered, func(p *peer) bool { return n.departed(p.id, 0) })

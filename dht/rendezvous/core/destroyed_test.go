@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
@@ -333,6 +334,75 @@ func TestReplaced(t *testing.T) {
 		s.check()
 		s.checkSets()
 		s.checkRetained()
+		s.report(seed)
+	})
+}
+
+// TestGoesOnWithout: what is for a session at a node that loses its database is kept, and comes to the session where that goes on, there or elsewhere,
+// once. What came to it there is not owed by the node that was: it does not come when the session goes on once more.
+func TestGoesOnWithout(t *testing.T) {
+	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder = true, true
+		s.diskTime = 100 * time.Millisecond
+		s.grow(5)
+		s.run(3 * time.Second)
+		victim := s.pick()
+		victim.subscribe("a/#", 2)
+		s.run(8 * time.Second)
+		others := slices.DeleteFunc(slices.Clone(s.nodes), func(v *simNode) bool { return v == victim })
+		publish := func(n int) (all []*published) {
+			for range n {
+				all = append(all, others[s.rng.IntN(len(others))].publish([]string{"a/x", "a/b/y"}[s.rng.IntN(2)], byte(1+s.rng.IntN(2)), false, "v"))
+				s.run(time.Duration(s.rng.Int64N(int64(100 * time.Millisecond))))
+			}
+			return all
+		}
+		const name = "$session-00/s"
+		goOn := func(v *simNode, without core.NodeID) {
+			from := core.SessionInterest{Name: name, From: without.Peer(), Database: binary.BigEndian.Uint64([]byte(without[:8]))}
+			v.do(func() {
+				v.n.Register("a/#", core.Interest{Plain: true, QoS: 2, Hold: time.Hour, Sessions: []core.SessionInterest{from}}, nil)
+				v.n.Arrived(name, []string{"a/#"}, true, nil)
+			})
+			s.run(30 * time.Second)
+		}
+		came := func(all []*published, want int) {
+			t.Helper()
+			for _, p := range all {
+				if n := p.took["session/"+name]; n != want {
+					s.fail("%s of node %d, published at %v, came to the session %d times, want %d", p.id, p.node.i, p.at-time.Hour, n, want)
+				}
+			}
+		}
+		s.destroy(victim)
+		missed := publish(20)
+		s.run(time.Duration(s.rng.Int64N(int64(90 * time.Second))))
+		if s.rng.IntN(2) == 0 {
+			missed = append(missed, publish(20)...)
+		}
+		back := s.addPeer(victim.id.Peer())
+		s.join(back)
+		if v := s.membersOf(core.Place{Prefix: "a", Depth: 1})[0]; s.rng.IntN(2) == 0 && v != back && v != victim {
+			s.run(time.Duration(s.rng.Int64N(int64(5 * time.Second))))
+			v.crash()
+			s.run(time.Duration(s.rng.Int64N(int64(5 * time.Second))))
+			v.reboot()
+		}
+		missed = append(missed, publish(10)...)
+		s.run(time.Duration(s.rng.Int64N(int64(30 * time.Second))))
+		came(missed, 0)
+		heir := back
+		if s.rng.IntN(2) == 0 {
+			heir = others[0]
+		}
+		goOn(heir, victim.id)
+		came(missed, 1)
+		after := publish(10)
+		s.run(10 * time.Second)
+		goOn(others[1], heir.id)
+		came(missed, 1)
+		came(after, 0)
 		s.report(seed)
 	})
 }

@@ -33,13 +33,18 @@ func (n *Node) ForgetNode(peer string) error {
 			name(m)
 		}
 	}
-	names = slices.DeleteFunc(names, func(id NodeID) bool { return id == n.self || n.peers[id] != nil && n.peers[id].gone })
+	names = slices.DeleteFunc(names, func(id NodeID) bool { return id == n.self || n.peers[id] != nil && n.peers[id].forgotten })
 	if len(names) == 0 {
 		return ErrUnknown
 	}
+	lost := slices.DeleteFunc(slices.Clone(names), func(id NodeID) bool { return !n.destroyed(id) })
 	for _, id := range names {
 		if p := n.peers[id]; p != nil && p.up {
-			return ErrInReach
+			if len(lost) == 0 {
+				return ErrInReach
+			}
+			names = lost // it is there again, and what it was with another database is not
+			break
 		}
 	}
 	var news []*pb.Known
@@ -57,8 +62,8 @@ func (n *Node) ForgetNode(peer string) error {
 
 // bury takes a node for gone for good.
 func (n *Node) bury(p *peer) {
-	if !p.gone {
-		n.lose(p)
+	if !p.forgotten {
+		n.lose(p, true)
 		p.since = n.now                         // it is remembered for a while that it is
 		for _, l := range n.sortedLocations() { // what could not be changed without it can be now
 			if l.retry = 0; l.change != nil {

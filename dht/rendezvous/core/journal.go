@@ -41,10 +41,10 @@ func childKey(at dht.Location, child Place) string {
 	return string(recordChild) + string(at[:]) + string(binary.BigEndian.AppendUint16(nil, uint16(child.Depth))) + child.Prefix //nolint:gosec // a count of levels
 }
 
-// savePeer keeps a node that was met, or that one is gone for good.
+// savePeer keeps a node that was met, or that one is gone.
 func (n *Node) savePeer(p *peer) {
 	if p.seen || p.gone {
-		n.cfg.Journal.Put(peerKey(p.id), &pb.StoredPeer{Known: p.known()})
+		n.cfg.Journal.Put(peerKey(p.id), &pb.StoredPeer{Known: p.known(), Replaced: p.gone && !p.forgotten})
 	}
 }
 
@@ -171,7 +171,8 @@ func (n *Node) restorePeer(record []byte) {
 	p := n.addPeer(id)
 	p.restored = true
 	p.seen, p.addresses, p.life, p.left = true, bounded(r.GetKnown().GetAddresses()), r.GetKnown().GetLife(), r.GetKnown().GetLeft()
-	p.gone = r.GetKnown().GetGone()
+	p.forgotten = r.GetKnown().GetGone()
+	p.gone = p.forgotten || r.GetReplaced()
 	if !p.left && !p.gone && !n.large() {
 		n.out = append(n.out, Effect{Kind: Dial, To: id, Addresses: p.addresses})
 	}

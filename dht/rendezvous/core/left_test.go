@@ -8,6 +8,7 @@ import (
 // checkNothingLeft lets a swarm whose nodes are all up be idle, and checks that nothing is left of what was published: not in
 // memory, not on the disks. Then a node stops politely, which takes no time.
 func (s *sim) checkNothingLeft() {
+	s.forgetReplaced()
 	s.run(3 * time.Minute)
 	slow := time.Duration(0)
 	for _, v := range s.nodes {

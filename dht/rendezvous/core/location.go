@@ -465,12 +465,6 @@ func (n *Node) catchUp(l *location) {
 	}
 }
 
-// dropOwner forgets what a node has registered at a location, and what is kept there for it.
-func (n *Node) dropOwner(l *location, owner NodeID) {
-	n.dropRegistrations(l, owner)
-	n.cancelShares(l, owner)
-}
-
 func (n *Node) dropRegistrations(l *location, owner NodeID) {
 	n.forgetOwner(l, owner)
 	l.table.drop(owner)

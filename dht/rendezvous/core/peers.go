@@ -26,7 +26,8 @@ type peer struct {
 	reach     bool // up, and its lease has not run out
 	left      bool // politely
 	restored  bool // it was met in an earlier life of this node
-	gone      bool // replaced by the same peer with another database, or forgotten for good
+	gone      bool // replaced by the same peer with another database, or forgotten for good: what it had is lost
+	forgotten bool // for good: what stood and was kept for it is dropped
 	ending    bool // it is gone for good when it goes down
 	seen      bool // it has been up
 	ups       int  // how often: a frame sent since the last time is not lost while it is up
@@ -60,11 +61,11 @@ func (n *Node) dead(p *peer) bool {
 	return p.gone || p.left || !p.reach && n.now-p.since >= deadAfter
 }
 
-// departed reports whether a node will never want anything again: it has lost its database, or has left politely, and hold is
-// 0: nothing waits for its return.
+// departed reports whether nobody will ever want what is kept for a node: it is forgotten, or it has lost its database or left politely,
+// and hold is 0: no session waits there, to come back or to go on elsewhere.
 func (n *Node) departed(id NodeID, hold time.Duration) bool {
 	p := n.peers[id]
-	return p != nil && (p.gone || p.left && hold == 0) && !p.reach
+	return p != nil && (p.forgotten || (p.gone || p.left) && hold == 0) && !p.reach
 }
 
 // inReach reports whether a node can be talked to; this node can.
@@ -76,8 +77,10 @@ func (n *Node) inReach(id NodeID) bool {
 	return p != nil && p.reach
 }
 
-// Reaches reports whether a node is known to be there, as far as leases tell.
-func (n *Node) Reaches(id NodeID) bool { return n.inReach(id) }
+// Reaches reports whether a node is known to be there, as far as leases tell, by its peer ID in bytes: with a database, unless that is 0.
+func (n *Node) Reaches(name string, db uint64) bool {
+	return n.self.is(name, db) || slices.ContainsFunc(n.ordered, func(p *peer) bool { return p.reach && p.id.is(name, db) })
+}
 
 func (n *Node) addPeer(id NodeID) *peer {
 	p := &peer{id: id, point: dht.PeerPoint(id.Peer()), since: n.now, ops: map[uint64]operation{}}
@@ -133,7 +136,7 @@ func (n *Node) knownNodes() []*pb.Known {
 }
 
 func (p *peer) known() *pb.Known {
-	return &pb.Known{Node: []byte(p.id), Addresses: p.addresses, Left: p.left, Life: p.life, Gone: p.gone || p.ending}
+	return &pb.Known{Node: []byte(p.id), Addresses: p.addresses, Left: p.left, Life: p.life, Gone: p.forgotten || p.ending}
 }
 
 // Up tells that a node has said Hello and can be sent to.
@@ -148,13 +151,13 @@ func (n *Node) Up(h *pb.Hello) {
 	}
 	n.hearTime(h.GetTime())
 	news := p.life < h.GetLife() || p.left
-	p.life, p.left, p.gone, p.ending = max(p.life, h.GetLife()), false, false, false
+	p.life, p.left, p.gone, p.forgotten, p.ending = max(p.life, h.GetLife()), false, false, false, false
 	if len(h.GetAddresses()) > 0 {
 		p.addresses = bounded(h.GetAddresses())
 	}
 	for _, q := range n.ordered {
 		if q != p && q.id.Peer() == id.Peer() && !q.gone {
-			n.lose(q)
+			n.lose(q, false)
 		}
 	}
 	if p.up {
@@ -176,17 +179,22 @@ func (n *Node) Up(h *pb.Hello) {
 	n.peerInReach(p)
 }
 
-// lose marks a peer as replaced by itself with another database: whatever it held is lost, and what it
-// wanted nobody wants any more.
-func (n *Node) lose(p *peer) {
+// lose marks a peer as replaced by itself with another database, or as forgotten: whatever it held is lost. What it wanted for sessions that
+// outlive connections is kept: they go on from what others know of them, unless it is forgotten.
+func (n *Node) lose(p *peer, forgotten bool) {
 	n.Down(p.id)
-	p.gone = true
+	p.gone, p.forgotten = true, forgotten
 	n.savePeer(p)
 	for _, l := range n.sortedLocations() {
-		n.dropOwner(l, p.id)
+		if r := l.owners[p.id]; r != nil && n.departed(p.id, r.hold()) {
+			n.dropRegistrations(l, p.id)
+		}
+		n.lapse(l)
 	}
 	for _, i := range n.inherited {
-		i.drop(p.id)
+		if r := i.owners[p.id]; r != nil && n.departed(p.id, r.hold()) {
+			i.drop(p.id)
+		}
 	}
 	n.forgive(p.id)
 	n.membersChanged()
@@ -253,7 +261,7 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 		p := n.peers[id]
 		switch {
 		case k.GetGone():
-			if !n.cfg.Private || p == nil || p.gone || p.up || k.GetLife() < p.life { // one that is up tells by itself
+			if !n.cfg.Private || p == nil || p.forgotten || p.up || k.GetLife() < p.life { // one that is up tells by itself
 				continue
 			}
 			n.bury(p)
@@ -302,7 +310,7 @@ func (n *Node) successor(id NodeID, life uint64) bool {
 // forgetPeers forgets nodes that nobody waits for any more.
 func (n *Node) forgetPeers() {
 	n.ordered = slices.DeleteFunc(n.ordered, func(p *peer) bool {
-		old := n.now-p.since > MaxHold || (p.left || p.gone) && n.now-p.since > MinHold
+		old := n.now-p.since > MaxHold || (p.left || p.forgotten) && n.now-p.since > MinHold
 		if p.up || !old || p.owed > 0 {
 			return false
 		}

@@ -64,25 +64,25 @@ func (n *Node) resumeAt(l *location, owner NodeID, filter string, i *Interest, e
 			continue
 		}
 		for _, s := range i.Sessions {
-			if e.owedTo(s.From) && !e.servedGroup(s.group()) {
+			if e.owedTo(s) && !e.servedGroup(s.group()) {
 				n.addShare(e, share{node: owner, hold: i.Hold, groups: []proto.Group{s.group()}})
 			}
 		}
 	}
 }
 
-// owedTo reports whether the plain subscribers of a node may not be through with a message.
-func (e *entry) owedTo(peer string) bool {
-	return slices.ContainsFunc(e.shares, func(s share) bool { return s.plain && !s.done && s.node.Peer() == peer })
+// owedTo reports whether the plain subscribers of the node that a session was at may not be through with a message.
+func (e *entry) owedTo(i SessionInterest) bool {
+	return slices.ContainsFunc(e.shares, func(s share) bool { return s.plain && !s.done && s.node.is(i.From, i.Database) })
 }
 
 // Arrived says that a session has come to this node, with the filters of its subscriptions, which are not shared. name is what a
 // SessionInterest calls it. It gets what clients of this node have published and may still be to be matched: this node's own plain
 // subscribers had it before the session came, and its rendezvous leaves them out. What is on its way to a rendezvous comes by where the
-// session was, as a rule. What turns out to have taken long may have been matched when nothing was registered there any more:
-// the session, which knows what it has had, gets that too. done, which may be nil, is called when others keep everything that is on its way
+// session was, unless that is lost: then the session gets it here. What turns out to have taken long may have been matched when
+// nothing was registered there any more: the session, which knows what it has had, gets that too. done, which may be nil, is called when others keep everything that is on its way
 // now: the registration of where the session was is needed for it no more. It must not call the node.
-func (n *Node) Arrived(name string, filters []string, done func()) {
+func (n *Node) Arrived(name string, filters []string, lost bool, done func()) {
 	g := SessionInterest{Name: name}.group()
 	left := 1
 	one := func() {
@@ -111,7 +111,7 @@ func (n *Node) Arrived(name string, filters []string, done func()) {
 				n.deliverArrived(e, g)
 			default:
 				left++
-				n.arrivals[e] = append(n.arrivals[e], newcomer{g, one})
+				n.arrivals[e] = append(n.arrivals[e], newcomer{g, lost, one})
 				n.arriving++
 			}
 		}
@@ -121,6 +121,7 @@ func (n *Node) Arrived(name string, filters []string, done func()) {
 // newcomer is a session that has come while a message was on its way, and what is called when others keep that.
 type newcomer struct {
 	session proto.Group
+	lost    bool // the node that it was at is
 	kept    func()
 }
 
@@ -136,7 +137,7 @@ func (n *Node) arriveLate(e *pending) {
 	delete(n.arrivals, e)
 	n.arriving -= len(all)
 	for _, a := range all {
-		if n.now-e.at > lateMatch {
+		if a.lost || n.now-e.at > lateMatch {
 			n.deliverArrived(e, a.session)
 		}
 		a.kept()

@@ -22,7 +22,7 @@ func TestArrived(t *testing.T) {
 		}
 		s.run(20 * time.Second)
 		arrive := func(name string, filters ...string) (got []string) {
-			v.do(func() { v.n.Arrived(name, filters, nil) })
+			v.do(func() { v.n.Arrived(name, filters, false, nil) })
 			for _, e := range v.effects {
 				if e.Kind != core.Deliver || e.Delivery.Plain || e.Delivery.Receipt == nil {
 					continue
@@ -93,7 +93,7 @@ func TestArrivedLate(t *testing.T) {
 			s.hang(hop, held)
 			p := v.publish(topic, 2, false, "v")
 			s.run(held / 2)
-			v.do(func() { v.n.Arrived("s/1", []string{"+/x"}, func() { was.unsubscribe(topic) }) })
+			v.do(func() { v.n.Arrived("s/1", []string{"+/x"}, false, func() { was.unsubscribe(topic) }) })
 			if n := got(p); n != 0 {
 				s.fail("held up for %v: it came %d times at once", held, n)
 			}

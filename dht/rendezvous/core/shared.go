@@ -41,7 +41,7 @@ type groupAt struct {
 func (n *Node) giveOn(e *entry, p *peer, found map[groupAt][]candidate) {
 	for i := 0; i < len(e.shares) && !e.gone; i++ {
 		s := e.shares[i]
-		over := n.departed(p.id, s.hold)
+		over := n.destroyed(p.id) || n.departed(p.id, s.hold)
 		if s.node != p.id || s.done || !over && n.now-p.since < deadAfter {
 			continue
 		}
@@ -60,7 +60,7 @@ func (n *Node) giveOn(e *entry, p *peer, found map[groupAt][]candidate) {
 				turn := e.turn(g) + 1
 				n.drain(e, p.id, g)
 				n.move(e, g, turn, n.pick(g, others, e.id))
-			case over && n.sure(e.l) && !slices.ContainsFunc(all, func(c candidate) bool { return c.node != p.id }):
+			case n.departed(p.id, s.hold) && n.sure(e.l) && !slices.ContainsFunc(all, func(c candidate) bool { return c.node != p.id }):
 				n.stats.NoMember++
 				n.drain(e, p.id, g)
 			}
@@ -80,7 +80,7 @@ func (n *Node) movable(e *entry, s *share, g proto.Group) bool {
 	case e.copy: // the rendezvous knows
 		return true
 	case e.m.QoS == 2:
-		return !s.sent && !e.given && n.departed(s.node, MaxHold)
+		return !s.sent && !e.given && n.destroyed(s.node)
 	}
 	return true
 }
@@ -115,7 +115,7 @@ func (n *Node) successors(all []candidate, p *peer) (others []candidate) {
 		if c.node == p.id || !n.inReach(c.node) {
 			continue
 		}
-		of := slices.ContainsFunc(c.sessions, func(s SessionInterest) bool { return s.From == p.id.Peer() })
+		of := slices.ContainsFunc(c.sessions, func(s SessionInterest) bool { return p.id.is(s.From, s.Database) })
 		if of && !resumed {
 			resumed, others = true, nil
 		}

@@ -20,8 +20,9 @@ type Interest struct {
 
 // SessionInterest is a session that was at another node: what that has not done with it wants to have.
 type SessionInterest struct {
-	Name string // of the session; a topic
-	From string // peer ID
+	Name     string // of the session; a topic
+	From     string // peer ID in bytes
+	Database uint64 // the one that it had there; 0: any
 }
 
 // group is what the messages for the session alone are addressed to.
@@ -46,7 +47,7 @@ func (i *Interest) pb(filter string) *pb.Interest {
 		p.Groups = append(p.Groups, &pb.GroupInterest{Name: g.Name, Qos: uint32(g.QoS), Members: uint32(g.Members), Online: g.Online}) //nolint:gosec // a count
 	}
 	for _, s := range i.Sessions {
-		p.Sessions = append(p.Sessions, &pb.SessionInterest{Name: s.Name, From: []byte(s.From)})
+		p.Sessions = append(p.Sessions, &pb.SessionInterest{Name: s.Name, From: []byte(s.From), Database: s.Database})
 	}
 	return p
 }
@@ -62,7 +63,7 @@ func interestOf(p *pb.Interest) *Interest {
 	}
 	for _, s := range p.GetSessions() {
 		if topic.ValidName(s.GetName(), topic.Limits{}) == nil && len(s.GetFrom()) > 0 && len(s.GetFrom()) <= proto.MaxNodeSize {
-			i.Sessions = append(i.Sessions, SessionInterest{s.GetName(), string(s.GetFrom())})
+			i.Sessions = append(i.Sessions, SessionInterest{s.GetName(), string(s.GetFrom()), s.GetDatabase()})
 		}
 	}
 	return i
@@ -136,7 +137,7 @@ func interestSize(i *pb.Interest) int {
 		size += 16 + len(g.GetName())
 	}
 	for _, s := range i.GetSessions() {
-		size += 16 + len(s.GetName()) + len(s.GetFrom())
+		size += 25 + len(s.GetName()) + len(s.GetFrom())
 	}
 	return size
 }
