@@ -298,7 +298,7 @@ func TestHadAtQoS1(t *testing.T) {
 func TestHadBesideLostNode(t *testing.T) {
 	st := storetest.NewSessions()
 	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a"),
-		Arriving: &mqttfront.Arriving{From: "lost", Number: 1, Drained: true}})
+		Arriving: &mqttfront.Arriving{From: "lost", Database: 7, Number: 1, Drained: true}})
 	r := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: 1}}
 	deliver := func(b *mqttfront.Broker, d mqttfront.Delivery) {
 		d.Msg, d.Receipt = &proto.Message{Topic: "a", Payload: []byte("v"), QoS: 1}, r
@@ -322,7 +322,7 @@ func TestHadBesideLostNode(t *testing.T) {
 func TestLaterSubscriptions(t *testing.T) {
 	st := storetest.NewSessions()
 	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("came", "changed", "again"),
-		Arriving: &mqttfront.Arriving{From: "lost", Number: 1, Drained: true}})
+		Arriving: &mqttfront.Arriving{From: "lost", Database: 7, Number: 1, Drained: true}})
 	kept(st, "other", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Subs: subscribed("later")})
 	asks := func(l *loner, want ...string) {
 		t.Helper()
