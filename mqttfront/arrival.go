@@ -223,9 +223,7 @@ func (s *session) want(subs []*subscription, stand standing, from Lost, done fun
 		}
 		s.b.demand(sub.inner, func(d *demand) {
 			d.add(sub, stand, 1)
-			if from != (Lost{}) && sub.share == "" && !sub.later {
-				d.sessions = append(d.sessions, SessionInterest{string(s.key), from})
-			}
+			d.owe(s, sub, from)
 		}, s.promised(sub, left))
 	}
 	left.one()

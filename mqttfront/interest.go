@@ -157,6 +157,14 @@ func (b *Broker) unsubscribed(s *session, sub *subscription, st standing) {
 	}, nil)
 }
 
+// owe has a session want what was sent for it, by a subscription, to a node that is lost, if from is one.
+func (d *demand) owe(s *session, sub *subscription, from Lost) {
+	if from != (Lost{}) && sub.share == "" && !sub.later {
+		d.settle(s.key)
+		d.sessions = append(d.sessions, SessionInterest{string(s.key), from})
+	}
+}
+
 // settle ends that a session wants what was sent for it to another node.
 func (d *demand) settle(k sessionKey) {
 	if len(d.sessions) > 0 {

@@ -1,6 +1,9 @@
 package mqttfront
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Join takes what there is of a session elsewhere beside what is here: nodes that could not reach each other, or a client that did
 // not wait, have left it in parts. What the session has had, in any part, is dropped, the rest comes behind what waits here. Where one of the two
@@ -55,12 +58,18 @@ func (b *Broker) Adopt(key string, rec SessionRecord, from Lost) {
 		s.mu.Unlock()
 		return
 	}
+	had := s.subsLocked()
 	subs := s.adoptLocked(rec.Subs)
 	s.born = rec.Born
 	s.saveLocked()
 	stand := s.standingLocked()
 	s.mu.Unlock()
 	s.want(subs, stand, from, nil)
+	for _, sub := range had { // by which something was sent to that node too
+		if slices.ContainsFunc(rec.Subs, func(r SubscriptionRecord) bool { return r.Filter == sub.filter }) {
+			b.demand(sub.inner, func(d *demand) { d.owe(s, sub, from) }, nil)
+		}
+	}
 	s.keepInSwarm(nil)
 }
 

@@ -152,6 +152,32 @@ func TestAloneKnowsItsOwn(t *testing.T) {
 	})
 }
 
+// TestAloneGetsWhatIsOwed: a session that has begun anew at a node that saw no other gets what was sent for it to the node that it was at, which is
+// dead, by subscriptions that its client has made again too.
+func TestAloneGetsWhatIsOwed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		time.Sleep(time.Minute)
+		w.nodes[0].crash()
+		w.nodes[1].crash()
+		w.mu.Lock()
+		w.shy = true
+		w.mu.Unlock()
+		w.nodes[1].start()
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.standing)
+		settle(t, time.Minute, c.attached)
+		w.nodes[1].r.Activate()
+		settle(t, time.Minute, m.come)
+	})
+}
+
 // TestPacketIDsOfTheLost: what a client takes for a message again, because of an exchange with a node that is lost, is not a new one, however
 // many come.
 func TestPacketIDsOfTheLost(t *testing.T) {
