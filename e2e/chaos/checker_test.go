@@ -61,6 +61,7 @@ type session struct {
 	node      int
 	moves     []time.Duration // when it came to another node
 	wiped     time.Duration   // when the disk of its node was, and it has not come anywhere since; 0: it was not
+	wipes     []wipe          // of disks that it was on
 	lasting   bool
 	begun     time.Duration
 	ended     time.Duration
@@ -69,6 +70,12 @@ type session struct {
 	got       map[string][]Event
 	mistaken  map[string]bool // messages that the client took for others
 	order     []string        // first receipts
+}
+
+// wipe is when a node lost its disk.
+type wipe struct {
+	node int
+	at   time.Duration
 }
 
 // standing is a subscription of a session.
@@ -256,7 +263,7 @@ func (s *session) over(at time.Duration, why Excuse) {
 func (c *checker) wipe(e Event) {
 	for client := range c.sessions {
 		if s := c.session(client); s != nil && s.lasting && slices.Contains(e.Nodes, s.node) {
-			s.wiped = e.At
+			s.wiped, s.wipes = e.At, append(s.wipes, wipe{s.node, e.At})
 		}
 	}
 }
