@@ -30,7 +30,7 @@ func (r *Roam) goOnHere(h *hold, last *claim) {
 	}
 	state := h.state
 	r.ownLocked(h, last)
-	h.from = "" // a session is here
+	h.from = owner{} // a session is here
 	if state != nil {
 		h.state = state // as it is here
 	}
@@ -44,12 +44,12 @@ func (r *Roam) goOnHere(h *hold, last *claim) {
 
 // adopt has a session keep what its client was promised at the node that had it before, as a claim says, which may be nil.
 func (r *Roam) adopt(key string, last *claim) {
-	if last == nil || last.GetState() == nil || last.node == r.self && last.GetDatabase() == r.cfg.Database {
+	if last == nil || last.GetState() == nil || last.owner() == r.me() {
 		return
 	}
 	var from mqttfront.Lost
-	if !r.cfg.Swarm.Reaches(last.node, last.GetDatabase()) {
-		from = mqttfront.Lost{From: string(last.node), Database: last.GetDatabase()}
+	if o := last.owner(); !r.cfg.Swarm.Reaches(o.node, o.database) {
+		from = mqttfront.Lost{From: string(o.node), Database: o.database}
 	}
 	r.cfg.Broker.Adopt(key, recordOf(last.GetState()), from)
 }

@@ -38,13 +38,27 @@ type claim struct {
 	node peer.ID
 }
 
-// from returns which node has the session that the one that has claimed it may not have fetched; "" where that is not said.
-func (c *claim) from() peer.ID {
+// owner is a node that has a session, in a database; 0: that is not known.
+type owner struct {
+	node     peer.ID
+	database uint64
+}
+
+// from returns which node has the session that the one that has claimed it may not have fetched; the zero owner where that is not said.
+func (c *claim) from() owner {
 	node, err := peer.IDFromBytes(c.GetFrom())
 	if err != nil {
-		return ""
+		return owner{}
 	}
-	return node
+	return owner{node, c.GetFromDatabase()}
+}
+
+// owner returns the node that has the session, as far as is known: the one that has claimed it, once that has fetched it.
+func (c *claim) owner() owner {
+	if from := c.from(); from.node != "" {
+		return from
+	}
+	return owner{c.node, c.GetDatabase()}
 }
 
 // parse reads a claim; ok is false where it is none to the session that its topic names.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,9 +82,9 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 	if to := r.goneTo(key, r.self); from == r.self && to != "" { // its claim was the last, and the session is not here: where it has gone
 		from = to
 	}
-	others := []peer.ID{last.from(), r.goneTo(key, r.self), r.self}
+	others := []peer.ID{last.from().node, r.goneTo(key, r.self), r.self}
 	asked := map[peer.ID]bool{}
-	var away *pull // of the first that can't be reached
+	var away []*pull // of those that can't be reached
 	for range maxHops {
 		for len(others) > 0 && (from == "" || asked[from]) { // they know of nothing newer: it has not got as far
 			from, others = others[0], others[1:]
@@ -103,8 +104,8 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 			r.hintAt(key, from)
 			return nil, errSlow
 		}
-		if err != nil && away == nil && from != r.self {
-			away = p
+		if err != nil && from != r.self {
+			away = append(away, p)
 			r.cfg.Log.Info("a session goes on without the node that had it", "node", from.String(), "error", err)
 			r.cfg.Resumed(whole, from, key)
 			from = ""
@@ -126,16 +127,19 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 		from = next
 	}
 	if !r.holds(key, number) { // who has claimed it since has it, or will
-		if away != nil {
-			away.Close()
-		}
 		return nil, errOutranked
 	}
-	if away == nil { // whoever has some of it will offer it
-		away = r.newPull(key, number, last.node)
-		away.Close()
+	o := last.owner()
+	at := slices.IndexFunc(away, func(p *pull) bool { return p.from == o.node })
+	if at < 0 && len(away) > 0 && r.cfg.Swarm.Reaches(o.node, o.database) { // else what it had is lost with its database
+		at = 0
 	}
-	return r.lost(away, last), nil
+	if at >= 0 {
+		return r.lost(away[at], last), nil
+	}
+	p := r.newPull(key, number, o.node) // whoever has some of it will offer it
+	p.Close()
+	return r.lost(p, last), nil
 }
 
 // holds reports whether a claim of this node stands.
@@ -169,8 +173,8 @@ func (r *Roam) lost(p *pull, last *claim) mqttfront.Arrival {
 		return nil
 	}
 	p.head = mqttfront.ArrivalHead{Record: recordOf(s), From: mqttfront.Arriving{From: string(p.from), Number: p.number, Drained: true}}
-	if p.from == last.node {
-		p.head.From.Database = last.GetDatabase()
+	if o := last.owner(); p.from == o.node {
+		p.head.From.Database = o.database
 	}
 	return p
 }

@@ -108,7 +108,7 @@ type hold struct {
 	settled    bool             // the claim has been heard of by whoever is registered
 	over       bool             // it is not here any more
 	fresh      bool             // to be said with the next claim
-	from       peer.ID          // has it while it has not come here; "": not known, or it has
+	from       owner            // has it while it has not come here; the zero one: not known, or it has
 	state      *pb.SessionState // nil: without an expiry
 	recorded   bool             // something is retained
 	publishing bool
@@ -298,7 +298,7 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 	case err != nil:
 		h.mine = false // what there is of it stays where it is until it is claimed again
 	default:
-		h.from = ""
+		h.from = owner{}
 	}
 	r.mu.Unlock()
 	return a, err
@@ -308,12 +308,12 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 func (r *Roam) ownLocked(h *hold, last *claim) {
 	h.mine, h.ready, h.claiming = true, true, false
 	h.number = nextNumber(h.number, time.Now())
-	h.from = ""
+	h.from = owner{}
 	if last != nil {
 		h.number = max(h.number, nextNumber(last.GetNumber(), time.Now()))
 		h.recorded = true
-		if h.from = last.from(); h.from == "" && last.node != r.self {
-			h.from = last.node
+		if o := last.owner(); o != r.me() {
+			h.from = o
 		}
 	}
 	switch {
@@ -328,6 +328,8 @@ func (r *Roam) ownLocked(h *hold, last *claim) {
 		}
 	}
 }
+
+func (r *Roam) me() owner { return owner{r.self, r.cfg.Database} }
 
 // Release implements mqttfront.Roaming.
 func (r *Roam) Release(key string) {
@@ -353,7 +355,7 @@ func (r *Roam) Begin(key string) {
 		return
 	}
 	h := r.holdLocked(key)
-	h.fresh, h.state, h.from = true, nil, ""
+	h.fresh, h.state, h.from = true, nil, owner{}
 	h.number = nextNumber(h.number, time.Now())
 	h.mine = true
 	ready := h.ready

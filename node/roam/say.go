@@ -21,7 +21,8 @@ func (r *Roam) push(h *hold) {
 	}
 	h.publishing, h.dirty, h.pushed = true, false, time.Now()
 	h.waiters, h.next = append(h.waiters, h.next...), nil
-	c := &pb.Claim{Key: []byte(h.key), Number: h.number, Node: []byte(r.self), Database: r.cfg.Database, Fresh: h.fresh, State: h.state, From: []byte(h.from)}
+	c := &pb.Claim{Key: []byte(h.key), Number: h.number, Node: []byte(r.self), Database: r.cfg.Database, Fresh: h.fresh, State: h.state,
+		From: []byte(h.from.node), FromDatabase: h.from.database}
 	h.fresh = false
 	retained, clears := h.state != nil, h.state == nil && h.recorded
 	h.recorded = retained

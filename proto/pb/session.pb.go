@@ -27,13 +27,14 @@ const (
 // Claim says which node has a session. It is the payload of a message under the session's name.
 type Claim struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`             // user and client ID, and the mount of its listener if that has one, with a zero byte between
-	Number        uint64                 `protobuf:"fixed64,2,opt,name=number,proto3" json:"number,omitempty"`     // rises from holder to holder
-	Node          []byte                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`           // peer ID of the holder
-	Fresh         bool                   `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`        // the session was begun anew: what others have under this key is over
-	State         *SessionState          `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`         // of a session with an expiry, as far as it is known
-	From          []byte                 `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`           // peer ID of the node that has the session, as far as is known, while the holder has not fetched it
-	Database      uint64                 `protobuf:"fixed64,7,opt,name=database,proto3" json:"database,omitempty"` // of the holder: the first part of its name in the swarm. 0: not known
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`                                         // user and client ID, and the mount of its listener if that has one, with a zero byte between
+	Number        uint64                 `protobuf:"fixed64,2,opt,name=number,proto3" json:"number,omitempty"`                                 // rises from holder to holder
+	Node          []byte                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`                                       // peer ID of the holder
+	Fresh         bool                   `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`                                    // the session was begun anew: what others have under this key is over
+	State         *SessionState          `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`                                     // of a session with an expiry, as far as it is known
+	From          []byte                 `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`                                       // peer ID of the node that has the session, as far as is known, while the holder has not fetched it
+	Database      uint64                 `protobuf:"fixed64,7,opt,name=database,proto3" json:"database,omitempty"`                             // of the holder: the first part of its name in the swarm. 0: not known
+	FromDatabase  uint64                 `protobuf:"fixed64,8,opt,name=from_database,json=fromDatabase,proto3" json:"from_database,omitempty"` // the same of from
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,6 +114,13 @@ func (x *Claim) GetFrom() []byte {
 func (x *Claim) GetDatabase() uint64 {
 	if x != nil {
 		return x.Database
+	}
+	return 0
+}
+
+func (x *Claim) GetFromDatabase() uint64 {
+	if x != nil {
+		return x.FromDatabase
 	}
 	return 0
 }
@@ -695,7 +703,7 @@ var File_session_proto protoreflect.FileDescriptor
 
 const file_session_proto_rawDesc = "" +
 	"\n" +
-	"\rsession.proto\x12\x11mozzie.session.v1\x1a\vstore.proto\"\xc2\x01\n" +
+	"\rsession.proto\x12\x11mozzie.session.v1\x1a\vstore.proto\"\xe7\x01\n" +
 	"\x05Claim\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x12\n" +
@@ -703,7 +711,8 @@ const file_session_proto_rawDesc = "" +
 	"\x05fresh\x18\x04 \x01(\bR\x05fresh\x125\n" +
 	"\x05state\x18\x05 \x01(\v2\x1f.mozzie.session.v1.SessionStateR\x05state\x12\x12\n" +
 	"\x04from\x18\x06 \x01(\fR\x04from\x12\x1a\n" +
-	"\bdatabase\x18\a \x01(\x06R\bdatabase\"\xef\x01\n" +
+	"\bdatabase\x18\a \x01(\x06R\bdatabase\x12#\n" +
+	"\rfrom_database\x18\b \x01(\x06R\ffromDatabase\"\xef\x01\n" +
 	"\fSessionState\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\texpiry_ms\x18\x02 \x01(\x03R\bexpiryMs\x12'\n" +

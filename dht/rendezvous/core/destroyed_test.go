@@ -351,21 +351,22 @@ func TestGoesOnWithout(t *testing.T) {
 		victim.subscribe("a/#", 2)
 		s.run(8 * time.Second)
 		others := slices.DeleteFunc(slices.Clone(s.nodes), func(v *simNode) bool { return v == victim })
+		publishers := others
 		publish := func(n int) (all []*published) {
 			for range n {
-				all = append(all, others[s.rng.IntN(len(others))].publish([]string{"a/x", "a/b/y"}[s.rng.IntN(2)], byte(1+s.rng.IntN(2)), false, "v"))
+				all = append(all, publishers[s.rng.IntN(len(publishers))].publish([]string{"a/x", "a/b/y"}[s.rng.IntN(2)], byte(1+s.rng.IntN(2)), false, "v"))
 				s.run(time.Duration(s.rng.Int64N(int64(100 * time.Millisecond))))
 			}
 			return all
 		}
 		const name = "$session-00/s"
-		goOn := func(v *simNode, without core.NodeID) {
+		goOn := func(v *simNode, without core.NodeID, long time.Duration) {
 			from := core.SessionInterest{Name: name, From: without.Peer(), Database: binary.BigEndian.Uint64([]byte(without[:8]))}
 			v.do(func() {
 				v.n.Register("a/#", core.Interest{Plain: true, QoS: 2, Hold: time.Hour, Sessions: []core.SessionInterest{from}}, nil)
 				v.n.Arrived(name, []string{"a/#"}, true, nil)
 			})
-			s.run(30 * time.Second)
+			s.run(long)
 		}
 		came := func(all []*published, want int) {
 			t.Helper()
@@ -396,11 +397,28 @@ func TestGoesOnWithout(t *testing.T) {
 		if s.rng.IntN(2) == 0 {
 			heir = others[0]
 		}
-		goOn(heir, victim.id)
+		if heir != back && s.rng.IntN(2) == 0 { // it is lost too, before it is through with that
+			goOn(heir, victim.id, time.Duration(s.rng.Int64N(int64(time.Second))))
+			s.destroy(heir)
+			publishers = publishers[1:]
+			if s.rng.IntN(2) == 0 {
+				s.join(s.addPeer(heir.id.Peer()))
+			}
+			s.run(time.Duration(s.rng.Int64N(int64(10 * time.Second))))
+			goOn(others[1], heir.id, time.Minute)
+			for _, p := range missed {
+				if n := p.took["session/"+name]; n < 1 || n > 2 {
+					s.fail("%s of node %d, published at %v, came to the session %d times", p.id, p.node.i, p.at-time.Hour, n)
+				}
+			}
+			s.report(seed)
+			return
+		}
+		goOn(heir, victim.id, 30*time.Second)
 		came(missed, 1)
 		after := publish(10)
 		s.run(10 * time.Second)
-		goOn(others[1], heir.id)
+		goOn(others[1], heir.id, 30*time.Second)
 		came(missed, 1)
 		came(after, 0)
 		s.report(seed)

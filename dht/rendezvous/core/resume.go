@@ -64,16 +64,25 @@ func (n *Node) resumeAt(l *location, owner NodeID, filter string, i *Interest, e
 			continue
 		}
 		for _, s := range i.Sessions {
-			if e.owedTo(s) && !e.servedGroup(s.group()) {
+			if e.owedTo(s) {
 				n.addShare(e, share{node: owner, hold: i.Hold, groups: []proto.Group{s.group()}})
 			}
 		}
 	}
 }
 
-// owedTo reports whether the plain subscribers of the node that a session was at may not be through with a message.
-func (e *entry) owedTo(i SessionInterest) bool {
-	return slices.ContainsFunc(e.shares, func(s share) bool { return s.plain && !s.done && s.node.is(i.From, i.Database) })
+// owedTo reports whether the node that a session was at may not be through with a message for it, and nobody else was given that.
+func (e *entry) owedTo(i SessionInterest) (owed bool) {
+	for _, s := range e.shares {
+		own := slices.Contains(s.groups, i.group())
+		switch open := !s.done && s.node.is(i.From, i.Database); {
+		case open && (s.plain || own):
+			owed = true
+		case own:
+			return false
+		}
+	}
+	return owed
 }
 
 // Arrived says that a session has come to this node, with the filters of its subscriptions, which are not shared. name is what a
