@@ -16,7 +16,8 @@ type newConnection struct {
 	will     *WillRecord
 	asked    uint32 // session expiry, seconds
 	expiry   time.Duration
-	alone    uint64 // the number that it claims its session under where no other node has been seen; 0: not known to be anybody else's
+	alone    uint64 // the number that it claims its session under where no other node has been seen; 0: one has
+	expects  bool   // alone, and others are known
 	connack  func(present bool) []byte
 }
 
@@ -97,7 +98,7 @@ func (b *Broker) attach(nc *newConnection) error {
 	}
 	defer fetched()
 	if nc.roams(b) {
-		nc.alone = b.roaming.Alone()
+		nc.alone, nc.expects = b.roaming.Alone()
 	}
 	u := b.begin(time.Now())
 	defer u.end()

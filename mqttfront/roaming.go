@@ -15,9 +15,9 @@ import (
 //
 // All methods are safe for concurrent use; those that may wait say so.
 type Roaming interface {
-	// Alone returns the number of a claim that a client makes by connecting now, where others are known and none has been seen since
-	// this node was started; else 0. It is kept with the session, and says who is the holder once they are there.
-	Alone() (number uint64)
+	// Alone returns the number of a claim that a client makes by connecting now, where no other node has been seen since this one was started;
+	// else 0. It is kept with the session, and says who is the holder once others are there. expects says that some are known.
+	Alone() (number uint64, expects bool)
 	// Holds reports whether this node is known to be the holder of a session.
 	Holds(key string) bool
 	// Claim makes this node the holder of a session that a client wants to go on with, and returns what there is of it
@@ -240,6 +240,10 @@ func (b *Broker) settled(nc *newConnection, s *session, present bool) {
 		if !present {
 			s.born = 0
 			s.saveLocked()
+		}
+		if nc.alone != 0 && !nc.expects { // which is not likely enough for what it costs to know what it has had
+			s.mu.Unlock()
+			break
 		}
 		s.rememberLocked()
 		s.parted = s.had != nil

@@ -155,8 +155,8 @@ func TestAloneKnowsItsOwn(t *testing.T) {
 // TestAloneGetsWhatIsOwed: a session that has begun anew at a node that saw no other gets what was sent for it to the node that it was at, which is
 // dead, by subscriptions that its client has made again too.
 func TestAloneGetsWhatIsOwed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, 3)
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
 		defer w.close()
 		c := newClient(w, "c", "t/#", w.nodes[0])
 		settle(t, time.Minute, c.standing)
@@ -167,14 +167,22 @@ func TestAloneGetsWhatIsOwed(t *testing.T) {
 		w.nodes[0].crash()
 		w.nodes[1].crash()
 		w.mu.Lock()
-		w.shy = true
+		w.shy, w.strange = true, seed%2 == 0
 		w.mu.Unlock()
 		w.nodes[1].start()
 		c.moveTo(w.nodes[1])
 		settle(t, time.Minute, c.standing)
 		settle(t, time.Minute, c.attached)
+		w.mu.Lock()
+		before := c.connects
+		w.mu.Unlock()
 		w.nodes[1].r.Activate()
 		settle(t, time.Minute, m.come)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if c.connects != before {
+			t.Errorf("the client had to connect %d times more", c.connects-before)
+		}
 	})
 }
 

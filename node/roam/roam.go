@@ -214,14 +214,14 @@ func (r *Roam) KeyOf(name string) string {
 }
 
 // Alone implements mqttfront.Roaming.
-func (r *Roam) Alone() (number uint64) {
+func (r *Roam) Alone() (number uint64, expects bool) {
 	r.mu.Lock()
 	active := r.active
 	r.mu.Unlock()
-	if active || !r.cfg.Swarm.Expects() {
-		return 0
+	if active {
+		return 0, false
 	}
-	return nextNumber(0, time.Now())
+	return nextNumber(0, time.Now()), r.cfg.Swarm.Expects()
 }
 
 // Holds implements mqttfront.Roaming.

@@ -89,7 +89,11 @@ func (s *claimSwarm) Register(filter string, i core.Interest, done func(bool)) {
 
 func (s *claimSwarm) Done(*core.Receipt) {}
 
-func (s *claimSwarm) Expects() bool { return true }
+func (s *claimSwarm) Expects() bool {
+	s.n.w.mu.Lock()
+	defer s.n.w.mu.Unlock()
+	return !s.n.w.strange
+}
 
 func (s *claimSwarm) Reaches(id peer.ID, _ uint64) bool {
 	o, _ := s.n.w.link(s.n, id)
