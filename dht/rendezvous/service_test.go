@@ -150,12 +150,20 @@ func TestPeerLost(t *testing.T) {
 	nodes := swarm(t, 2)
 	a, b := nodes[0], nodes[1]
 	b.subscribe(t, "t/#")
+	reaches := func(want bool) {
+		t.Helper()
+		if a.Reaches(b.host.ID(), 0) != want || a.Reaches(b.host.ID(), 1) != want || a.Reaches(b.host.ID(), 2) || !a.Reaches(a.host.ID(), 1) || a.Reaches(a.host.ID(), 2) {
+			t.Errorf("a reaches b: %v, with its database: %v, with another: %v; want %v", a.Reaches(b.host.ID(), 0), a.Reaches(b.host.ID(), 1), a.Reaches(b.host.ID(), 2), want)
+		}
+	}
+	reaches(true)
 	if err := a.host.Network().ClosePeer(b.host.ID()); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range nodes {
 		eventually(t, "the loss is noticed", func() bool { return n.Stats().Up.Load() == 0 })
 	}
+	reaches(false)
 	for i := range 5 {
 		a.publish("t/x", fmt.Sprint(i), 1, 1)
 	}
