@@ -27,6 +27,12 @@ type fakeHost struct {
 func (h fakeHost) ID() peer.ID                                         { return h.id }
 func (h fakeHost) SetStreamHandler(protocol.ID, network.StreamHandler) {}
 func (h fakeHost) RemoveStreamHandler(protocol.ID)                     {}
+func (h fakeHost) Network() network.Network                            { return fakeNetwork{} }
+
+// fakeNetwork has one other node.
+type fakeNetwork struct{ network.Network }
+
+func (fakeNetwork) Peers() []peer.ID { return []peer.ID{aPeer} }
 
 // busySwarm takes no message while one is being delivered, as rendezvous.Service does not.
 type busySwarm struct {

@@ -1,13 +1,18 @@
 package roam
 
 import (
+	"time"
+
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
-// hear has the claims to a session come here, unless that is not here any more, and calls done when whatever is claimed from now on
-// does.
-func (r *Roam) hear(h *hold, lasting bool, done func()) {
+// askAgain is when it is asked again who has a session, where not all could be asked who may know.
+const askAgain = 2 * time.Second
+
+// hear has the claims to a session come here, unless that is not here any more, which it reports, and calls done when whatever is claimed from
+// now on does, by local from the nodes in reach.
+func (r *Roam) hear(h *hold, lasting bool, done func(local bool)) (here bool) {
 	i := core.Interest{Plain: true, QoS: 1}
 	if lasting {
 		i.Hold = holdFor
@@ -15,10 +20,37 @@ func (r *Roam) hear(h *hold, lasting bool, done func()) {
 	r.hearing.Lock()
 	defer r.hearing.Unlock()
 	r.mu.Lock()
-	here := r.held[h.key] == h
+	here = r.held[h.key] == h
 	r.mu.Unlock()
 	if here {
-		r.cfg.Swarm.Register(h.name, i, func(bool) { done() })
+		r.cfg.Swarm.Register(h.name, i, done)
+	}
+	return here
+}
+
+// find asks who has claimed a session last, and calls done; with nil, where nobody has. Where others than those in reach may know of somebody,
+// it calls unsure, which may be nil, once, and asks again, until the session is not here any more.
+func (r *Roam) find(h *hold, lasting bool, unsure func(), done func(*claim)) {
+	here := r.hear(h, lasting, func(local bool) {
+		r.latest(h, func(last *claim) {
+			if last != nil || !local {
+				done(last)
+				return
+			}
+			if unsure != nil {
+				unsure()
+			}
+			r.goes(func() {
+				select {
+				case <-time.After(askAgain):
+					r.find(h, lasting, nil, done)
+				case <-r.ctx.Done():
+				}
+			})
+		})
+	})
+	if !here {
+		done(nil)
 	}
 }
 

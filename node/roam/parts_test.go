@@ -167,7 +167,7 @@ func TestAloneGetsWhatIsOwed(t *testing.T) {
 		w.nodes[0].crash()
 		w.nodes[1].crash()
 		w.mu.Lock()
-		w.shy, w.strange = true, seed%2 == 0
+		w.shy, w.strange, w.unsure = true, seed%2 == 0, seed%3 == 0
 		w.mu.Unlock()
 		w.nodes[1].start()
 		c.moveTo(w.nodes[1])
@@ -177,6 +177,10 @@ func TestAloneGetsWhatIsOwed(t *testing.T) {
 		before := c.connects
 		w.mu.Unlock()
 		w.nodes[1].r.Activate()
+		time.Sleep(10 * time.Second)
+		w.mu.Lock()
+		w.unsure = false
+		w.mu.Unlock()
 		settle(t, time.Minute, m.come)
 		w.mu.Lock()
 		defer w.mu.Unlock()

@@ -243,22 +243,23 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 	h.claiming = true
 	r.mu.Unlock()
 	found := make(chan *claim, 1)
-	r.hear(h, true, func() { r.latest(h, func(c *claim) { found <- c }) })
+	unsure := make(chan struct{})
+	r.find(h, true, func() { close(unsure) }, func(c *claim) { found <- c })
 	var last *claim
 	select {
 	case last = <-found:
+	case <-unsure: // nobody in reach knows of it, and others may
+		r.claimLate(h, found)
+		return nil, nil
 	case <-ctx.Done():
-		r.mu.Lock()
-		h.claiming = false
-		r.mu.Unlock()
 		if len(r.cfg.Host.Network().Peers()) > 0 {
+			r.mu.Lock()
+			h.claiming = false
+			r.mu.Unlock()
 			return nil, errors.New("who has the session can't be found out now")
 		}
-		r.mu.Lock()
-		r.alone[key] = time.Now()
-		r.mu.Unlock()
-		r.goes(func() { r.runClaimLate(h, found) })
-		return nil, nil // it goes on with what is here
+		r.claimLate(h, found)
+		return nil, nil
 	}
 	if last != nil && last.node != r.self {
 		if _, number, here := r.cfg.Broker.Has(key); here && outranks(number, r.self, last.GetNumber(), last.node) {
@@ -302,6 +303,15 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 	}
 	r.mu.Unlock()
 	return a, err
+}
+
+// claimLate has a client go on with what is here, and claims that when it is known who had it.
+func (r *Roam) claimLate(h *hold, found chan *claim) {
+	r.mu.Lock()
+	h.claiming = false
+	r.alone[h.key] = time.Now()
+	r.mu.Unlock()
+	r.goes(func() { r.runClaimLate(h, found) })
 }
 
 // ownLocked makes this node the holder of a session, after the holder that a claim names, if there is one.
@@ -373,47 +383,53 @@ func (r *Roam) take(h *hold, begins bool) {
 	r.mu.Lock()
 	lasting := h.state != nil
 	r.mu.Unlock()
-	r.hear(h, lasting, func() {
-		r.latest(h, func(last *claim) {
-			r.mu.Lock()
-			if h.over || h.ready {
-				r.mu.Unlock()
-				return
-			}
-			h.asks = false
-			lost, others := false, last != nil && last.node != r.self
-			if last != nil {
-				h.recorded = true
-				switch {
-				case begins:
-					h.number = max(h.number, nextNumber(last.GetNumber(), time.Now()))
-				case others:
-					lost = outranks(last.GetNumber(), last.node, h.number, r.self)
-				default:
-					h.number = max(h.number, last.GetNumber())
-				}
-			}
-			if !lost {
-				h.ready, h.mine = true, true
-			}
-			r.mu.Unlock()
-			if others && !lost && !begins {
-				r.goes(func() { r.adopt(h.key, last) })
-			}
-			if others && !lost && r.cfg.Host.Network().Connectedness(last.node) != network.Connected {
-				r.goes(func() { // its node can't end it
-					ctx, cancel := context.WithTimeout(r.ctx, keepTime)
-					defer cancel()
-					r.cfg.Resumed(ctx, last.node, h.key)
-				})
-			}
-			if lost {
-				r.lose(h, last)
-				return
-			}
-			r.push(h)
+	found := func(last *claim) { r.took(h, begins, last) }
+	if begins {
+		r.hear(h, lasting, func(bool) { r.latest(h, found) })
+	} else {
+		r.find(h, lasting, nil, found)
+	}
+}
+
+// took goes on with take when it is known what was claimed.
+func (r *Roam) took(h *hold, begins bool, last *claim) {
+	r.mu.Lock()
+	if h.over || h.ready {
+		r.mu.Unlock()
+		return
+	}
+	h.asks = false
+	lost, others := false, last != nil && last.node != r.self
+	if last != nil {
+		h.recorded = true
+		switch {
+		case begins:
+			h.number = max(h.number, nextNumber(last.GetNumber(), time.Now()))
+		case others:
+			lost = outranks(last.GetNumber(), last.node, h.number, r.self)
+		default:
+			h.number = max(h.number, last.GetNumber())
+		}
+	}
+	if !lost {
+		h.ready, h.mine = true, true
+	}
+	r.mu.Unlock()
+	if others && !lost && !begins {
+		r.goes(func() { r.adopt(h.key, last) })
+	}
+	if others && !lost && r.cfg.Host.Network().Connectedness(last.node) != network.Connected {
+		r.goes(func() { // its node can't end it
+			ctx, cancel := context.WithTimeout(r.ctx, keepTime)
+			defer cancel()
+			r.cfg.Resumed(ctx, last.node, h.key)
 		})
-	})
+	}
+	if lost {
+		r.lose(h, last)
+		return
+	}
+	r.push(h)
 }
 
 // Keep implements mqttfront.Roaming.
@@ -432,11 +448,15 @@ func (r *Roam) Keep(key string, rec mqttfront.SessionRecord, done func()) {
 	if done != nil {
 		var once sync.Once
 		h.next = append(h.next, func() { once.Do(done) })
-		time.AfterFunc(keepTime, func() { once.Do(done) })
+		patience := keepTime
+		if len(r.cfg.Host.Network().Peers()) == 0 { // nobody else is to know
+			patience = 0
+		}
+		time.AfterFunc(patience, func() { once.Do(done) })
 	}
 	r.mu.Unlock()
 	if !lasted {
-		r.hear(h, true, func() {})
+		r.hear(h, true, nil)
 	}
 	r.push(h)
 }

@@ -111,6 +111,9 @@ func (s *claimSwarm) Retained(filter string, each func([]*proto.Message), done f
 	n.upLink.do(func() {
 		w.mu.Lock()
 		m := w.retained[filter]
+		if w.unsure {
+			m = nil
+		}
 		w.mu.Unlock()
 		down.do(func() {
 			if m != nil {

@@ -37,6 +37,7 @@ type world struct {
 	cut      map[[2]int]bool
 	healed   map[[2]int]time.Time
 	clients  []*client
+	unsure   bool          // nodes reach nobody who knows what was claimed
 	strange  bool          // nodes know of no other while they have met none
 	shy      bool          // nodes that are started have not met others yet
 	slowness time.Duration // the longest that a node takes to answer a stream
@@ -477,7 +478,7 @@ func (n *simNode) register(life int, filter string, i core.Interest, done func(l
 		return
 	}
 	n.named[filter] = true
-	down := n.downLink
+	down, local := n.downLink, w.unsure
 	n.upLink.do(func() {
 		w.mu.Lock()
 		if n.life == life {
@@ -487,7 +488,7 @@ func (n *simNode) register(life int, filter string, i core.Interest, done func(l
 		w.mu.Unlock()
 		if done != nil {
 			w.logf("node %d is promised %q", n.i, filter)
-			down.do(func() { w.logf("node %d hears that %q is promised", n.i, filter); done(false) })
+			down.do(func() { w.logf("node %d hears that %q is promised", n.i, filter); done(local) })
 		}
 	})
 }
