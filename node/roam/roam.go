@@ -415,7 +415,7 @@ func (r *Roam) took(h *hold, begins bool, last *claim) {
 		h.ready, h.mine = true, true
 	}
 	r.mu.Unlock()
-	if others && !lost && !begins {
+	if last != nil && last.owner() != r.me() && !lost && !begins { // which may be this node with another database
 		r.goes(func() { r.adopt(h.key, last) })
 	}
 	if others && !lost && r.cfg.Host.Network().Connectedness(last.node) != network.Connected {
