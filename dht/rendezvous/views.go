@@ -41,6 +41,12 @@ func (s *Service) Peers() (p []core.PeerView) {
 	return p
 }
 
+// Merged reports whether who is asked now knows what all others in reach know; see core.Node.Merged.
+func (s *Service) Merged() (merged bool) {
+	s.View(func(n *core.Node) { merged = n.Merged() })
+	return merged
+}
+
 // Expects reports whether this node knows of others that are to come back.
 func (s *Service) Expects() (does bool) {
 	s.View(func(n *core.Node) { does = n.Expects() })

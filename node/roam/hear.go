@@ -7,8 +7,11 @@ import (
 	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
-// askAgain is when it is asked again who has a session, where not all could be asked who may know.
-const askAgain = 2 * time.Second
+// askAgain is when it is asked again who has a session, where not all could be asked who may know; at first, and at most.
+const (
+	askAgain     = 2 * time.Second
+	askAgainMost = 30 * time.Second
+)
 
 // hear has the claims to a session come here, unless that is not here any more, which it reports, and calls done when whatever is claimed from
 // now on does, by local from the nodes in reach.
@@ -28,12 +31,16 @@ func (r *Roam) hear(h *hold, lasting bool, done func(local bool)) (here bool) {
 	return here
 }
 
-// find asks who has claimed a session last, and calls done; with nil, where nobody has. Where others than those in reach may know of somebody,
-// it calls unsure, which may be nil, once, and asks again, until the session is not here any more.
+// find asks who has claimed a session last, and calls done; with nil, where nobody has. Where others than those that can be asked may know of
+// somebody, it calls unsure, which may be nil, once, and asks again, until the session is not here any more.
 func (r *Roam) find(h *hold, lasting bool, unsure func(), done func(*claim)) {
+	r.findAfter(h, lasting, askAgain, unsure, done)
+}
+
+func (r *Roam) findAfter(h *hold, lasting bool, pause time.Duration, unsure func(), done func(*claim)) {
 	here := r.hear(h, lasting, func(local bool) {
 		r.latest(h, func(last *claim) {
-			if last != nil || !local {
+			if last != nil || !local && r.cfg.Swarm.Merged() {
 				done(last)
 				return
 			}
@@ -42,8 +49,8 @@ func (r *Roam) find(h *hold, lasting bool, unsure func(), done func(*claim)) {
 			}
 			r.goes(func() {
 				select {
-				case <-time.After(askAgain):
-					r.find(h, lasting, nil, done)
+				case <-time.After(pause):
+					r.findAfter(h, lasting, min(2*pause, askAgainMost), nil, done)
 				case <-r.ctx.Done():
 				}
 			})

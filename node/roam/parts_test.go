@@ -167,7 +167,7 @@ func TestAloneGetsWhatIsOwed(t *testing.T) {
 		w.nodes[0].crash()
 		w.nodes[1].crash()
 		w.mu.Lock()
-		w.shy, w.strange, w.unsure = true, seed%2 == 0, seed%3 == 0
+		w.shy, w.strange, w.unsure, w.unmerged = true, seed%2 == 0, seed%3 == 0, seed%3 == 1
 		w.mu.Unlock()
 		w.nodes[1].start()
 		c.moveTo(w.nodes[1])
@@ -179,7 +179,7 @@ func TestAloneGetsWhatIsOwed(t *testing.T) {
 		w.nodes[1].r.Activate()
 		time.Sleep(10 * time.Second)
 		w.mu.Lock()
-		w.unsure = false
+		w.unsure, w.unmerged = false, false
 		w.mu.Unlock()
 		settle(t, time.Minute, m.come)
 		w.mu.Lock()

@@ -26,6 +26,7 @@ type Swarm interface {
 	Done(r *core.Receipt)
 	Reaches(id peer.ID, database uint64) bool
 	Expects() bool
+	Merged() bool
 }
 
 // Broker is what has the sessions; *mqttfront.Broker is one.

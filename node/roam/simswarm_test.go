@@ -89,6 +89,12 @@ func (s *claimSwarm) Register(filter string, i core.Interest, done func(bool)) {
 
 func (s *claimSwarm) Done(*core.Receipt) {}
 
+func (s *claimSwarm) Merged() bool {
+	s.n.w.mu.Lock()
+	defer s.n.w.mu.Unlock()
+	return !s.n.w.unmerged
+}
+
 func (s *claimSwarm) Expects() bool {
 	s.n.w.mu.Lock()
 	defer s.n.w.mu.Unlock()
@@ -111,7 +117,7 @@ func (s *claimSwarm) Retained(filter string, each func([]*proto.Message), done f
 	n.upLink.do(func() {
 		w.mu.Lock()
 		m := w.retained[filter]
-		if w.unsure {
+		if w.unsure || w.unmerged {
 			m = nil
 		}
 		w.mu.Unlock()

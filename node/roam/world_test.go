@@ -37,6 +37,7 @@ type world struct {
 	cut      map[[2]int]bool
 	healed   map[[2]int]time.Time
 	clients  []*client
+	unmerged bool          // nor are those that they reach told yet
 	unsure   bool          // nodes reach nobody who knows what was claimed
 	strange  bool          // nodes know of no other while they have met none
 	shy      bool          // nodes that are started have not met others yet
