@@ -44,6 +44,14 @@ type owner struct {
 	database uint64
 }
 
+// number returns the claim's; 0 for no claim.
+func (c *claim) number() uint64 {
+	if c == nil {
+		return 0
+	}
+	return c.GetNumber()
+}
+
 // from returns which node has the session that the one that has claimed it may not have fetched; the zero owner where that is not said.
 func (c *claim) from() owner {
 	node, err := peer.IDFromBytes(c.GetFrom())

@@ -416,6 +416,7 @@ func (r *Roam) took(h *hold, begins bool, last *claim) {
 		h.ready, h.mine = true, true
 	}
 	r.mu.Unlock()
+	r.cfg.Log.Debug("found out who had a session", "key", h.key, "anybody", last != nil, "last_number", last.number(), "lost", lost)
 	if last != nil && last.owner() != r.me() && !lost && !begins { // which may be this node with another database
 		r.goes(func() { r.adopt(h.key, last) })
 	}
