@@ -16,7 +16,7 @@ import (
 // All methods are safe for concurrent use; those that may wait say so.
 type Roaming interface {
 	// Alone returns the number of a claim that a client makes by connecting now, where no other node has been seen since this one was started;
-	// else 0. It is kept with the session, and says who is the holder once others are there. expects says that some are known.
+	// else 0. It is kept with the session, and says who is the holder once others are there. expects says that there should be some.
 	Alone() (number uint64, expects bool)
 	// Holds reports whether this node is known to be the holder of a session.
 	Holds(key string) bool

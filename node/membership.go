@@ -43,7 +43,7 @@ func (n *Node) membership() (key *dht.SwarmKey, bootstrap []string, err error) {
 	case joining:
 		key = invite.Key
 	default:
-		key = dht.NewSwarmKey()
+		key, n.founds = dht.NewSwarmKey(), true
 		n.log.Info("made the key of a new private swarm; other nodes join it by what \"mozzie invite\" prints", "swarm", key.Fingerprint())
 	}
 	if err := key.Save(n.cfg.Data); err != nil {

@@ -47,6 +47,7 @@ type Node struct {
 	log     *slog.Logger
 	started time.Time
 
+	founds    bool // a private swarm of its own: nobody else has been there
 	dir       *datadir.Dir
 	host      *dht.Host
 	service   atomic.Pointer[rendezvous.Service] // nil until the swarm is joined
@@ -281,7 +282,7 @@ func (n *Node) startRoaming(b *mqttfront.Broker) {
 	if n.cfg.Swarm.Open {
 		return
 	}
-	r := roam.New(roam.Config{Host: n.host.Libp2p(), Database: n.db.ID(), Swarm: n.service.Load(), Broker: b, Resumed: n.watch.Resumed, Log: n.log})
+	r := roam.New(roam.Config{Host: n.host.Libp2p(), Database: n.db.ID(), Joins: n.db.New() && !n.founds, Swarm: n.service.Load(), Broker: b, Resumed: n.watch.Resumed, Log: n.log})
 	b.Roam(r)
 	n.peersMu.Lock()
 	n.roam = r

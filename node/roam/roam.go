@@ -49,6 +49,7 @@ type Broker interface {
 type Config struct {
 	Host     host.Host
 	Database uint64 // of this node; see core.NodeID
+	Joins    bool   // a swarm that it knows nobody of yet, though others may have been there for long
 	Swarm    Swarm
 	Broker   Broker
 	// Resumed says that a client has gone on here with a session that a node had which can't be reached, so that nobody sends its
@@ -222,7 +223,7 @@ func (r *Roam) Alone() (number uint64, expects bool) {
 	if active {
 		return 0, false
 	}
-	return nextNumber(0, time.Now()), r.cfg.Swarm.Expects()
+	return nextNumber(0, time.Now()), r.cfg.Joins || r.cfg.Swarm.Expects()
 }
 
 // Holds implements mqttfront.Roaming.

@@ -32,10 +32,11 @@ type Options struct {
 // All methods are safe for concurrent use. Puts and removals do not wait for the disk, where they are a second later; Sync tells when
 // they are there.
 type DB struct {
-	pb  *pebble.DB
-	id  uint64
-	opt Options
-	log *slog.Logger
+	pb   *pebble.DB
+	id   uint64
+	made bool // by this Open
+	opt  Options
+	log  *slog.Logger
 
 	// joint is held for reading while several things are written that have to be in one group, for writing while a group ends.
 	joint   sync.RWMutex

@@ -17,12 +17,15 @@ const aboutID = string(kindAbout) + "id"
 // ID names the database for good: a node that has another is another node to others.
 func (d *DB) ID() uint64 { return d.id }
 
+// New reports whether the database was made when it was opened.
+func (d *DB) New() bool { return d.made }
+
 // loadID finds the ID of the database, or gives it one.
 func (d *DB) loadID() error {
 	value, done, err := d.pb.Get([]byte(aboutID))
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
-		d.id = rand.Uint64() | 1 //nolint:gosec // it need not be secret
+		d.id, d.made = rand.Uint64()|1, true //nolint:gosec // it need not be secret
 		return d.pb.Set([]byte(aboutID), binary.BigEndian.AppendUint64(nil, d.id), pebble.Sync)
 	case err != nil:
 		return err

@@ -18,6 +18,7 @@ type share struct {
 	ups    int  // sent: peer.ups of then
 	stored bool
 	done   bool
+	late   bool   // the node had been sent another one that was not done: what it says it is done with may be that alone
 	turn   uint32 // how many nodes were picked for its groups before; see shared.go
 }
 
@@ -297,13 +298,25 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 func (n *Node) shareDone(e *entry, node NodeID) { n.endShares(e, node, false) }
 
 // shareAcked notes that a node is done with what was sent to it of a message.
-func (n *Node) shareAcked(e *entry, node NodeID) { n.endShares(e, node, true) }
+func (n *Node) shareAcked(e *entry, node NodeID) {
+	late := !e.copy && slices.ContainsFunc(e.shares, func(s share) bool { return s.node == node && s.late && !s.done })
+	n.endShares(e, node, true)
+	if !late || e.gone {
+		return
+	}
+	for i := range e.shares { // the node may not have had this when it said so; it is sent again, and answers again
+		if s := &e.shares[i]; s.node == node && s.late && !s.done {
+			s.late = false
+			n.deliver(e, s)
+		}
+	}
+}
 
 func (n *Node) endShares(e *entry, node NodeID, sent bool) {
 	ended := false
 	for i := range e.shares {
 		s := &e.shares[i]
-		if s.node != node || s.done || sent && !s.sent && !e.copy {
+		if s.node != node || s.done || sent && (!s.sent || s.late) && !e.copy {
 			continue
 		}
 		n.endShare(e, s)

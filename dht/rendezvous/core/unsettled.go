@@ -120,6 +120,7 @@ func (n *Node) addShare(e *entry, s share) {
 		return
 	}
 	e.left++
+	s.late = s.node != n.self && slices.ContainsFunc(e.shares, func(o share) bool { return o.node == s.node && o.sent && !o.done })
 	at := e.put(s)
 	n.owe(e, s.node)
 	n.rewrite(e)
