@@ -100,11 +100,24 @@ func (n *Node) Arrived(name string, filters []string, lost bool, done func()) {
 		}
 	}
 	defer one()
+	wanted := func(e *pending) bool {
+		return e.m.QoS > 0 && slices.ContainsFunc(filters, func(f string) bool { return topic.Match(f, e.m.Topic) })
+	}
+	note := func(e *pending) {
+		left++
+		n.arrivals[e] = append(n.arrivals[e], newcomer{g, lost, one})
+		n.arriving++
+	}
+	for _, t := range n.trailing.live() { // it waits for its turn, and has no number yet
+		if e := t.held; e != nil && e.served && wanted(e) && n.arriving < maxArriving {
+			note(e)
+		}
+	}
 	for _, epoch := range sortedKeys(n.mine) {
 		s, r := n.mine[epoch], n.epochs[epoch]
 		due := func(e *pending) bool {
 			had := s.served.has(e.seq) || r != nil && r.plain.has(e.seq) // by this node's own plain subscribers
-			return had && e.m.QoS > 0 && slices.ContainsFunc(filters, func(f string) bool { return topic.Match(f, e.m.Topic) })
+			return had && wanted(e)
 		}
 		unmatched := n.unmatched(s)
 		for _, e := range unmatched {
@@ -119,9 +132,7 @@ func (n *Node) Arrived(name string, filters []string, lost bool, done func()) {
 			case n.arriving >= maxArriving: // it may come ahead of others, and does come
 				n.deliverArrived(e, g)
 			default:
-				left++
-				n.arrivals[e] = append(n.arrivals[e], newcomer{g, lost, one})
-				n.arriving++
+				note(e)
 			}
 		}
 	}
