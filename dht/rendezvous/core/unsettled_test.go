@@ -83,7 +83,7 @@ func TestMatchedIsNotSettled(t *testing.T) {
 func TestSaysThatItHasIt(t *testing.T) {
 	var said atomic.Int64
 	t.Cleanup(func() {
-		if said.Load() == 0 && !t.Failed() && *seeds > 20 {
+		if said.Load() == 0 && !t.Failed() && *seeds >= 200 { // it is seldom that there is a reason
 			t.Error("nothing was said at all")
 		}
 	})
