@@ -111,7 +111,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	u.end()
 	known := newCountdown(a.Registered)
 	s.subscribeAll(h.Record.Subs, h.From.lost(), known.more())
-	s.tellArrived(h.From.Drained, known.more())
+	s.tellArrived(h.From.Drained, nil)
 	known.one()
 	b.reg.Lock()
 	for _, d := range b.departures[key] {

@@ -39,6 +39,7 @@ type pending struct {
 	note      func() // what has to be safe with it, before it goes out
 	here      bool   // with note: this node's own plain subscribers want it then
 	served    bool
+	matched   bool // it has been passed on to those that it is for
 	detour    bool // this node's own subscribers get it from the rendezvous
 	waits     bool // here, until it is known where to
 	custody   CustodyAt
@@ -360,6 +361,7 @@ func (n *Node) arriveOwn(e *pending) {
 
 // taken ends the detour of a message: this node's own subscribers have it, and it is stamped.
 func (n *Node) taken(e *pending) {
+	n.passed(e)
 	if e.detour {
 		e.detour = false
 		e.r.detours--

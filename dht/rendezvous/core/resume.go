@@ -89,8 +89,9 @@ func (e *entry) owedTo(i SessionInterest) (owed bool) {
 // SessionInterest calls it. It gets what clients of this node have published and may still be to be matched: this node's own plain
 // subscribers had it before the session came, and its rendezvous leaves them out. What is on its way to a rendezvous comes by where the
 // session was, unless that is lost: then the session gets it here. What turns out to have taken long may have been matched when
-// nothing was registered there any more: the session, which knows what it has had, gets that too. done, which may be nil, is called when others keep everything that is on its way
-// now: the registration of where the session was is needed for it no more. It must not call the node.
+// nothing was registered there any more: the session, which knows what it has had, gets that too. done,
+// which may be nil, is called when everything that is on its way now has been passed on: the registration of where the session was is
+// needed for it no more. It must not call the node.
 func (n *Node) Arrived(name string, filters []string, lost bool, done func()) {
 	g := SessionInterest{Name: name}.group()
 	left := 1
@@ -104,8 +105,12 @@ func (n *Node) Arrived(name string, filters []string, lost bool, done func()) {
 		return e.m.QoS > 0 && slices.ContainsFunc(filters, func(f string) bool { return topic.Match(f, e.m.Topic) })
 	}
 	note := func(e *pending) {
-		left++
-		n.arrivals[e] = append(n.arrivals[e], newcomer{g, lost, one})
+		a := newcomer{session: g, lost: lost}
+		if !e.matched {
+			left++
+			a.matched = one
+		}
+		n.arrivals[e] = append(n.arrivals[e], a)
 		n.arriving++
 	}
 	for _, t := range n.trailing.live() { // it waits for its turn, and has no number yet
@@ -138,11 +143,22 @@ func (n *Node) Arrived(name string, filters []string, lost bool, done func()) {
 	}
 }
 
-// newcomer is a session that has come while a message was on its way, and what is called when others keep that.
+// passed notes that a message has been passed on to those that it is for.
+func (n *Node) passed(e *pending) {
+	e.matched = true
+	for i := range n.arrivals[e] {
+		if a := &n.arrivals[e][i]; a.matched != nil {
+			a.matched()
+			a.matched = nil
+		}
+	}
+}
+
+// newcomer is a session that has come while a message was on its way, and what is called when that has been passed on.
 type newcomer struct {
 	session proto.Group
-	lost    bool // the node that it was at is
-	kept    func()
+	lost    bool   // the node that it was at is
+	matched func() // nil: it has been called
 }
 
 // maxArriving is how many messages are noted for sessions that have come while those were on their way.
@@ -153,6 +169,7 @@ const lateMatch = 2 * copyAfter
 
 // arriveLate gives a message that others keep from now on to the sessions that have come while it was on its way for long.
 func (n *Node) arriveLate(e *pending) {
+	n.passed(e)
 	all := n.arrivals[e]
 	delete(n.arrivals, e)
 	n.arriving -= len(all)
@@ -160,7 +177,6 @@ func (n *Node) arriveLate(e *pending) {
 		if a.lost || n.now-e.at > lateMatch {
 			n.deliverArrived(e, a.session)
 		}
-		a.kept()
 	}
 }
 
