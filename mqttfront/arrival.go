@@ -109,10 +109,8 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	s.mu.Unlock()
 	b.rightsVersion.Add(1)
 	u.end()
-	known := newCountdown(a.Registered)
-	s.subscribeAll(h.Record.Subs, h.From.lost(), known.more())
+	s.subscribeAll(h.Record.Subs, h.From.lost(), a.Registered)
 	s.tellArrived(h.From.Drained, nil)
-	known.one()
 	b.reg.Lock()
 	for _, d := range b.departures[key] {
 		d.back.Store(true)
