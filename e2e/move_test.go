@@ -87,14 +87,7 @@ func TestMovesFromTheDead(t *testing.T) {
 	pub := newDurable(t, nodes[0].mqtt, "pub")
 	eventually(t, patience, sub.idle)
 	sent := 0
-	publish := func(n int) {
-		for range n {
-			qos := byte(1 + sent%2)
-			pub.publish([]string{"dead/x", "dead1/x"}[sent/2%2], fmt.Sprintf("%d %d", qos, sent), qos)
-			sent++
-		}
-		eventually(t, patience, pub.idle)
-	}
+	publish := func(n int) { sent = pub.publishNumbered(n, sent, "dead/x", "dead1/x") }
 	come := func(from, to int) {
 		t.Helper()
 		eventually(t, patience, func() error {
@@ -144,14 +137,7 @@ func TestGoesOnFromTheDestroyed(t *testing.T) {
 			pub := newDurable(t, nodes[0].mqtt, "pub")
 			eventually(t, patience, sub.idle)
 			sent := 0
-			publish := func(n int) {
-				for range n {
-					qos := byte(1 + sent%2)
-					pub.publish([]string{"dead/x", "dead1/x"}[sent/2%2], fmt.Sprintf("%d %d", qos, sent), qos)
-					sent++
-				}
-				eventually(t, patience, pub.idle)
-			}
+			publish := func(n int) { sent = pub.publishNumbered(n, sent, "dead/x", "dead1/x") }
 			publish(100)
 			eventually(t, patience, sub.through)
 			sub.pause()
@@ -194,4 +180,17 @@ func TestGoesOnFromTheDestroyed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// publishNumbered publishes n messages of QoS 1 and 2 by turns that say their QoS and number, two to a topic, and waits until all are through. sent is
+// how many there were before; it returns how many there are now.
+func (d *durable) publishNumbered(n, sent int, topics ...string) int {
+	d.t.Helper()
+	for range n {
+		qos := byte(1 + sent%2)
+		d.publish(topics[sent/2%len(topics)], fmt.Sprintf("%d %d", qos, sent), qos)
+		sent++
+	}
+	eventually(d.t, patience, d.idle)
+	return sent
 }
