@@ -9,7 +9,7 @@ import (
 
 // askAgain is when it is asked again who has a session, where not all could be asked who may know; at first, and at most.
 const (
-	askAgain     = 2 * time.Second
+	askAgain     = 500 * time.Millisecond
 	askAgainMost = 30 * time.Second
 )
 

@@ -190,6 +190,34 @@ func TestAloneGetsWhatIsOwed(t *testing.T) {
 	})
 }
 
+// TestMeetsOthersFirst: a client whose node has lost what it had and has just been started has its session there, though it is quicker than the node is
+// among the others.
+func TestMeetsOthersFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		w.nodes[0].crash()
+		w.nodes[1].crash()
+		w.mu.Lock()
+		w.shy = true
+		w.mu.Unlock()
+		w.nodes[1].start()
+		c.moveTo(w.nodes[1])
+		time.Sleep(2 * time.Second)
+		if c.attached() == nil {
+			t.Error("it was let in before others were met")
+		}
+		w.nodes[1].r.Activate()
+		settle(t, time.Minute, c.attached)
+		settle(t, time.Minute, m.come)
+	})
+}
+
 // TestPacketIDsOfTheLost: what a client takes for a message again, because of an exchange with a node that is lost, is not a new one, however
 // many come.
 func TestPacketIDsOfTheLost(t *testing.T) {

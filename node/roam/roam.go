@@ -62,6 +62,9 @@ type Config struct {
 const (
 	// keepTime is how long a client waits for the swarm to know its session.
 	keepTime = 2 * time.Second
+	// meetTime is for how long after its start a node has clients wait whose sessions are not here, until it has met those that may know of
+	// them. How long each of them waits is the broker's.
+	meetTime = 10 * time.Second
 	// holdFor is how long the registration for the claims to a session with an expiry stands while its node is away.
 	holdFor = core.MaxHold
 	// maxVerified is how many sessions are asked about at a time.
@@ -82,7 +85,8 @@ type Roam struct {
 	hearing sync.Mutex
 
 	mu     sync.Mutex
-	active bool // there are, or were, other nodes
+	active bool          // there are, or were, other nodes
+	met    chan struct{} // closed when it is active
 	held   map[string]*hold
 	byName map[string]*hold
 	hints  map[string]hint // by key
@@ -122,7 +126,7 @@ type hold struct {
 
 // New makes a Roam. It does nothing before Activate.
 func New(cfg Config) *Roam {
-	r := &Roam{cfg: cfg, self: cfg.Host.ID(), started: time.Now(), held: map[string]*hold{}, byName: map[string]*hold{}, hints: map[string]hint{},
+	r := &Roam{cfg: cfg, self: cfg.Host.ID(), started: time.Now(), met: make(chan struct{}), held: map[string]*hold{}, byName: map[string]*hold{}, hints: map[string]hint{},
 		asked: map[*ask]struct{}{}, joins: map[mqttfront.Left]struct{}{}, alone: map[string]time.Time{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	cfg.Host.SetStreamHandler(Protocol, func(s network.Stream) {
@@ -158,6 +162,9 @@ func (r *Roam) Activate() {
 	r.mu.Lock()
 	was := r.active
 	r.active = true
+	if !was {
+		close(r.met)
+	}
 	r.mu.Unlock()
 	if !was {
 		r.goes(r.runVerify)
@@ -223,7 +230,19 @@ func (r *Roam) Alone() (number uint64, expects bool) {
 	if active {
 		return 0, false
 	}
-	return nextNumber(0, time.Now()), r.cfg.Joins || r.cfg.Swarm.Expects()
+	return nextNumber(0, time.Now()), r.expects()
+}
+
+// expects reports whether there should be other nodes.
+func (r *Roam) expects() bool { return r.cfg.Joins || r.cfg.Swarm.Expects() }
+
+// meeting reports whether this node is about to meet others that may have a session, which is not here.
+func (r *Roam) meeting(key string) bool {
+	if time.Since(r.started) > meetTime || !r.expects() {
+		return false
+	}
+	_, _, here := r.cfg.Broker.Has(key)
+	return !here
 }
 
 // Holds implements mqttfront.Roaming.
@@ -231,11 +250,17 @@ func (r *Roam) Holds(key string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.held[key]
-	return !r.active || h != nil && h.mine
+	return h != nil && h.mine
 }
 
 // Claim implements mqttfront.Roaming.
 func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error) {
+	if r.meeting(key) {
+		select {
+		case <-r.met:
+		case <-ctx.Done():
+		}
+	}
 	r.mu.Lock()
 	if !r.active {
 		r.mu.Unlock()
@@ -251,8 +276,18 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 	select {
 	case last = <-found:
 	case <-unsure: // nobody in reach knows of it, and others may
-		r.claimLate(h, found)
-		return nil, nil
+		known := false
+		if r.meeting(key) {
+			select {
+			case last = <-found:
+				known = true
+			case <-ctx.Done():
+			}
+		}
+		if !known {
+			r.claimLate(h, found)
+			return nil, nil
+		}
 	case <-ctx.Done():
 		if len(r.cfg.Host.Network().Peers()) > 0 {
 			r.mu.Lock()
