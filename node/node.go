@@ -48,6 +48,7 @@ type Node struct {
 	started time.Time
 
 	founds    bool // a private swarm of its own: nobody else has been there
+	joins     bool // a swarm that it remembers nobody of, though others may have been there for long
 	dir       *datadir.Dir
 	host      *dht.Host
 	service   atomic.Pointer[rendezvous.Service] // nil until the swarm is joined
@@ -138,7 +139,9 @@ func (n *Node) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.host, err = dht.Open(ctx, n.hostConfig(key, bootstrap))
+	c := n.hostConfig(key, bootstrap)
+	n.joins = n.db.New() && !n.founds && (key != nil || len(c.Bootstrap) > 0)
+	n.host, err = dht.Open(ctx, c)
 	return err
 }
 
@@ -196,6 +199,7 @@ func (n *Node) startService() error {
 		Database:  n.db.ID(),
 		Life:      life,
 		Private:   !n.cfg.Swarm.Open,
+		Joins:     n.joins,
 		Restoring: true,
 		Depth:     n.cfg.Locations.Depth,
 		Small:     n.cfg.Swarm.Small,
@@ -282,7 +286,7 @@ func (n *Node) startRoaming(b *mqttfront.Broker) {
 	if n.cfg.Swarm.Open {
 		return
 	}
-	r := roam.New(roam.Config{Host: n.host.Libp2p(), Database: n.db.ID(), Joins: n.db.New() && !n.founds, Swarm: n.service.Load(), Broker: b, Resumed: n.watch.Resumed, Log: n.log})
+	r := roam.New(roam.Config{Host: n.host.Libp2p(), Database: n.db.ID(), Joins: n.joins, Swarm: n.service.Load(), Broker: b, Resumed: n.watch.Resumed, Log: n.log})
 	b.Roam(r)
 	n.peersMu.Lock()
 	n.roam = r

@@ -57,8 +57,8 @@ type Config struct {
 	Database uint64
 	// Life rises with every start of the node.
 	Life uint64
-	// Private: see core.Config.
-	Private bool
+	// Private and Joins: see core.Config.
+	Private, Joins bool
 	// Restoring: Restored will be called.
 	Restoring bool
 	// Depth is how many levels of a topic make its location when this node publishes.
@@ -171,7 +171,7 @@ func New(cfg Config) *Service {
 	s.self = core.MakeNodeID(cfg.Database, string(cfg.Host.ID()))
 	s.core = core.New(core.Config{Self: s.self, Depth: cfg.Depth, Small: cfg.Small,
 		Limits: cfg.Limits, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), //nolint:gosec // identities need not be secret
-		Custody: cfg.Custody, Retained: cfg.Retained, Journal: cfg.Journal, Received: cfg.Received, Life: cfg.Life, Private: cfg.Private, Restoring: cfg.Restoring, Log: cfg.Log})
+		Custody: cfg.Custody, Retained: cfg.Retained, Journal: cfg.Journal, Received: cfg.Received, Life: cfg.Life, Private: cfg.Private, Joins: cfg.Joins, Restoring: cfg.Restoring, Log: cfg.Log})
 	s.quiet.Store(new(sync.Map))
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.coarse.Store(int64(bootTime()))

@@ -107,6 +107,8 @@ type Config struct {
 	Life uint64
 	// Private says that all nodes are trusted: what one says of another that is not here, that it is gone for good, is believed.
 	Private bool
+	// Joins says that this node knows nobody yet, and others may have been there for long.
+	Joins bool
 	// Restoring says that sessions from an earlier life are about to be registered: what stands for them is not touched before
 	// Node.Restored is called.
 	Restoring bool

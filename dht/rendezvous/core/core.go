@@ -113,11 +113,11 @@ type Node struct {
 	active   []*route
 	quiet    map[dht.Location]*location // where somebody was told that nobody is interested
 
-	born      time.Duration // when At was called first
-	cut       bool          // see cutOff
-	cutAt     time.Duration // when that was found out
-	madeAlone bool          // it has made a set of which it is the only member
-	merging   time.Duration // until then sets may stand that this node's are about to be joined with
+	born    time.Duration // when At was called first
+	cut     bool          // see cutOff
+	cutAt   time.Duration // when that was found out
+	brings  bool          // it has locations from an earlier life, or has made a set of which it is the only member
+	merging time.Duration // until then sets may stand that this node's are about to be joined with
 
 	restoring bool // see Config
 

@@ -16,13 +16,31 @@ func (n *Node) foundLooked(l *location) {
 		n.drop(l)
 		return
 	}
+	l.meeting = false
 	n.foundSet(l, members)
 }
 
-// mayReturn reports whether nodes that had left may be about to come back: all were stopped, and are started again now. What
-// they have of a location must not be missed.
-func (n *Node) mayReturn() bool {
-	return n.now < n.born+promiseTime && slices.ContainsFunc(n.ordered, func(p *peer) bool { return p.left && p.restored })
+// mayMeet reports whether nodes may be about to be met that have something of a location, which must not be missed: those that had left where
+// all were stopped and are started again now, and those of a swarm that this node joins.
+func (n *Node) mayMeet() bool {
+	return n.now < n.born+promiseTime && (n.cfg.Joins && !n.meetsAny() || slices.ContainsFunc(n.ordered, func(p *peer) bool { return p.left && p.restored }))
+}
+
+// meetsAny reports whether another node is in reach.
+func (n *Node) meetsAny() bool {
+	return slices.ContainsFunc(n.ordered, func(p *peer) bool { return p.reach })
+}
+
+// foundMet goes on with the foundings that waited for others to be met.
+func (n *Node) foundMet() {
+	if n.mayMeet() {
+		return
+	}
+	for _, l := range n.sortedLocations() {
+		if l.phase == founding && l.meeting {
+			n.foundLooked(l)
+		}
+	}
 }
 
 // foundSet asks the others of a first set whether another stands.
@@ -90,7 +108,7 @@ func (n *Node) askFoundings(m NodeID) {
 // founded ends the founding: everybody who could be asked has answered.
 func (n *Node) founded(l *location) {
 	l.phase = standby
-	n.madeAlone = n.madeAlone || len(l.set.Members) == 1
+	n.brings = n.brings || len(l.set.Members) == 1
 	if len(l.blank)+1 >= n.majority(l.set) { // else another set may stand, at those who could not be asked
 		l.blank = nil
 	}

@@ -192,6 +192,7 @@ func (n *Node) restoreLocation(record []byte) {
 		return
 	}
 	l.phase, l.set, l.stands, l.blank = standby, set, true, map[NodeID]bool{}
+	n.brings = true
 	if r.GetPromised() != nil {
 		l.promised = ballotOf(r.GetPromised())
 	}

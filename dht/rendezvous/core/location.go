@@ -46,6 +46,7 @@ type location struct {
 	phase phase
 
 	asking  map[NodeID]bool // founding: who has not answered
+	meeting bool            // founding: nobody is asked before others may have been met
 	founder NodeID          // whose offer the set is; until it says that it stands, or offered is over, another may replace it
 	offered time.Duration
 	blank   map[NodeID]bool // not nil: this node is a member that may have missed what came before; who has told it
@@ -134,9 +135,9 @@ func (n *Node) locate(place Place, at dht.Location) *location {
 		n.lookUp(place, func() { n.foundLooked(l) })
 		return l
 	}
-	if n.mayReturn() {
-		l.set = Set{1, members}
-		n.timers.set(n.born+promiseTime, func() { n.foundLooked(l) })
+	if n.mayMeet() {
+		l.set, l.meeting = Set{1, members}, true
+		n.timers.set(n.born+promiseTime, n.foundMet)
 		return l
 	}
 	n.foundSet(l, members)

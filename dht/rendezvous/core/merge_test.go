@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
+	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
 // TestBridge has two swarms meet at a node that knows both, and then publishes to places that nobody has used: what
@@ -126,6 +129,62 @@ func TestHidden(t *testing.T) {
 		s.run(80 * time.Second)
 		s.check()
 		s.checkSets()
+		s.report(seed)
+	})
+}
+
+// TestFindsWhatIsRetained has a node come to a swarm, young or old, and look for something that is retained: where it has been told that it is registered for
+// all and sees no merge, it finds it, though it may have made sets alone before it met anybody.
+func TestFindsWhatIsRetained(t *testing.T) {
+	eachSeed(t, max(*seeds, 1000), func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond}[seed%3])
+		s.diskTime, s.disorder = 10*time.Millisecond, true
+		s.grow(1 + s.rng.IntN(4))
+		s.run(time.Duration(s.rng.Int64N(int64(4 * time.Second))))
+		s.pick().publish("kept/x", 1, true, "v")
+		s.run(2*time.Second + time.Duration(s.rng.Int64N(int64(4*time.Second))))
+		if len(s.nodes) > 1 && s.rng.IntN(3) == 0 { // all are started again
+			for _, v := range s.nodes {
+				v.crash()
+			}
+			for _, v := range s.nodes {
+				v.reboot()
+				for _, w := range s.nodes[:v.i] {
+					s.connect(v, w)
+				}
+			}
+		}
+		v := s.add()
+		found, looks := 0, 0
+		var look func()
+		look = func() {
+			v.do(func() {
+				v.n.Register("kept/x", core.Interest{Plain: true, QoS: 1}, func(local bool) {
+					before := found
+					s.after(0, func() {
+						v.do(func() {
+							v.n.Retained("kept/x", func(ms []*proto.Message) { found += len(ms) }, func() {
+								looks++
+								if found == before && !local && v.n.Merged() {
+									s.fail("nothing was found, and no doubt of it, at %v", s.now)
+								}
+								s.after(time.Duration(s.rng.Int64N(int64(300*time.Millisecond))), look)
+							})
+						})
+					})
+				})
+			})
+		}
+		s.after(time.Duration(s.rng.Int64N(int64(time.Second))), look)
+		for _, w := range s.nodes[:v.i] {
+			if s.rng.IntN(3) > 0 || w.i == 0 {
+				s.after(time.Duration(s.rng.Int64N(int64(4*time.Second))), func() { s.connect(v, w) })
+			}
+		}
+		s.run(30 * time.Second)
+		if found == 0 || looks < 3 {
+			t.Errorf("found %d times in %d", found, looks)
+		}
 		s.report(seed)
 	})
 }

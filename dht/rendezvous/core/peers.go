@@ -98,9 +98,9 @@ func (n *Node) Hello(life uint64, addresses []string) *pb.Hello {
 }
 
 // serves reports whether this node does not come with empty hands where it meets others: who has just come to a
-// swarm brings nothing that the swarm does not know, unless it has made sets of its own before.
+// swarm brings nothing that the swarm does not know, unless it has sets from before.
 func (n *Node) serves() bool {
-	return len(n.locations) > 0 && (n.madeAlone || n.now-n.born > mergeTime)
+	return len(n.locations) > 0 && (n.brings || n.now-n.born > mergeTime)
 }
 
 // bridges reports whether a node that says Hello knows none of the others that this node has met, or has made sets
@@ -120,6 +120,12 @@ func (n *Node) bridges(h *pb.Hello) bool {
 		}
 	}
 	return met
+}
+
+// foundBy reports whether a node that says Hello knows others, and is the first that this one meets.
+func (n *Node) foundBy(h *pb.Hello) bool {
+	return !slices.ContainsFunc(n.ordered, func(p *peer) bool { return p.seen }) &&
+		slices.ContainsFunc(h.GetKnown(), func(k *pb.Known) bool { return NodeID(k.GetNode()).Peer() != n.self.Peer() })
 }
 
 // maxKnown bounds the nodes that one frame tells of.
@@ -163,7 +169,7 @@ func (n *Node) Up(h *pb.Hello) {
 	if p.up {
 		n.Down(id) // a new stream: what was on the way on the old one is lost
 	}
-	if h.GetServes() && (!p.seen || n.now-p.since > deadAfter) && (n.serves() || n.bridges(h)) {
+	if (!p.seen || n.now-p.since > deadAfter) && (h.GetServes() && (n.serves() || n.bridges(h)) || n.serves() && n.foundBy(h)) {
 		// Each may have made sets without the other: what stands at one is news at the other.
 		n.merging = n.now + mergeTime
 	}
@@ -232,6 +238,7 @@ func (n *Node) outOfReach(p *peer) {
 func (n *Node) peerInReach(p *peer) {
 	n.membersChanged()
 	n.metLookup(p.id)
+	n.foundMet()
 	n.askFoundings(p.id)
 	for _, s := range n.streams { // it may not have heard what is over
 		if _, told := s.told[p.id]; told || s.owed[p.id] != nil {

@@ -139,9 +139,12 @@ type simNode struct {
 	effects   []core.Effect
 }
 
+// simStart is when a simulation begins.
+const simStart = time.Hour
+
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
 	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[reflect.Type]int{}, acks: map[ackKey]int{}, longest: map[reflect.Type]int{},
-		depth: 1, small: 100, merged: true, byID: map[core.Identity]*published{}, slow: slow, now: time.Hour}
+		depth: 1, small: 100, merged: true, byID: map[core.Identity]*published{}, slow: slow, now: simStart}
 	s.reconnects = func(*simNode, *simNode) bool { return s.rng.IntN(2) == 0 }
 	return s
 }
@@ -185,6 +188,7 @@ func (v *simNode) boot(limits core.Limits) {
 	v.life++
 	v.alive = true
 	v.n = core.New(core.Config{Self: v.id, Depth: s.depth, Small: s.small, Limits: limits, Life: v.life, Restoring: v.life > 1, Private: !s.open,
+		Joins:   v.life == 1 && s.now > simStart && v.i%2 == 0,
 		Rand:    rand.New(rand.NewPCG(s.rng.Uint64(), 3)),
 		Custody: diskCustody{v.disk}, Retained: diskRetained{v.disk}, Journal: diskJournal{v.disk}, Received: diskReceived{v.disk}, Log: simLog()})
 	s.after(time.Duration(s.rng.Int64N(int64(tickEvery))), func() { v.tick(v.life) })

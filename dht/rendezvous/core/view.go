@@ -110,7 +110,7 @@ func (n *Node) Peers() []PeerView {
 // Merged reports whether this node reaches others, and did not meet them just now as another swarm: then what they know may not be known yet
 // to those that it asks.
 func (n *Node) Merged() bool {
-	return n.now >= n.merging && slices.ContainsFunc(n.ordered, func(p *peer) bool { return p.reach })
+	return n.now >= n.merging && n.meetsAny()
 }
 
 // Expects reports whether this node knows of others that are to come, or to come back.
