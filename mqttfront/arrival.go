@@ -109,8 +109,10 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	s.mu.Unlock()
 	b.rightsVersion.Add(1)
 	u.end()
-	s.subscribeAll(h.Record.Subs, h.From.lost(), a.Registered)
-	s.tellArrived(h.From.Drained, nil)
+	known := newCountdown(a.Registered)
+	s.subscribeAll(h.Record.Subs, h.From.lost(), known.more())
+	s.tellArrived(h.From.Drained, known.more())
+	known.one()
 	b.reg.Lock()
 	for _, d := range b.departures[key] {
 		d.back.Store(true)
@@ -352,6 +354,9 @@ func (s *session) runArrival(ended bool) {
 			a.a.Close()
 			return
 		}
+		if got.Lost {
+			s.loseRest()
+		}
 		if last > 0 {
 			upto = last
 			safe(upto)
@@ -359,6 +364,21 @@ func (s *session) runArrival(ended bool) {
 		ended = got.End
 	}
 	s.endArrival()
+}
+
+// loseRest has a session want what was sent to the node that it comes from, and has not come before that was lost.
+func (s *session) loseRest() {
+	s.mu.Lock()
+	if s.move == nil || s.move.arriving == nil || s.ended {
+		s.mu.Unlock()
+		return
+	}
+	from, subs := s.move.lost(), s.subsLocked()
+	s.mu.Unlock()
+	for _, sub := range subs {
+		s.b.demand(sub.inner, func(d *demand) { d.owe(s, sub, from) }, nil)
+	}
+	s.tellArrived(true, nil)
 }
 
 // endArrival has a session be this node's alone.

@@ -197,18 +197,28 @@ func (b *Broker) Queued() (messages, sessions int) {
 	return messages, sessions
 }
 
-// Kept returns how many sessions are here that outlive their connections, those of connected clients only where that is said, and
-// how many QoS 1 and 2 messages wait in them.
-func (b *Broker) Kept(connected bool) (sessions, messages int) {
+// Kept returns how many sessions are here that outlive their connections, and how many QoS 1 and 2 messages wait in them; those of connected
+// clients, and those that another node is fetching, only where all is said.
+func (b *Broker) Kept(all bool) (sessions, messages int) {
 	b.reg.Lock()
 	defer b.reg.Unlock()
 	for _, s := range b.sessions {
 		s.mu.Lock()
-		if s.expiry > 0 && !s.ended && (connected || s.conn.Load() == nil) {
+		if s.expiry > 0 && !s.ended && (all || s.conn.Load() == nil) {
 			sessions++
 			messages += s.waiting - s.zeros
 		}
 		s.mu.Unlock()
+	}
+	for _, ds := range b.departures {
+		for _, d := range ds {
+			d.s.mu.Lock()
+			if !d.over && (all || d.streams == 0) {
+				sessions++
+				messages += d.s.waiting - d.s.zeros
+			}
+			d.s.mu.Unlock()
+		}
 	}
 	return sessions, messages
 }

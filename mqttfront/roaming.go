@@ -66,6 +66,9 @@ type Arrived struct {
 	Had     []MarkRun // as in ArrivalHead, where that is known only now
 	Drained bool      // all that waited has come; what comes from now on has come here too, or goes to the end of the queue
 	End     bool      // nothing will follow
+	// Lost says with Drained that the other node can't be reached: what was sent to it is asked for elsewhere. The rest follows where it
+	// comes back.
+	Lost bool
 }
 
 // Arriving is what has to be known of a session over a restart that comes from another node.

@@ -37,8 +37,8 @@ func (n *Node) Leave(ctx context.Context, discard bool) (admin.Left, error) {
 	case b == nil || s == nil || n.stopping.Load():
 		return admin.Left{}, admin.ErrLeaving
 	case lost.Sessions > 0 && !discard:
-		return admin.Left{}, fmt.Errorf("%w: %d with %d messages in their queues, whose clients are not connected here. They take them along when they "+
-			"connect to another node of a private swarm", admin.ErrSessions, lost.Sessions, lost.Messages)
+		return admin.Left{}, fmt.Errorf("%w: %d with %d messages in their queues, whose clients are not connected here, or which another node has not fetched. They take "+
+			"them along when they connect to another node of a private swarm", admin.ErrSessions, lost.Sessions, lost.Messages)
 	case alone(s.Peers()):
 		return admin.Left{}, admin.ErrAlone
 	case !n.stopping.CompareAndSwap(false, true):
@@ -66,7 +66,7 @@ func (n *Node) Leave(ctx context.Context, discard bool) (admin.Left, error) {
 	return admin.Left{Lost: lost, TookS: time.Since(began).Seconds()}, nil
 }
 
-// untilTaken waits until the clients that were connected have taken their sessions to other nodes.
+// untilTaken waits until the clients that were connected have taken their sessions to other nodes, and those need nothing more from here.
 func (n *Node) untilTaken(ctx context.Context) error {
 	tick := time.NewTicker(leavePoll)
 	defer tick.Stop()
@@ -77,7 +77,7 @@ func (n *Node) untilTaken(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %d with %d messages in their queues, whose clients have not connected to another node in time. "+
+			return fmt.Errorf("%w: %d with %d messages in their queues, whose clients have not connected to another node in time, or which that has not fetched in full. "+
 				"The node stops now; start it again to try again", admin.ErrSessions, sessions, messages)
 		case <-tick.C:
 		}

@@ -23,6 +23,12 @@ func (s *Service) Reaches(id peer.ID, database uint64) (reaches bool) {
 	return reaches
 }
 
+// Forgotten reports whether a node is known to be gone for good.
+func (s *Service) Forgotten(id peer.ID) (is bool) {
+	s.View(func(n *core.Node) { is = n.Forgotten(string(id)) })
+	return is
+}
+
 // Gauges returns the sizes of what the node keeps.
 func (s *Service) Gauges() (g core.Gauges) {
 	s.View(func(n *core.Node) { g = n.Gauges() })

@@ -54,6 +54,7 @@ func (s *busySwarm) Retained(_ string, _ func([]*proto.Message), done func()) {
 func (s *busySwarm) Done(*core.Receipt)           {}
 func (s *busySwarm) Reaches(peer.ID, uint64) bool { return true }
 func (s *busySwarm) Expects() bool                { return false }
+func (s *busySwarm) Forgotten(peer.ID) bool       { return false }
 func (s *busySwarm) Merged() bool                 { return true }
 func (s *busySwarm) Publish(batch []core.Publication) {
 	s.delivering.Lock()

@@ -218,6 +218,66 @@ func TestMeetsOthersFirst(t *testing.T) {
 	})
 }
 
+// TestLostMeanwhile: a session whose node is lost before all of it has come gets what was sent there from those who have custody of it, and
+// does not wait with what comes here until the other is back.
+func TestLostMeanwhile(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		m := &traffic{w: w, c: c}
+		m.publish(40)
+		time.Sleep(time.Second)
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		w.nodes[0].crash()
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		if seed%2 == 0 {
+			w.nodes[0].start()
+			time.Sleep(time.Minute)
+		}
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		m.check(t, false)
+	})
+}
+
+// TestGoneForGoodMeanwhile: a session whose node is gone for good, and forgotten, before all of it has come goes on without the rest.
+func TestGoneForGoodMeanwhile(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		m := &traffic{w: w, c: c}
+		m.publish(40)
+		time.Sleep(time.Second)
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		w.nodes[0].crash()
+		w.mu.Lock()
+		w.forgotten[w.nodes[0].id] = true
+		w.mu.Unlock()
+		time.Sleep(2 * time.Second) // what goes to it alone is lost with it
+		before := m.sent
+		m.publish(20)
+		settle(t, time.Minute, func() error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for i := before; i < m.sent; i++ {
+				if c.got[payload(i)] == 0 {
+					return fmt.Errorf("%q has not come", payload(i))
+				}
+			}
+			return nil
+		})
+	})
+}
+
 // TestPacketIDsOfTheLost: what a client takes for a message again, because of an exchange with a node that is lost, is not a new one, however
 // many come.
 func TestPacketIDsOfTheLost(t *testing.T) {

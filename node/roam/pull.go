@@ -30,6 +30,8 @@ const (
 	againEvery = 2 * time.Second
 	// maxHops is how many nodes a session may have gone on to before it is given up.
 	maxHops = 8
+	// lostTime is after what time a node that can't be reached any more is not waited for with what came here meanwhile.
+	lostTime = 10 * time.Second
 	// maxMoved bounds a message of the protocol, which has one entry at least.
 	maxMoved = proto.MaxFrame + 4<<10
 )
@@ -41,9 +43,15 @@ type pull struct {
 	number uint64
 	head   mqttfront.ArrivalHead
 	from   peer.ID
-	until  time.Time // when what has not come by then is given up
+	// database is the one that it has the session in; 0: not known
+	database uint64
+	until    time.Time // when what has not come by then is given up
 
-	part   bool // of a session that is here: who has it offers it again
+	part bool // of a session that is here: who has it offers it again
+	// drained: all that waited at the other node has come, or is taken for lost; failing: since when that can't be reached.
+	drained bool
+	failing time.Time
+
 	stream wire // nil: none is open; used by Next alone
 	reader pbio.Reader
 	hops   int
@@ -97,6 +105,10 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 		m, err := p.connect(ctx, 0)
 		r.cfg.Log.Debug("fetching a session", "key", key, "number", number, "from", from.String(), "here", m.GetHead() != nil, "elsewhere", peer.ID(m.GetElsewhere()).String(), "error", err)
 		if err == nil && p.began(m) {
+			if o := last.owner(); o.node == from {
+				p.database = o.database
+			}
+			p.head.From.Database = p.database
 			return p, nil
 		}
 		if err != nil && from != r.self && r.cfg.Swarm.Reaches(from, 0) {
@@ -174,8 +186,10 @@ func (r *Roam) lost(p *pull, last *claim) mqttfront.Arrival {
 	}
 	p.head = mqttfront.ArrivalHead{Record: recordOf(s), From: mqttfront.Arriving{From: string(p.from), Number: p.number, Drained: true}}
 	if o := last.owner(); p.from == o.node {
+		p.database = o.database
 		p.head.From.Database = o.database
 	}
+	p.drained = true
 	return p
 }
 
@@ -187,7 +201,9 @@ func (r *Roam) Resume(key string, from mqttfront.Arriving) mqttfront.Arrival {
 	if err != nil {
 		return nil
 	}
-	return r.newPull(key, from.Number, id)
+	p := r.newPull(key, from.Number, id)
+	p.database, p.drained = from.Database, from.Drained
+	return p
 }
 
 // Head implements mqttfront.Arrival.
@@ -250,6 +266,11 @@ func (p *pull) Next(ctx context.Context, after uint64) (mqttfront.Arrived, error
 			if err := p.again(ctx, after); err != nil {
 				return mqttfront.Arrived{}, err
 			}
+			if p.lost() {
+				p.drained = true
+				p.r.cfg.Log.Info("a session goes on without what is left of it at a node that can't be reached", "key", p.key, "node", p.from.String())
+				return mqttfront.Arrived{Drained: true, Lost: true}, nil
+			}
 			continue
 		}
 		if len(p.had) > 0 {
@@ -269,6 +290,7 @@ func (p *pull) Next(ctx context.Context, after uint64) (mqttfront.Arrived, error
 		if got.End {
 			_ = p.stream.Close()
 		}
+		p.drained = p.drained || got.Drained
 		for _, e := range m.GetEntries() {
 			entry, err := entryOf(e)
 			if err != nil {
@@ -289,6 +311,7 @@ func (p *pull) again(ctx context.Context, after uint64) error {
 	m, err := p.connect(ctx, after)
 	switch {
 	case err == nil && m.GetHead() != nil:
+		p.failing = time.Time{}
 		p.had = marksOf(m.GetHead().GetHad())
 		return nil
 	case err == nil:
@@ -302,6 +325,11 @@ func (p *pull) again(ctx context.Context, after uint64) error {
 		return nil
 	case errors.Is(err, io.EOF) && p.isClosed():
 		return err
+	case p.failing.IsZero():
+		p.failing = time.Now()
+	case p.r.cfg.Swarm.Forgotten(p.from): // what it still had is lost
+		p.r.cfg.Log.Info("a session goes on without what was left of it at a node that is gone for good", "key", p.key, "node", p.from.String())
+		return io.EOF
 	}
 	select {
 	case <-ctx.Done():
@@ -311,6 +339,11 @@ func (p *pull) again(ctx context.Context, after uint64) error {
 	case <-time.After(againEvery):
 		return nil
 	}
+}
+
+// lost reports whether the other node has been out of reach for too long.
+func (p *pull) lost() bool {
+	return !p.drained && !p.failing.IsZero() && time.Since(p.failing) > lostTime && !p.r.cfg.Swarm.Reaches(p.from, p.database)
 }
 
 // runTell says what was taken, while its stream is open.

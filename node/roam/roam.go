@@ -25,6 +25,7 @@ type Swarm interface {
 	Publish(batch []core.Publication)
 	Done(r *core.Receipt)
 	Reaches(id peer.ID, database uint64) bool
+	Forgotten(id peer.ID) bool
 	Expects() bool
 	Merged() bool
 }

@@ -89,6 +89,12 @@ func (s *claimSwarm) Register(filter string, i core.Interest, done func(bool)) {
 
 func (s *claimSwarm) Done(*core.Receipt) {}
 
+func (s *claimSwarm) Forgotten(id peer.ID) bool {
+	s.n.w.mu.Lock()
+	defer s.n.w.mu.Unlock()
+	return s.n.w.forgotten[id]
+}
+
 func (s *claimSwarm) Merged() bool {
 	s.n.w.mu.Lock()
 	defer s.n.w.mu.Unlock()

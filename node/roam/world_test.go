@@ -28,20 +28,21 @@ type world struct {
 	nodes []*simNode
 	wg    sync.WaitGroup // of everything that waits
 
-	mu       sync.Mutex
-	rng      *rand.Rand
-	custody  []*simMessage // what somebody waits for, in order
-	retained map[string]*proto.Message
-	seq      uint64
-	came     map[string]int // payloads that clients published, by how often
-	cut      map[[2]int]bool
-	healed   map[[2]int]time.Time
-	clients  []*client
-	unmerged bool          // nor are those that they reach told yet
-	unsure   bool          // nodes reach nobody who knows what was claimed
-	strange  bool          // nodes know of no other while they have met none
-	shy      bool          // nodes that are started have not met others yet
-	slowness time.Duration // the longest that a node takes to answer a stream
+	mu        sync.Mutex
+	rng       *rand.Rand
+	custody   []*simMessage // what somebody waits for, in order
+	retained  map[string]*proto.Message
+	seq       uint64
+	came      map[string]int // payloads that clients published, by how often
+	cut       map[[2]int]bool
+	healed    map[[2]int]time.Time
+	clients   []*client
+	forgotten map[peer.ID]bool // nodes that are gone for good
+	unmerged  bool             // nor are those that they reach told yet
+	unsure    bool             // nodes reach nobody who knows what was claimed
+	strange   bool             // nodes know of no other while they have met none
+	shy       bool             // nodes that are started have not met others yet
+	slowness  time.Duration    // the longest that a node takes to answer a stream
 }
 
 // simMessage is a message in custody.
@@ -85,7 +86,7 @@ type simNode struct {
 }
 
 func newWorld(t testing.TB, seed uint64, nodes int) *world {
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), retained: map[string]*proto.Message{}, came: map[string]int{}, cut: map[[2]int]bool{}, healed: map[[2]int]time.Time{}} //nolint:gosec // a simulation
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), retained: map[string]*proto.Message{}, came: map[string]int{}, cut: map[[2]int]bool{}, healed: map[[2]int]time.Time{}, forgotten: map[peer.ID]bool{}} //nolint:gosec // a simulation
 	for i := range nodes {
 		id := simID(t, i)
 		w.nodes = append(w.nodes, &simNode{w: w, i: i, id: id, interests: map[string]core.Interest{}, store: newSimStore()})

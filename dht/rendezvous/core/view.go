@@ -118,5 +118,18 @@ func (n *Node) Expects() bool {
 	return slices.ContainsFunc(n.ordered, func(p *peer) bool { return !p.left && !p.gone })
 }
 
+// Forgotten reports whether a node is known, by its peer ID in bytes, to be gone for good.
+func (n *Node) Forgotten(name string) (is bool) {
+	for _, p := range n.ordered {
+		if p.id.is(name, 0) {
+			if !p.forgotten && !p.gone {
+				return false
+			}
+			is = is || p.forgotten
+		}
+	}
+	return is
+}
+
 // InReach reports whether a node can be talked to; this node can.
 func (n *Node) InReach(id NodeID) bool { return n.inReach(id) }
