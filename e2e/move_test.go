@@ -127,21 +127,24 @@ func TestMovesFromTheDead(t *testing.T) {
 }
 
 // TestGoesOnFromTheDestroyed has a client go on with its session, elsewhere or where it was, when its node has lost its disk: what that had not said to be
-// done with comes from those that have custody of it.
+// done with comes from those that have custody of it, what its own clients published too.
 func TestGoesOnFromTheDestroyed(t *testing.T) {
 	long(t)
 	for name, wiped := range map[string]string{"elsewhere": "", "its database": "db", "its key too": "*"} {
 		t.Run(name, func(t *testing.T) {
 			nodes := startSwarm(t, 4, setup{private: true})
 			sub := newDurable(t, nodes[2].mqtt, "sub", "dead/#", "dead1/+")
-			pub := newDurable(t, nodes[0].mqtt, "pub")
+			pub, own := newDurable(t, nodes[0].mqtt, "pub"), newDurable(t, nodes[2].mqtt, "own")
 			eventually(t, patience, sub.idle)
 			sent := 0
 			publish := func(n int) { sent = pub.publishNumbered(n, sent, "dead/x", "dead1/x") }
 			publish(100)
 			eventually(t, patience, sub.through)
 			sub.pause()
-			publish(200)
+			publish(100)
+			sent = own.publishNumbered(100, sent, "dead/x", "dead1/x")
+			own.pause()
+			time.Sleep(handedOver)
 			nodes[2].kill()
 			publish(100)
 			if wiped == "" {
@@ -181,6 +184,9 @@ func TestGoesOnFromTheDestroyed(t *testing.T) {
 		})
 	}
 }
+
+// handedOver is how long a node that is well has what its clients publish to itself, with what a busy machine takes.
+const handedOver = 3 * time.Second
 
 // publishNumbered publishes n messages of QoS 1 and 2 by turns that say their QoS and number, two to a topic, and waits until all are through. sent is
 // how many there were before; it returns how many there are now.

@@ -84,7 +84,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		s.before.addRun(r)
 	}
 	s.moving.Store(true)
-	s.log = b.store.Create(string(key))
+	s.logTo(b.store.Create(string(key)))
 	s.logMarksLocked()
 	for _, r := range h.Record.Subs {
 		s.log.Subscribe(r)

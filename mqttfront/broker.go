@@ -321,20 +321,20 @@ func (b *Broker) restore() error {
 			found.Wills++
 		}
 		if rec.Arriving != nil {
-			s.log = log
+			s.logTo(log)
 			s.move = &move{arriving: &arriving{Arriving: *rec.Arriving, own: map[Mark]Entry{}}}
 			s.moving.Store(true)
 		}
 		b.stats.Sessions.Add(1)
 		switch {
 		case rec.Departing != nil:
-			s.log = log
+			s.logTo(log)
 			s.restoreMarks(rec.Arriving != nil)
 			s.restoreDeparture(rec.Departing)
 		case s.expiry == 0: // it ended with its connection, and has left its will
 			s.willLog = log
 		default:
-			s.log = log
+			s.logTo(log)
 			s.restoreMarks(rec.Arriving != nil)
 			s.restoreQueue()
 			found.Sessions++

@@ -78,6 +78,7 @@ type reading struct {
 	may     *slot // of the topic that granted has allowed to publish to
 	granted *grant
 	aliases []*slot       // that the client set, by alias - 1
+	served  bool          // it has published what came to this node's subscribers by Broker.Deliver
 	eases   bool          // it has published what is kept, while memory is scarce
 	bye     bool          // the client said DISCONNECT with success
 	status  string        // the topic of its will, if that is to be retained

@@ -183,8 +183,11 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 		o.ServeHere = o.ServedHere && len(to.targets) > 0
 		o.ServedHere = o.ServedHere && !o.ServeHere
 		c.pushAck(w)
-	case o.ServedHere && to.moving: // with its identity, by which a session knows what it has had at another node
-		o.Note, o.ServeHere, o.ServedHere = func() {}, true, false
+	case o.ServedHere && len(to.targets) > 0 && (c.own.served || to.moving || to.kept && c.b.roams()):
+		// With its identity, by which a session knows what it has had at another node; and kept elsewhere too. What the connection publishes
+		// later goes the same way, and does not overtake it.
+		c.own.served = true
+		o.ServeHere, o.ServedHere = true, false
 		c.pushAck(w)
 	case o.ServedHere:
 		c.acceptAfter(u, w, func() { u.serve(m, to) })

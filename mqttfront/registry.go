@@ -185,7 +185,8 @@ func (s *session) setExpiryLocked(expiry time.Duration) {
 	s.expiry = expiry
 	switch {
 	case expiry > 0 && s.log == nil:
-		s.log, s.willLog = s.b.store.Create(string(s.key)), nil // in its place
+		s.logTo(s.b.store.Create(string(s.key)))
+		s.willLog = nil // in its place
 		for _, sub := range s.subs {
 			s.log.Subscribe(sub.record())
 		}
@@ -205,9 +206,18 @@ func (s *session) setExpiryLocked(expiry time.Duration) {
 		}
 	case expiry == 0 && s.log != nil && s.move == nil && s.spilled == 0: // else once it is here, and in memory
 		log := s.log
-		s.log = nil
+		s.logTo(nil)
 		s.saveLocked() // the will
 		log.Delete()
+	}
+}
+
+// logTo has a session be kept in a log; nil: not kept.
+func (s *session) logTo(log SessionLog) {
+	s.log = log
+	s.kept.Store(log != nil)
+	if len(s.subs) > 0 {
+		s.b.rightsVersion.Add(1) // targets say which sessions are kept
 	}
 }
 

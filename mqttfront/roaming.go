@@ -18,6 +18,8 @@ type Roaming interface {
 	// Alone returns the number of a claim that a client makes by connecting now, where no other node has been seen since this one was started;
 	// else 0. It is kept with the session, and says who is the holder once others are there. expects says that there should be some.
 	Alone() (number uint64, expects bool)
+	// Active reports whether another node has been seen.
+	Active() bool
 	// Holds reports whether this node is known to be the holder of a session.
 	Holds(key string) bool
 	// Claim makes this node the holder of a session that a client wants to go on with, and returns what there is of it
@@ -153,6 +155,9 @@ func (s *session) recordLocked() SessionRecord {
 	}
 	return rec
 }
+
+// roams reports whether sessions may go on elsewhere: there are other nodes.
+func (b *Broker) roams() bool { return b.roaming != nil && b.roaming.Active() }
 
 // roams reports whether a session may be claimed by other nodes.
 func (nc *newConnection) roams(b *Broker) bool { return b.roaming != nil && !nc.assigned }

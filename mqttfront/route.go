@@ -41,6 +41,7 @@ type matched struct {
 	targets []target
 	denied  uint64 // sessions that may not
 	moving  bool   // another node may have some of one of the sessions
+	kept    bool   // one of the sessions outlives its connection
 }
 
 // target is a session that gets a topic, by one or several subscriptions.
@@ -120,6 +121,7 @@ func (b *Broker) targets(sl *slot) *matched {
 	m.targets = slices.DeleteFunc(m.targets, func(t target) bool { return !t.s.mayReceive(sl.topic) })
 	m.denied = uint64(all - len(m.targets))
 	m.moving = slices.ContainsFunc(m.targets, func(t target) bool { return t.s.moving.Load() })
+	m.kept = slices.ContainsFunc(m.targets, func(t target) bool { return t.qos > 0 && t.s.kept.Load() })
 	if len(m.targets) <= fewTargets || len(sl.topic) <= maxSlotTopic && b.wide.keep(sl, m) {
 		sl.matched.Store(m)
 	}

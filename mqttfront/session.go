@@ -19,6 +19,7 @@ type session struct {
 	asking  atomic.Bool           // len(asks) > 0
 	grant   atomic.Pointer[grant] // what the client may do; nil: everything
 	moving  atomic.Bool           // move is set, or parted: what it gets has an identity
+	kept    atomic.Bool           // log is set
 	ordered atomic.Bool           // QoS 0 messages are queued, behind which others must wait
 
 	mu sync.Mutex

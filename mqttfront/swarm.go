@@ -74,9 +74,10 @@ type Outgoing struct {
 	ServedHere bool
 	// Note, which may be nil, tells the session store what tells Msg, of QoS 1 or 2, from the same one that comes after a crash.
 	// It is called once, from within Publish or later, and what it says is kept with the message, as a whole: what the one and
-	// the other tell their stores is in one database. Nobody gets the message before both are safe. With ServeHere this node's
-	// plain subscribers then get it by Broker.Deliver, though Detour was false.
-	Note      func()
+	// the other tell their stores is in one database. Nobody gets the message before both are safe.
+	Note func()
+	// ServeHere has this node's plain subscribers get Msg, of QoS 1 or 2, by Broker.Deliver, though Detour was false: with an identity, and kept by
+	// others too until they are done with it.
 	ServeHere bool
 	// Lent says that Msg, but for its Topic, is good until Publish returns, and to be cloned by whoever needs it longer.
 	// It is so for messages of QoS 0 that are not retained and are ServedHere.

@@ -46,7 +46,8 @@ func (s *session) saveLocked() {
 // keepNoMoreLocked ends the keeping of a session that is over. forget, to be called once, has the store forget it.
 func (s *session) keepNoMoreLocked() (forget func()) {
 	log, willLog := s.log, s.willLog
-	s.log, s.willLog = nil, nil
+	s.willLog = nil
+	s.logTo(nil)
 	return func() {
 		if log != nil {
 			log.Delete()

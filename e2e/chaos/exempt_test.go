@@ -43,7 +43,6 @@ const (
 
 // What is not done yet. Each has a knob in Known, and goes with it.
 const (
-	KnownOwnQueue    Excuse = "KNOWN: the node that acknowledged it had it for a session of its own, and its disk was wiped (Known.OwnQueues)"
 	KnownSharedTwice Excuse = "KNOWN: two members of a shared group have it at QoS 2, with a fault in the time between (Known.SharedTwice)"
 )
 
@@ -52,12 +51,10 @@ type Known struct {
 	// SharedTwice: where links break, or a node hangs or crashes, two nodes may each take themselves for the rendezvous for a while, and choose
 	// different members of a shared group.
 	SharedTwice bool
-	// OwnQueues: what a node has from its own clients, and has given to the sessions at it, is on its disk alone.
-	OwnQueues bool
 }
 
 // KnownNow is what is missing now.
-var KnownNow = Known{SharedTwice: true, OwnQueues: true}
+var KnownNow = Known{SharedTwice: true}
 
 const (
 	// handOver is how long a publisher's node has to be well, with all others, until others have what it acknowledged: a

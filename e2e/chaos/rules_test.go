@@ -46,8 +46,6 @@ func (c *checker) excuses(st *standing, m *message) Excuse {
 		return SwarmOfItsOwn
 	case c.lostWithDisk(m.ackedBy, m.ackedAt):
 		return PublisherWiped
-	case c.known.OwnQueues && slices.ContainsFunc(st.wipes, func(w wipe) bool { return w.node == m.ackedBy && m.firstSend < w.at }):
-		return KnownOwnQueue
 	}
 	return ""
 }

@@ -193,7 +193,7 @@ func TestChecker(t *testing.T) {
 		{"the subscriber's disk, begun anew", "send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 \n whole", "lost", SessionFault},
 		{"the subscriber's disk, gone on with", "send p1 p1/1 2 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present elsewhere \n received s2 p1/1 2 \n whole", "", ""},
 		{"the subscriber's disk, twice", "send p1 p1/1 2 \n received s2 p1/1 2 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present \n received s2 p1/1 2 \n whole", "", JoinedParts},
-		{"the disk of both", "send p2 p2/1 1 \n received s2 p2/0 0 \n publish p2 p2/0 0 \n wait 20 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present \n whole", "", KnownOwnQueue},
+		{"the disk of both", "send p2 p2/1 1 \n received s2 p2/0 0 \n publish p2 p2/0 0 \n wait 20 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present \n whole", "lost", ""},
 		{"the subscriber's disk", "send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n mended 1 \n whole", "lost", ""},
 
 		{"twice at QoS 2", "send p1 p1/1 2 \n received s2 p1/1 2 \n received s2 p1/1 2", "twice", ""},

@@ -39,8 +39,9 @@ func (r *Roam) find(h *hold, lasting bool, unsure func(), done func(*claim)) {
 
 func (r *Roam) findAfter(h *hold, lasting bool, pause time.Duration, unsure func(), done func(*claim)) {
 	here := r.hear(h, lasting, func(local bool) {
+		sure := !local && r.cfg.Swarm.Merged() // before it is asked, and after
 		r.latest(h, func(last *claim) {
-			if last != nil || !local && r.cfg.Swarm.Merged() {
+			if last != nil || sure && r.cfg.Swarm.Merged() {
 				done(last)
 				return
 			}

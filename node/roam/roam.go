@@ -86,8 +86,7 @@ type Roam struct {
 	hearing sync.Mutex
 
 	mu     sync.Mutex
-	active bool          // there are, or were, other nodes
-	met    chan struct{} // closed when it is active
+	met    chan struct{} // closed when there is another node: there may be none any more
 	held   map[string]*hold
 	byName map[string]*hold
 	hints  map[string]hint // by key
@@ -161,8 +160,7 @@ func (r *Roam) goes(f func()) bool {
 // Activate says that there are other nodes. From then on sessions roam.
 func (r *Roam) Activate() {
 	r.mu.Lock()
-	was := r.active
-	r.active = true
+	was := r.Active()
 	if !was {
 		close(r.met)
 	}
@@ -223,12 +221,19 @@ func (r *Roam) KeyOf(name string) string {
 	return ""
 }
 
+// Active implements mqttfront.Roaming.
+func (r *Roam) Active() bool {
+	select {
+	case <-r.met:
+		return true
+	default:
+		return false
+	}
+}
+
 // Alone implements mqttfront.Roaming.
 func (r *Roam) Alone() (number uint64, expects bool) {
-	r.mu.Lock()
-	active := r.active
-	r.mu.Unlock()
-	if active {
+	if r.Active() {
 		return 0, false
 	}
 	return nextNumber(0, time.Now()), r.expects()
@@ -263,7 +268,7 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 		}
 	}
 	r.mu.Lock()
-	if !r.active {
+	if !r.Active() {
 		r.mu.Unlock()
 		return nil, nil
 	}
@@ -398,7 +403,7 @@ func (r *Roam) Release(key string) {
 // Begin implements mqttfront.Roaming.
 func (r *Roam) Begin(key string) {
 	r.mu.Lock()
-	if !r.active {
+	if !r.Active() {
 		r.mu.Unlock()
 		return
 	}
@@ -419,7 +424,7 @@ func (r *Roam) Begin(key string) {
 func (r *Roam) Keep(key string, rec mqttfront.SessionRecord, done func()) {
 	r.mu.Lock()
 	h := r.held[key]
-	if !r.active || h == nil || h.over {
+	if !r.Active() || h == nil || h.over {
 		r.mu.Unlock()
 		if done != nil {
 			done()

@@ -75,9 +75,10 @@ type Publication struct {
 	Packet  uint16 // given back in Accept
 	Served  bool   // this node's own plain subscribers have it
 	// Note, which may be nil, notes in the node's stores what tells the message, of QoS 1 or 2, from one that comes again after
-	// a crash. It is kept with the message, as a whole; the message goes to nobody before both are safe. It must not block. With
-	// Here this node's own plain subscribers get it then, by a Delivery, and not by way of its rendezvous.
+	// a crash. It is kept with the message, as a whole; the message goes to nobody before both are safe. It must not block.
 	Note func()
+	// Here has this node's own plain subscribers get a message of QoS 1 or 2 by a Delivery at once, and not when it comes back from its
+	// rendezvous. That keeps it for them nevertheless, until they are done with it.
 	Here bool
 	// Awaited says that the acknowledgement of a message of QoS 1 or 2 waits until another node has it on its disk, or until it is
 	// with all that it is for; see CustodyAt.
@@ -190,7 +191,7 @@ func (n *Node) publish(e *pending, t *trail) {
 	if e.note != nil {
 		n.stage(e)
 	} else {
-		n.dispatch(e)
+		n.setOut(e)
 	}
 	n.await(e)
 }
@@ -204,11 +205,16 @@ func (n *Node) stage(e *pending) {
 	e.note = nil
 	n.safe(func() {
 		e.waits = false
-		if e.here {
-			n.deliverOwn(e)
-		}
-		n.dispatch(e)
+		n.setOut(e)
 	})
+}
+
+// setOut gives a message to this node's own plain subscribers, where it is not to come back to them, and sends it on its way.
+func (n *Node) setOut(e *pending) {
+	if e.here {
+		n.deliverOwn(e)
+	}
+	n.dispatch(e)
 }
 
 // identify gives a message its identity.
