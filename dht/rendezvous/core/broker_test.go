@@ -144,6 +144,8 @@ func (v *simNode) send(p *published) {
 		pub.Note = func() { v.disk.write(func(to *stores) { to.noted[p] = true }) }
 		pub.Here = !detour && v.matches(p.m.Topic)
 		pub.Served = !detour && !pub.Here
+	case !detour && v.matches(p.m.Topic) && qos == 1 && v.s.keeps:
+		pub.Here, pub.Served = true, false
 	case !detour && v.matches(p.m.Topic):
 		v.take(p)
 	}

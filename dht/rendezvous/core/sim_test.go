@@ -60,6 +60,7 @@ type sim struct {
 	unhurried  bool          // what is written is on its way to the disk when somebody waits for that, or a second later
 	sparse     bool          // nodes tick rarely: nothing happens for days
 	lazy       time.Duration // how long clients take at most to acknowledge some of what comes from a queue; 0: no time
+	keeps      bool          // what nodes have from their own clients for their own is kept by others too
 	open       bool          // nodes do not believe what others say of nodes that are away
 
 	published []*published
@@ -144,7 +145,7 @@ const simStart = time.Hour
 
 func newSim(t testing.TB, seed uint64, slow time.Duration) *sim {
 	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), links: map[[2]int]time.Duration{}, frames: map[reflect.Type]int{}, acks: map[ackKey]int{}, longest: map[reflect.Type]int{},
-		depth: 1, small: 100, merged: true, byID: map[core.Identity]*published{}, slow: slow, now: simStart}
+		depth: 1, small: 100, merged: true, byID: map[core.Identity]*published{}, slow: slow, now: simStart, keeps: seed%2 == 0}
 	s.reconnects = func(*simNode, *simNode) bool { return s.rng.IntN(2) == 0 }
 	return s
 }
