@@ -13,10 +13,11 @@ import (
 type registering struct {
 	owner    NodeID
 	seq      uint64
-	asker    NodeID // where the answer goes
-	have     int    // members that have it
-	members  int    // members that have not answered
-	concerns gather // everybody else who must know before it is a promise
+	asker    NodeID          // where the answer goes
+	told     []NodeID        // members that are asked by this node, and so by no other; this node is one
+	took     map[NodeID]bool // of the others, who has it
+	members  int             // questions to members that have not been answered
+	concerns gather          // everybody else who must know before it is a promise
 	until    time.Duration
 	deadline time.Duration
 	over     bool
@@ -149,29 +150,36 @@ func (n *Node) majorityInReach(s Set) bool {
 
 // coordinate has a registration taken over by the other members and told to everybody whom it concerns.
 func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bool) {
-	g := &registering{owner: NodeID(r.GetOwner()), seq: r.GetSeq(), asker: from, have: 1, deadline: n.now + promiseTime}
+	g := &registering{owner: NodeID(r.GetOwner()), seq: r.GetSeq(), asker: from, deadline: n.now + promiseTime}
 	g.concerns.n = n
 	if l.since+LeaseTime > n.now {
 		g.until = l.since + LeaseTime
 	}
 	l.registers = append(l.registers, g)
-	asked := map[NodeID]bool{n.self: true}
-	var told [][]byte
+	asked := map[NodeID]bool{}
 	for _, m := range l.set.Members {
-		if n.inReach(m) {
-			told = append(told, []byte(m))
+		asked[m] = true
+		if n.need(m); n.inReach(m) {
+			g.told = append(g.told, m)
+		} else if p := n.peers[m]; p != nil && !p.left && !p.gone {
+			g.until = max(g.until, p.lease.granted)
 		}
 	}
-	for _, m := range l.set.Members {
+	n.replicate(l, g, r)
+	n.inform(l, r, asked, wakes, missed(r), &g.concerns)
+	if lasts(r) {
+		g.concerns.left++
+		n.safe(g.concerns.one)
+	}
+	g.concerns.wait(func() { n.tryPromise(l, g) })
+	n.tryPromise(l, g)
+}
+
+// replicate has the other members take a registration over that are still to be told, or asks them once more.
+func (n *Node) replicate(l *location, g *registering, r *pb.Registration) {
+	told := idsToBytes(g.told)
+	for _, m := range g.told {
 		if m == n.self {
-			continue
-		}
-		asked[m] = true
-		n.need(m)
-		if !n.inReach(m) {
-			if p := n.peers[m]; p != nil && !p.left && !p.gone && p.lease.granted > g.until {
-				g.until = p.lease.granted
-			}
 			continue
 		}
 		g.members++
@@ -180,21 +188,21 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 				Sync: missed(r)}
 		}, func(ok bool) {
 			g.members--
-			if ok {
-				g.have++
-			} else if p := n.peers[m]; p != nil && !p.left && !p.gone {
-				g.until = max(g.until, p.lease.granted)
+			switch p := n.peers[m]; {
+			case ok:
+				put(&g.took, m, true)
+			case slices.Contains(g.told, m):
+				g.told = slices.DeleteFunc(slices.Clone(g.told), func(o NodeID) bool { return o == m })
+				if p != nil && !p.left && !p.gone {
+					g.until = max(g.until, p.lease.granted)
+				}
+				if !g.over {
+					n.replicate(l, g, r) // the others took it for told, and may reach it, or have to wait for it
+				}
 			}
 			n.tryPromise(l, g)
 		})
 	}
-	n.inform(l, r, asked, wakes, missed(r), &g.concerns)
-	if lasts(r) {
-		g.concerns.left++
-		n.safe(g.concerns.one)
-	}
-	g.concerns.wait(func() { n.tryPromise(l, g) })
-	n.tryPromise(l, g)
 }
 
 // inform tells those whom a registration concerns, beside the members: who inherits it, and who was told
@@ -226,7 +234,7 @@ func (n *Node) inform(l *location, r *pb.Registration, asked map[NodeID]bool, wa
 // tryPromise answers a registration for which nothing is left to wait for.
 func (n *Node) tryPromise(l *location, g *registering) {
 	waits := g.members > 0 || g.concerns.left > 0
-	majority := g.have >= n.majority(l.set)
+	majority := 1+len(g.took) >= n.majority(l.set)
 	reach := n.inReach(g.owner) // else nothing can be delivered: it is being connected to, or cannot be
 	switch {
 	case g.over || n.locations[l.at] != l:

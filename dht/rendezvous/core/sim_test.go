@@ -67,6 +67,7 @@ type sim struct {
 	byID      map[core.Identity]*published // those that came to somebody
 	owed      []*published                 // of these, accepted and not with everybody that they are due to
 	nextLook  time.Duration
+	connects  int // what was sent on a connection does not come on a later one
 	stands    []*standing
 	errors    []string
 	decoder   proto.Decoder
@@ -122,7 +123,7 @@ type simNode struct {
 	n         *core.Node
 	disk      *disk
 	life      uint64
-	up        map[int]bool
+	up        map[int]int  // nodes that it is connected to, by how often anybody has connected
 	wants     map[int]bool // nodes that it tries to connect to
 	alive     bool
 	frozen    time.Duration // its process is stopped until then
@@ -175,7 +176,7 @@ func (s *sim) grow(n int) {
 // addPeer adds a node with a database of its own to a peer, whose earlier one, if any, is lost.
 func (s *sim) addPeer(peer string) *simNode {
 	i := len(s.nodes)
-	v := &simNode{s: s, i: i, id: core.MakeNodeID(s.rng.Uint64(), peer), up: map[int]bool{}, wants: map[int]bool{},
+	v := &simNode{s: s, i: i, id: core.MakeNodeID(s.rng.Uint64(), peer), up: map[int]int{}, wants: map[int]bool{},
 		alive: true, interests: map[string]*standing{}, from: map[*published]int{}, began: map[entryKey]bool{}, versions: map[core.Place]uint64{}}
 	v.disk = newDisk(s)
 	v.boot(s.limits())
@@ -372,7 +373,7 @@ func (s *sim) delay() time.Duration {
 // send puts a frame on a link as bytes, as a stream would.
 func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 	i := slices.IndexFunc(s.nodes, func(w *simNode) bool { return w.id == to })
-	if i < 0 || !v.up[i] {
+	if i < 0 || v.up[i] == 0 {
 		return
 	}
 	w := s.nodes[i]
@@ -392,7 +393,7 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 	}
 	b := proto.AppendFrame(make([]byte, 0, 256), frame, epochStart.Add(s.now))
 	s.longest[kind] = max(s.longest[kind], len(b))
-	link, life, lives := [2]int{v.i, i}, v.life, w.life
+	link, life, lives, stream := [2]int{v.i, i}, v.life, w.life, v.up[i]
 	delay := s.delay()
 	if s.uneven {
 		delay *= time.Duration(1 + 7*v.i*i%31)
@@ -400,7 +401,7 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 	at := max(s.links[link]+1, s.now+delay)
 	s.links[link] = at
 	s.after(at-s.now, func() {
-		if !w.up[v.i] || !w.alive || v.life != life || w.life != lives {
+		if w.up[v.i] != stream || !w.alive || v.life != life || w.life != lives {
 			return
 		}
 		number, body, rest, _, err := proto.Next(b)
@@ -471,11 +472,12 @@ func (s *sim) trace(v, w *simNode, arrow string, frame any) {
 
 func (s *sim) connect(v, w *simNode) {
 	s.after(s.delay(), func() {
-		if v == w || v.up[w.i] || !v.alive || !w.alive || s.apart != nil && s.apart(v, w) {
+		if v == w || v.up[w.i] > 0 || !v.alive || !w.alive || s.apart != nil && s.apart(v, w) {
 			return
 		}
 		s.note("connect %d %d", v.i, w.i)
-		v.up[w.i], w.up[v.i] = true, true
+		s.connects++
+		v.up[w.i], w.up[v.i] = s.connects, s.connects
 		v.at()
 		w.at()
 		hv, hw := v.n.Hello(v.life, nil), w.n.Hello(w.life, nil)
@@ -497,7 +499,7 @@ func (s *sim) reconnect(v, w *simNode) {
 
 func (s *sim) disconnect(v, w *simNode) {
 	s.note("disconnect %d %d", v.i, w.i)
-	if v.up[w.i] {
+	if v.up[w.i] > 0 {
 		delete(v.up, w.i)
 		delete(w.up, v.i)
 		w.do(func() { w.n.Down(v.id) })
