@@ -282,9 +282,21 @@ func (n *Node) transmit(e *pending) {
 		n.arriveOwn(e)
 		return
 	}
-	before := n.before(e, r.hop)
-	e.via, e.sent = r.hop, n.now
 	r.sentTo, r.sentAt = r.hop, n.now
+	n.transmitTo(e, r.hop)
+	if p := n.peers[r.hop]; p != nil {
+		p.used = n.now
+		if p.lease.first == 0 {
+			n.askLease(p)
+		}
+	}
+}
+
+// transmitTo sends a message to a node.
+func (n *Node) transmitTo(e *pending, to NodeID) {
+	r := e.r
+	before := n.before(e, to)
+	e.via, e.sent = to, n.now
 	f := n.frames.Publish()
 	*f = proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour, Version: r.set.Version,
 		Awaited: e.custody == CustodyAwaited, Before: before}
@@ -294,13 +306,7 @@ func (n *Node) transmit(e *pending) {
 			f.Age = age
 		}
 	}
-	if p := n.peers[r.hop]; p != nil {
-		p.used = n.now
-		if p.lease.first == 0 {
-			n.askLease(p)
-		}
-	}
-	n.send(r.hop, f)
+	n.send(to, f)
 }
 
 // before notes that a message goes to a node, and returns the others that it may have been sent to before.
@@ -405,9 +411,21 @@ func (n *Node) receivePublishAck(p *peer, f *pb.PublishAck) {
 	n.ackRanges(p, f.GetTaken(), n.taken, func(p *peer) *acks { return &p.taken })
 	n.ackRanges(p, f.GetWritten(), n.acceptSafe, func(p *peer) *acks { return &p.written })
 	n.ackRanges(p, f.GetKept(), func(e *pending) {
-		n.let(e)
+		if !n.tellOthers(e, p.id) {
+			n.let(e)
+		}
 		n.acceptKept(e)
 	}, func(p *peer) *acks { return &p.kept })
+}
+
+// tellOthers has a node that keeps a message know of those that it was sent to since, or that the node knows nothing of because others have passed
+// it on, before it is let go of: they may come up with it when who keeps it has forgotten that it came. At QoS 1 it may come twice.
+func (n *Node) tellOthers(e *pending, keeper NodeID) bool {
+	if e.m.QoS < 2 || len(e.before) == 0 || e.last == keeper || e.kept {
+		return false
+	}
+	n.transmitTo(e, keeper)
+	return true
 }
 
 // ackRanges calls each with this node's own messages that a node has acknowledged, and passes on what is said of others', as what by
