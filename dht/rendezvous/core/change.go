@@ -251,8 +251,12 @@ func (n *Node) receivePromise(p *peer, f *pb.Promise) {
 		return
 	}
 	c := l.change
-	if set, ok := setOf(f.GetSet(), l.at); ok && set.beats(l.set, l.at) {
+	switch set, ok := setOf(f.GetSet(), l.at); {
+	case ok && set.beats(l.set, l.at):
 		n.learnSet(place, set)
+		return
+	case ok && l.set.beats(set, l.at): // a member that crashed may have missed it, or made one of its own
+		n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: l.set.pb()})
 		return
 	}
 	if f.GetVersion() != c.version || ballotOf(f.GetBallot()) != c.ballot || !l.set.has(p.id) {
