@@ -283,13 +283,13 @@ func (n *Node) transmit(e *pending) {
 		return
 	}
 	r.sentTo, r.sentAt = r.hop, n.now
-	n.transmitTo(e, r.hop)
 	if p := n.peers[r.hop]; p != nil {
 		p.used = n.now
 		if p.lease.first == 0 {
 			n.askLease(p)
 		}
 	}
+	n.transmitTo(e, r.hop)
 }
 
 // transmitTo sends a message to a node.
