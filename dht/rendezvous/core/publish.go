@@ -283,18 +283,18 @@ func (n *Node) transmit(e *pending) {
 		return
 	}
 	r.sentTo, r.sentAt = r.hop, n.now
-	if p := n.peers[r.hop]; p != nil {
-		p.used = n.now
-		if p.lease.first == 0 {
-			n.askLease(p)
-		}
-	}
 	n.transmitTo(e, r.hop)
 }
 
-// transmitTo sends a message to a node.
+// transmitTo sends a message to a node, and depends on it from then on.
 func (n *Node) transmitTo(e *pending, to NodeID) {
 	r := e.r
+	if p := n.peers[to]; p != nil {
+		p.used = n.now
+		if p.lease.first == 0 {
+			n.askLease(p) // first: what comes without is left alone
+		}
+	}
 	before := n.before(e, to)
 	e.via, e.sent = to, n.now
 	f := n.frames.Publish()
