@@ -91,6 +91,7 @@ func sortedFilters(m map[string]*standing) []string {
 
 func (v *simNode) unsubscribe(filter string) {
 	if st := v.interests[filter]; st != nil {
+		v.s.note("node %d unsubscribes %q", v.i, filter)
 		st.over = true
 		delete(v.interests, filter)
 		v.register(st.filter, nil)

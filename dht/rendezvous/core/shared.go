@@ -201,12 +201,28 @@ func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 	if !n.drain(e, by, g) || e.copy { // another has it already, or nobody may
 		return
 	}
-	others := slices.DeleteFunc(n.groupMembers(e.l, g), func(c candidate) bool { return c.node == by })
+	n.giveAgain(e, g, turn, by, n.now+retryAfter)
+}
+
+// giveAgain gives a shared subscription's message to another node of the group than one. Where no other is known, and some may not be known yet, as when this
+// node has just become the rendezvous, it looks again, until a time.
+func (n *Node) giveAgain(e *entry, g proto.Group, turn uint32, than NodeID, until time.Duration) {
+	others := slices.DeleteFunc(n.groupMembers(e.l, g), func(c candidate) bool { return c.node == than })
+	if len(others) == 0 && n.now < until && !n.sure(e.l) {
+		e.pinned++ // it is not over
+		n.timers.set(n.now+queryPause, func() {
+			if e.pinned--; !e.gone {
+				n.giveAgain(e, g, turn, than, until)
+				n.finish(e)
+			}
+		})
+		return
+	}
 	if len(others) == 0 {
 		n.stats.NoMember++
 		return
 	}
-	to := n.pick(g, others, id)
+	to := n.pick(g, others, e.id)
 	if e.m.QoS < 2 {
 		n.move(e, g, turn, to)
 		return
