@@ -2,6 +2,7 @@ package mqttfront
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
@@ -111,7 +112,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	u.end()
 	known := newCountdown(a.Registered)
 	s.subscribeAll(h.Record.Subs, h.From.lost(), known.more())
-	s.tellArrived(h.From.Drained, known.more())
+	s.tellArrived(h.From.Drained, within(passedPatience, known.more()))
 	known.one()
 	b.reg.Lock()
 	for _, d := range b.departures[key] {
@@ -161,7 +162,20 @@ const (
 	// the node that a session comes from is told: in that time nodes that can't be reached are back, or replaced.
 	promiseAgain    = 2 * time.Second
 	promisePatience = 90 * time.Second
+	// passedPatience is for how long the node that a session comes from is not told of that because something that was published here before is still on
+	// its way: a rendezvous that does not answer for so long is replaced, or will be.
+	passedPatience = 15 * time.Second
 )
+
+// within has something called once, after a time at the latest.
+func within(d time.Duration, f func()) func() {
+	var once sync.Once
+	t := time.AfterFunc(d, func() { once.Do(f) })
+	return func() {
+		t.Stop()
+		once.Do(f)
+	}
+}
 
 // promised returns what counts down when the swarm has promised a subscription, or the session has it no more. As long as that holds for the
 // nodes in reach alone, others may know of the node alone that the session comes from.
@@ -437,7 +451,7 @@ func (s *session) resumeArrival() {
 	for _, sub := range subs {
 		s.b.demand(sub.inner, func(*demand) {}, s.promised(sub, known))
 	}
-	s.tellArrived(from.Drained, known.more())
+	s.tellArrived(from.Drained, within(passedPatience, known.more()))
 	known.one()
 	s.b.wg.Go(func() { s.runArrival(false) })
 }
