@@ -15,7 +15,16 @@ type arriving struct {
 	Arriving
 	a   Arrival
 	own map[Mark]Entry // of this node's own deliveries, while they wait
+	// alone is since when it goes on without the other node, which has not been heard of since; zero: it does not.
+	alone time.Time
 }
+
+// joinAlone is for how long a session that goes on without the node that had it waits for what that knows it has had, before other parts of it
+// are joined with it. Where the node comes back after all some of that may come twice.
+const joinAlone = time.Minute
+
+// joinable reports whether other parts of a session may be joined with it while it comes from another node.
+func (a *arriving) joinable(now time.Time) bool { return !a.alone.IsZero() && now.Sub(a.alone) > joinAlone }
 
 // behind notes an own delivery that is in the log, and reports whether it has to wait there.
 func (a *arriving) behind(e *Entry) bool {
@@ -40,6 +49,9 @@ func (a *arriving) limit() uint64 {
 func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	h := a.Head()
 	arr := &arriving{Arriving: h.From, a: a, own: map[Mark]Entry{}}
+	if h.From.Drained {
+		arr.alone = time.Now()
+	}
 	arr.Own = ownPositions(h.From.Number)
 	var first []Entry
 	ended := false
@@ -317,6 +329,9 @@ func (s *session) takeArrived(got *Arrived) bool {
 			return
 		}
 		a := s.move.arriving
+		if a.alone = (time.Time{}); got.Lost {
+			a.alone = time.Now()
+		}
 		s.heardLocked(got.Had)
 		for i := range got.Entries {
 			s.arriveLocked(u, &got.Entries[i], false)
@@ -445,6 +460,9 @@ func (s *session) resumeArrival() {
 	}
 	s.mu.Lock()
 	s.move.a = a
+	if s.move.Drained {
+		s.move.alone = time.Now()
+	}
 	subs := s.subsLocked()
 	s.mu.Unlock()
 	known := newCountdown(a.Registered)

@@ -8,7 +8,7 @@ import (
 // Join takes what there is of a session elsewhere beside what is here: nodes that could not reach each other, or a client that did
 // not wait, have left it in parts. What the session has had, in any part, is dropped, the rest comes behind what waits here. Where one of the two
 // began without knowing of the other, the subscriptions of both stand. It reports whether the session is here, and has come as a whole
-// from where it was last: what was delivered there is not known before. Whoever else has a part keeps it until it is taken, so nothing
+// from where it was last, or has gone on without that for a while: what was delivered there is not known before. Whoever else has a part keeps it until it is taken, so nothing
 // of this has to survive a crash.
 func (b *Broker) Join(key string, a Arrival) bool {
 	b.reg.Lock()
@@ -21,7 +21,7 @@ func (b *Broker) Join(key string, a Arrival) bool {
 	b.reg.Unlock()
 	rec := a.Head().Record
 	born := rec.Born
-	if s.ended || s.log == nil || s.move != nil && s.move.arriving != nil || born != s.born && born != 0 && s.born != 0 {
+	if s.ended || s.log == nil || s.move != nil && s.move.arriving != nil && !s.move.joinable(time.Now()) || born != s.born && born != 0 && s.born != 0 {
 		s.mu.Unlock()
 		return false
 	}

@@ -218,6 +218,29 @@ func TestMeetsOthersFirst(t *testing.T) {
 	})
 }
 
+// TestPartBesideTheLost: what a node has left of a session that went on to one which is lost before it had that comes to where the session goes on next,
+// though that waits for the lost one.
+func TestPartBesideTheLost(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		m := &traffic{w: w, c: c}
+		m.publish(40)
+		time.Sleep(time.Second)
+		c.moveTo(w.nodes[1])
+		time.Sleep(time.Duration(w.below(200)) * time.Millisecond)
+		w.nodes[1].crash()
+		c.moveTo(w.nodes[2])
+		settle(t, time.Minute, c.attached)
+		m.publish(10)
+		settle(t, 5*time.Minute, m.come)
+		m.check(t, false)
+	})
+}
+
 // TestLostMeanwhile: a session whose node is lost before all of it has come gets what was sent there from those who have custody of it, and
 // does not wait with what comes here until the other is back.
 func TestLostMeanwhile(t *testing.T) {
