@@ -24,7 +24,9 @@ type arriving struct {
 const joinAlone = time.Minute
 
 // joinable reports whether other parts of a session may be joined with it while it comes from another node.
-func (a *arriving) joinable(now time.Time) bool { return !a.alone.IsZero() && now.Sub(a.alone) > joinAlone }
+func (a *arriving) joinable(now time.Time) bool {
+	return !a.alone.IsZero() && now.Sub(a.alone) > joinAlone
+}
 
 // behind notes an own delivery that is in the log, and reports whether it has to wait there.
 func (a *arriving) behind(e *Entry) bool {
