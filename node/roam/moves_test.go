@@ -27,7 +27,7 @@ func eachSeed(t *testing.T, run func(t *testing.T, seed uint64)) {
 }
 
 // settle waits until something is so.
-func settle(t *testing.T, within time.Duration, ok func() error) {
+func settle(t testing.TB, within time.Duration, ok func() error) {
 	t.Helper()
 	from := time.Now()
 	for {

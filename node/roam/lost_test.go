@@ -1,0 +1,86 @@
+package roam
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// away makes a client whose session, at the first node, has something waiting for it.
+func away(w *world) (*client, *traffic) {
+	c := newClient(w, "c", "t/#", w.nodes[0])
+	settle(w.t, time.Minute, c.standing)
+	c.moveTo(nil)
+	m := &traffic{w: w, c: c}
+	m.publish(40)
+	time.Sleep(time.Second)
+	return c, m
+}
+
+// TestPartBesideTheLost: what a node has left of a session that went on to one which is lost before it had that comes to where the session goes on next,
+// though that waits for the lost one.
+func TestPartBesideTheLost(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c, m := away(w)
+		c.moveTo(w.nodes[1])
+		time.Sleep(time.Duration(w.below(200)) * time.Millisecond)
+		w.nodes[1].crash()
+		c.moveTo(w.nodes[2])
+		settle(t, time.Minute, c.attached)
+		m.publish(10)
+		settle(t, 5*time.Minute, m.come)
+		m.check(t, false)
+	})
+}
+
+// TestLostMeanwhile: a session whose node is lost before all of it has come gets what was sent there from those who have custody of it, and
+// does not wait with what comes here until the other is back.
+func TestLostMeanwhile(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c, m := away(w)
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		w.nodes[0].crash()
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		if seed%2 == 0 {
+			w.nodes[0].start()
+			time.Sleep(time.Minute)
+		}
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		m.check(t, false)
+	})
+}
+
+// TestGoneForGoodMeanwhile: a session whose node is gone for good, and forgotten, before all of it has come goes on without the rest.
+func TestGoneForGoodMeanwhile(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c, m := away(w)
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		w.nodes[0].crash()
+		w.mu.Lock()
+		w.forgotten[w.nodes[0].id] = true
+		w.mu.Unlock()
+		time.Sleep(2 * time.Second) // what goes to it alone is lost with it
+		before := m.sent
+		m.publish(20)
+		settle(t, time.Minute, func() error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for i := before; i < m.sent; i++ {
+				if c.got[payload(i)] == 0 {
+					return fmt.Errorf("%q has not come", payload(i))
+				}
+			}
+			return nil
+		})
+	})
+}
