@@ -232,8 +232,8 @@ func (b *Broker) endFetch(key sessionKey) {
 	b.reg.Unlock()
 }
 
-// claimTime is how long a client waits for its session to come from elsewhere.
-const claimTime = 3 * time.Second
+// claimTime is how long a client waits for its session to come from elsewhere, at most.
+const claimTime = 15 * time.Second
 
 // settled tells the swarm of a session as it is once a client is attached to it.
 func (b *Broker) settled(nc *newConnection, s *session, present bool) {

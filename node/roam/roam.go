@@ -61,10 +61,14 @@ type Config struct {
 
 // What is ours to tune.
 const (
+	// claimTime is how long a client waits for each step of a claim that others have a part in, and findTime for who has its session, where
+	// somebody is there to say so: a machine that is busy takes its time.
+	claimTime = 3 * time.Second
+	findTime  = 10 * time.Second
 	// keepTime is how long a client waits for the swarm to know its session.
 	keepTime = 2 * time.Second
 	// meetTime is for how long after its start a node has clients wait whose sessions are not here, until it has met those that may know of
-	// them. How long each of them waits is the broker's.
+	// them, claimTime each.
 	meetTime = 10 * time.Second
 	// holdFor is how long the registration for the claims to a session with an expiry stands while its node is away.
 	holdFor = core.MaxHold
@@ -262,10 +266,12 @@ func (r *Roam) Holds(key string) bool {
 // Claim implements mqttfront.Roaming.
 func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error) {
 	if r.meeting(key) {
+		meet, cancel := context.WithTimeout(ctx, claimTime)
 		select {
 		case <-r.met:
-		case <-ctx.Done():
+		case <-meet.Done():
 		}
+		cancel()
 	}
 	r.mu.Lock()
 	if !r.Active() {
@@ -275,33 +281,15 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 	h := r.holdLocked(key)
 	h.claiming = true
 	r.mu.Unlock()
-	found := make(chan *claim, 1)
-	unsure := make(chan struct{})
-	r.find(h, true, func() { close(unsure) }, func(c *claim) { found <- c })
-	var last *claim
-	select {
-	case last = <-found:
-	case <-unsure: // nobody in reach knows of it, and others may
-		known := false
-		if r.meeting(key) {
-			select {
-			case last = <-found:
-				known = true
-			case <-ctx.Done():
-			}
-		}
-		if !known {
-			r.claimLate(h, found)
-			return nil, nil
-		}
-	case <-ctx.Done():
-		if len(r.cfg.Host.Network().Peers()) > 0 {
-			r.mu.Lock()
-			h.claiming = false
-			r.mu.Unlock()
-			return nil, errors.New("who has the session can't be found out now")
-		}
-		r.claimLate(h, found)
+	last, later, err := r.whoHas(ctx, h)
+	switch {
+	case err != nil:
+		r.mu.Lock()
+		h.claiming = false
+		r.mu.Unlock()
+		return nil, err
+	case later != nil:
+		r.claimLate(h, later)
 		return nil, nil
 	}
 	if last != nil && last.node != r.self {
@@ -325,6 +313,8 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 		r.cfg.Log.Debug("claiming a session that nobody has", "key", key, "number", number)
 	}
 	r.push(h)
+	ctx, cancel := context.WithTimeout(ctx, claimTime)
+	defer cancel()
 	select {
 	case <-claimed:
 	case <-ctx.Done():
@@ -346,6 +336,37 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 	}
 	r.mu.Unlock()
 	return a, err
+}
+
+// whoHas finds out who has a session that is about to be claimed; nil: nobody. Where that can't be told for sure by what is in reach, later
+// is returned, which gets it when it can.
+func (r *Roam) whoHas(ctx context.Context, h *hold) (last *claim, later chan *claim, err error) {
+	found := make(chan *claim, 1)
+	unsure := make(chan struct{})
+	r.find(h, true, func() { close(unsure) }, func(c *claim) { found <- c })
+	enough := time.NewTimer(claimTime)
+	defer enough.Stop()
+	tooLong := time.NewTimer(findTime)
+	defer tooLong.Stop()
+	for doubts := unsure; ; {
+		select {
+		case last = <-found:
+			return last, nil, nil
+		case <-doubts: // nobody in reach knows of it, and others may
+			if !r.meeting(h.key) {
+				return nil, found, nil
+			}
+			doubts = nil
+		case <-enough.C:
+			if doubts == nil || len(r.cfg.Host.Network().Peers()) == 0 {
+				return nil, found, nil
+			}
+		case <-tooLong.C:
+			return nil, nil, errors.New("who has the session can't be found out now")
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
 }
 
 // claimLate has a client go on with what is here, and claims that when it is known who had it.
