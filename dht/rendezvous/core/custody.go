@@ -316,7 +316,7 @@ func (n *Node) endShares(e *entry, node NodeID, sent bool) {
 	ended := false
 	for i := range e.shares {
 		s := &e.shares[i]
-		if s.node != node || s.done || sent && (!s.sent || s.late) && !e.copy {
+		if s.node != node || s.done || sent && (!s.sent || s.late) {
 			continue
 		}
 		n.endShare(e, s)
