@@ -103,6 +103,9 @@ func (n *Node) match(l *location, above ancestry, m *proto.Message, id Identity,
 		if m.QoS == 2 && k.Name != sessionGroup && !n.inReach(c.node) &&
 			slices.ContainsFunc(s.groups[k], func(o candidate) bool { return o.node != c.node }) { // a node can be in two tables
 			s.out = append(s.out, k)
+			for _, o := range s.groups[k] { // whoever comes into reach
+				n.meet(o.node)
+			}
 			continue
 		}
 		d := s.dest(c.node)
