@@ -98,11 +98,12 @@ func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 		if r.GetBase() == r.GetSeq() {
 			n.pass(l, r)
 		}
-		if !slices.ContainsFunc(l.registers, func(g *registering) bool { return g.owner == owner }) {
+		waits := slices.ContainsFunc(l.registers, func(g *registering) bool { return g.owner == owner })
+		if missed(r) && !waits {
 			n.answerRegister(l, owner, r.GetSeq(), from, !n.majorityInReach(l.set) || !n.inReach(owner), false)
 			return
 		}
-		// An earlier one is on its way: this one becomes a promise with it.
+		// An earlier one is on its way, and this one becomes a promise with it; or it is known from a rendezvous that has not promised it.
 	}
 	if l.owners[owner].full {
 		n.stats.RegistrationsFull++
