@@ -217,6 +217,10 @@ func (n *Node) tickStreams() {
 		s.advance()
 		due.add(n, s)
 		over := s.closed && s.entries.len()+len(s.owed) == 0
+		if over && s.l.waiting.len() > 0 { // what came once more may be among it
+			n.enliven(s)
+			continue
+		}
 		whole := over && s.low >= s.freed && len(s.seen) == 0 // else another may have had some of it, and tells
 		for _, t := range sortedKeys(s.told) {
 			if (s.told[t] < s.low || whole) && n.inReach(t) {
