@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/node/admin"
 )
 
 // TestMoves has clients with lasting sessions go from node to node while they publish and receive, as sensors on wheels do:
@@ -183,6 +185,37 @@ func TestGoesOnFromTheDestroyed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestMovedThenDestroyed has a session go to another node, with all that waits for it, and that node be destroyed: what its client has not
+// acknowledged there comes where it goes on, though the node that it was at first has let go of it.
+func TestMovedThenDestroyed(t *testing.T) {
+	long(t)
+	nodes := startSwarm(t, 4, setup{private: true})
+	away := newRawClient(t, nodes[0].mqtt, "away")
+	away.send(rawPacket(0x82, []byte{0, 1}, rawString("moved/#"), []byte{2}))
+	away.expect(0x90)
+	away.close()
+	nodes[0].until("the client is away", func(s admin.Status) bool { return s.Connections == 0 })
+	pub := newDurable(t, nodes[3].mqtt, "pub")
+	eventually(t, patience, pub.idle)
+	sent := pub.publishNumbered(300, 0, "moved/x")
+	time.Sleep(handedOver)
+	newRawClient(t, nodes[1].mqtt, "away").close()
+	nodes[0].until("the session has gone", func(s admin.Status) bool { return s.Sessions == 0 })
+	nodes[1].kill()
+	back := newDurable(t, nodes[2].mqtt, "away")
+	eventually(t, patience, back.connected)
+	eventually(t, patience, func() error {
+		back.mu.Lock()
+		defer back.mu.Unlock()
+		for i := range sent {
+			if p := fmt.Sprintf("%d %d", 1+i%2, i); back.got[p] != 1 {
+				return fmt.Errorf("%q has come %d times", p, back.got[p])
+			}
+		}
+		return nil
+	})
 }
 
 // handedOver is how long a node that is well has what its clients publish to itself, with what a busy machine takes.

@@ -265,20 +265,22 @@ func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
 	if pos <= a.Frontier {
 		return
 	}
-	e.Moved = true
 	if m := e.mark(); m != (Mark{}) {
+		s.takeUpLocked(e)
 		if own, waits := a.own[m]; waits { // it goes where the other had it
 			delete(a.own, m)
 			s.log.Remove(&own)
 			s.spilled--
 			s.count(-1, -int64(own.Msg.Size()))
-			e.Receipt, e.Moved = own.Receipt, false
+			s.notTakenLocked(u, e)
+			e.Receipt, e.Alone = own.Receipt, own.Alone
 			if s.move.Departure != nil {
 				delete(s.move.receipts, own.Pos)
 			}
 		} else if s.before.has(m) || !s.had.add(m) {
 			s.b.stats.Twice.Add(1)
 			a.Frontier = max(a.Frontier, pos)
+			s.notTakenLocked(u, e)
 			return
 		}
 	}
@@ -286,12 +288,12 @@ func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
 	a.Frontier = pos
 	if s.fullLocked(e.QoS, size) {
 		s.b.stats.DropQueue.Add(1)
-		u.over(*e)
+		s.notTakenLocked(u, e)
 		return
 	}
 	if e.PacketID != 0 && (!first || !s.win.uses(e.PacketID)) { // the client has gone on without it
 		if e.State == EntryReleased {
-			u.over(*e)
+			s.notTakenLocked(u, e)
 			return
 		}
 		e.PacketID, e.State = 0, EntryWaiting
@@ -309,6 +311,19 @@ func (s *session) arriveLocked(u *burst, e *Entry, first bool) {
 	case s.move.Departure == nil && e.PacketID != 0:
 		s.placeLocked(e)
 	}
+}
+
+// takeUpLocked has the swarm wait for this node with an entry from another one: until it is over here, it is not done.
+func (s *session) takeUpLocked(e *Entry) {
+	if m := e.mark(); m != (Mark{}) {
+		e.Mark, e.Receipt, e.Alone = m, nil, s.b.swarm.TakeUp(m, string(s.key))
+	}
+}
+
+// notTakenLocked is over with an entry that was taken up, and is not kept.
+func (s *session) notTakenLocked(u *burst, e *Entry) {
+	s.b.reopen(e)
+	u.over(*e)
 }
 
 // last returns the position of the last entry; 0: there is none.

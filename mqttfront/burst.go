@@ -215,6 +215,7 @@ type outMessage struct {
 	packet []byte   // the packet that it came in, where that can be sent on to MQTT 3 clients as it is
 	from   *session // whose client published it; nil: not known
 	tally  *tally   // counts the sessions that must be through with it; nil: nobody asks
+	alone  string   // as in Entry
 
 	holding *holding // counts the sessions that it waits in; nil: none yet
 }
@@ -289,7 +290,7 @@ func (u *burst) serveOne(m *outMessage, t *target) {
 		u.send0(c, m, t.ids, retain)
 		return
 	}
-	e := Entry{Msg: m.owned(), IDs: t.ids, QoS: qos, Retain: retain, held: m.held()}
+	e := Entry{Msg: m.owned(), IDs: t.ids, QoS: qos, Retain: retain, Alone: m.alone, held: m.held()}
 	if m.tally != nil {
 		m.tally.n.Add(1)
 		e.Receipt = m.tally

@@ -76,8 +76,9 @@ func (b *Broker) deliver(u *burst, d *Delivery) {
 			}
 		}
 	}
-	for _, key := range d.Sessions {
-		u.serveSession(m, sessionKey(key))
+	for _, s := range d.Sessions {
+		m.alone = s.Alone
+		u.serveSession(m, sessionKey(s.Key))
 	}
 	if m.tally != nil {
 		u.receipts = append(u.receipts, m.tally)

@@ -24,6 +24,8 @@ type Departure struct {
 	// Guarded by session.mu, number and to by registry.reg as well, and part by that alone.
 	receipts map[uint64]Receipt // of entries that were in memory, by position
 	fetched  []Entry            // and not taken yet
+	taken    uint64             // the other has what is up to here
+	carrying int                // how many of these are still to be known to be there
 	reserved uint64             // positions up to here are used up after a crash: somebody may have had them
 	begun    bool               // the other has some of it, or its registrations
 	heard    int                // rises when it becomes known that the session has had something elsewhere
@@ -358,7 +360,8 @@ func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 		return f, errEnded
 	}
 	f.More, f.Here, f.Heard = d.more, Whole, d.heard
-	if a := s.move.arriving; a == nil && s.joins > 0 || a != nil && a.Drained {
+	after = max(after, d.taken)
+	if a := s.move.arriving; a == nil && (s.joins > 0 || d.carrying > 0) || a != nil && a.Drained {
 		f.Here = Drained
 	} else if a != nil {
 		f.Here = Partly
@@ -386,29 +389,76 @@ func (d *Departure) Had() []MarkRun {
 	return d.s.throughLocked()
 }
 
-// Taken forgets entries up to a position: the other node has them.
+// Taken forgets entries up to a position, which the other node has, as soon as the swarm waits for that with them.
 func (d *Departure) Taken(upto uint64) {
 	s := d.s
 	u := d.b.begin(time.Now())
+	var going []Entry
+	var marks []Mark
 	s.mu.Lock()
-	n := 0
 	d.begun = d.begun || upto > 0
+	if d.taken == 0 && !d.over {
+		d.fetchedBeforeLocked(upto)
+	}
+	n := 0
 	for n < len(d.fetched) && d.fetched[n].Pos <= upto && !d.over {
 		e := d.fetched[n]
+		n++
 		e.Receipt = d.receipts[e.Pos]
 		delete(d.receipts, e.Pos)
-		if !e.Moved {
-			d.b.reopen(&e)
-		}
+		d.b.reopen(&e)
 		s.spilled--
+		m := e.mark()
 		if s.had != nil { // it waits there: who gets what is left here must take it from them
-			s.had.remove(e.mark())
+			s.had.remove(m)
 		}
-		s.overLocked(u, e)
-		n++
+		if m == (Mark{}) {
+			s.overLocked(u, e)
+			continue
+		}
+		going, marks = append(going, e), append(marks, m)
 	}
-	d.fetched = slices.Delete(d.fetched, 0, n)
+	d.fetched, d.taken = slices.Delete(d.fetched, 0, n), max(d.taken, upto)
+	d.carrying += len(going)
+	to, hold := d.to, s.expiry
 	s.mu.Unlock()
+	u.end()
+	if len(going) > 0 {
+		d.b.swarm.Carried(marks, string(s.key), to, hold, func() { d.carried(going) })
+	}
+}
+
+// fetchedBeforeLocked finds what was fetched from an earlier process, up to a position.
+func (d *Departure) fetchedBeforeLocked(upto uint64) {
+	var before []Entry
+	for after := uint64(0); ; {
+		es := d.s.log.Fetch(after, headEntries)
+		for _, e := range es {
+			if e.Pos > upto || len(d.fetched) > 0 && e.Pos >= d.fetched[0].Pos {
+				es = nil
+				break
+			}
+			before, after = append(before, e), e.Pos
+		}
+		if len(es) == 0 {
+			break
+		}
+	}
+	d.fetched = append(before, d.fetched...)
+}
+
+// carried forgets entries that are at the other node.
+func (d *Departure) carried(es []Entry) {
+	u := d.b.begin(time.Now())
+	d.s.mu.Lock()
+	if !d.over { // else that is done
+		d.carrying -= len(es)
+		for _, e := range es {
+			d.s.overLocked(u, e)
+		}
+		d.poke()
+	}
+	d.s.mu.Unlock()
 	u.end()
 }
 

@@ -211,7 +211,10 @@ func (l *loner) Retained(filter string, each func([]*proto.Message), done func()
 func (l *loner) Receipt(m mqttfront.Mark) mqttfront.Receipt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.receipts[m] // this swarm never gave another
+	if r := l.receipts[m]; r != nil {
+		return r
+	}
+	return marked(m)
 }
 
 func (l *loner) RetainedHere() int { return l.retained.Len() }
@@ -224,6 +227,10 @@ func (l *loner) Arrived(key string, filters []string, _ bool, done func()) {
 		done()
 	}
 }
+
+func (l *loner) TakeUp(mqttfront.Mark, string) string { return "$session-00/x" }
+
+func (l *loner) Carried(_ []mqttfront.Mark, _, _ string, _ time.Duration, done func()) { done() }
 
 // start runs a broker for a test. change, which may be nil, adjusts its configuration.
 func start(t testing.TB, change func(*mqttfront.Config)) (*mqttfront.Broker, *loner, string) {

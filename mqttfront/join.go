@@ -166,16 +166,19 @@ func (s *session) takeJoined(got *Arrived) bool {
 }
 
 func (s *session) joinLocked(u *burst, e *Entry) {
-	e.Moved = true
+	s.takeUpLocked(e)
 	size := int64(e.Msg.Size())
 	switch m := e.mark(); {
 	case m != (Mark{}) && (s.before.has(m) || s.had != nil && !s.had.add(m)):
 		s.b.stats.Twice.Add(1)
+		s.notTakenLocked(u, e)
 		return
 	case e.State == EntryReleased: // the client has it
+		s.notTakenLocked(u, e)
 		return
 	case s.fullLocked(max(1, e.QoS), size):
 		s.b.stats.DropQueue.Add(1)
+		s.notTakenLocked(u, e)
 		return
 	}
 	e.PacketID, e.State = 0, EntryWaiting

@@ -337,7 +337,7 @@ func TestMeantElsewhere(t *testing.T) {
 	for i, m := range []*proto.Message{{Topic: "a"}, {Topic: "zero", QoS: 2}, {Topic: "a", QoS: 1}} {
 		m.Payload = []byte(fmt.Sprint(i))
 		r := new(receipt)
-		b.Deliver([]mqttfront.Delivery{{Msg: m, Sessions: []string{"\x00one"}, Receipt: r}})
+		b.Deliver([]mqttfront.Delivery{{Msg: m, Sessions: []mqttfront.ForSession{{Key: "\x00one"}}, Receipt: r}})
 		if done := r.n.Load() == 1; done != (i < 2) {
 			t.Errorf("message %d is done: %v", i, done)
 		}

@@ -254,7 +254,7 @@ func TestHadAfterRestart(t *testing.T) {
 	log.Had(mqttfront.MarkRun{Epoch: 9, First: 1, Last: 1}) // it has come from elsewhere
 	deliver := func(b *mqttfront.Broker) {
 		r := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: 1}}
-		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", Payload: []byte("v"), QoS: 2}, Sessions: []string{"\x00c"}, Receipt: r}})
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", Payload: []byte("v"), QoS: 2}, Sessions: []mqttfront.ForSession{{Key: "\x00c"}}, Receipt: r}})
 	}
 	b, _, addr := startWith(t, newLoner(), st, nil, nil)
 	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
@@ -280,7 +280,7 @@ func TestHadAtQoS1(t *testing.T) {
 	log.Had(mqttfront.MarkRun{Epoch: 9, First: 1, Last: 1}) // it has come from elsewhere
 	deliver := func(b *mqttfront.Broker) {
 		r := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: 1}}
-		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", Payload: []byte("v"), QoS: 2}, Sessions: []string{"\x00c"}, Receipt: r}})
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", Payload: []byte("v"), QoS: 2}, Sessions: []mqttfront.ForSession{{Key: "\x00c"}}, Receipt: r}})
 	}
 	b, _, addr := startWith(t, newLoner(), st, nil, nil)
 	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
@@ -313,7 +313,7 @@ func TestHadBesideLostNode(t *testing.T) {
 	c.silent() // it is read
 	b, _, addr = startWith(t, newLoner(), st.Left(), nil, nil)
 	c, _ = connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
-	deliver(b, mqttfront.Delivery{Sessions: []string{"\x00c"}})
+	deliver(b, mqttfront.Delivery{Sessions: []mqttfront.ForSession{{Key: "\x00c"}}})
 	c.silent()
 }
 

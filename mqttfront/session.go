@@ -483,7 +483,7 @@ func (s *session) fetchableLocked(es []Entry) []Entry {
 
 // reopen gives an entry that an earlier process has left who is to be told when it is over.
 func (b *Broker) reopen(e *Entry) {
-	if e.Receipt == nil && e.Mark != (Mark{}) && !e.Moved {
+	if e.Receipt == nil && e.Mark != (Mark{}) {
 		t := &tally{r: b.swarm.Receipt(e.Mark)}
 		t.n.Store(1)
 		e.Receipt = t

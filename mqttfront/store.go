@@ -114,7 +114,7 @@ type Entry struct {
 	Pos     uint64
 	Stored  uint64 // the SessionLog's own, which has set it
 	Mark    Mark   // of its Receipt, from before this process was started or from another node
-	Moved   bool   // it came with the session from another node, which told whom its Mark concerns
+	Alone   string // what the swarm calls the session, where its Receipt is of a delivery for that alone
 	// PacketID is set once the entry was sent.
 	PacketID uint16
 	State    EntryState

@@ -59,6 +59,15 @@ type Swarm interface {
 	// way any more to where the session was.
 	Arrived(key string, filters []string, lost bool, done func())
 
+	// TakeUp says that a session has taken over a message from another node, as it came here: it is done when the Receipt of its Mark says
+	// so. What it returns is the entry's Alone.
+	TakeUp(m Mark, key string) (alone string)
+
+	// Carried says that another node has taken over messages of a session that has gone there, which were delivered here, and for how
+	// long the swarm is to keep them while that node is away. done is called once, from any goroutine: when whoever waits to hear that they are
+	// done waits for the other node, or can't be told. Until then they are to be kept here.
+	Carried(ms []Mark, key, to string, hold time.Duration, done func())
+
 	// RetainedHere is the number of retained messages of the swarm that this node keeps, for statistics.
 	RetainedHere() int
 }
@@ -159,12 +168,18 @@ type Delivery struct {
 	Plain bool
 	// Groups are the shared subscriptions that this node was picked for: one member of each is served.
 	Groups []Group
-	// Sessions are the keys of those that the message is for beside, because it was meant for them at another node.
-	Sessions []string
+	// Sessions are those that the message is for beside, because it was meant for them at another node.
+	Sessions []ForSession
 	// Origin is set when a message of this node's own client comes back.
 	Origin Origin
 	// Receipt is told when nobody here needs the message any more; nil for QoS 0.
 	Receipt Receipt
+}
+
+// ForSession is a session that a message is for alone.
+type ForSession struct {
+	Key   string
+	Alone string // as in Entry
 }
 
 // Group names a shared subscription; its Filter is without $share/NAME/.

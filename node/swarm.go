@@ -106,6 +106,22 @@ func (w *swarm) Arrived(key string, filters []string, lost bool, done func()) {
 	w.s.Arrived(roam.NameOf(key), filters, lost, done)
 }
 
+// TakeUp implements mqttfront.Swarm.
+func (w *swarm) TakeUp(m mqttfront.Mark, key string) (alone string) {
+	name := roam.NameOf(key)
+	w.s.TakeUp(core.Identity(m), name)
+	return name
+}
+
+// Carried implements mqttfront.Swarm.
+func (w *swarm) Carried(ms []mqttfront.Mark, key, to string, hold time.Duration, done func()) {
+	ids := make([]core.Identity, len(ms))
+	for i, m := range ms {
+		ids[i] = core.Identity(m)
+	}
+	w.s.Carried(ids, to, roam.NameOf(key), hold, done)
+}
+
 // Retained implements mqttfront.Swarm.
 func (w *swarm) Retained(filter string, each func([]*proto.Message), done func()) {
 	w.s.Retained(filter, each, done)
@@ -246,7 +262,7 @@ func (n *Node) pass(b *mqttfront.Broker, came []core.Delivery) {
 			if n.roam != nil && strings.HasPrefix(g.Filter, roam.Prefix) {
 				to.Groups = slices.DeleteFunc(slices.Clone(to.Groups), func(o proto.Group) bool { return o == g })
 				if key := n.roam.KeyOf(g.Filter); key != "" {
-					to.Sessions = append(to.Sessions, key)
+					to.Sessions = append(to.Sessions, mqttfront.ForSession{Key: key, Alone: g.Filter})
 				}
 			}
 		}

@@ -79,6 +79,7 @@ const (
 	KindLeaving       Kind = 34
 	KindRecall        Kind = 35
 	KindChosen        Kind = 36
+	KindCarried       Kind = 37
 )
 
 // Errors of the decoder.
@@ -127,6 +128,7 @@ var control = map[Kind]func() gproto.Message{
 	KindLeaving:       func() gproto.Message { return new(pb.Leaving) },
 	KindRecall:        func() gproto.Message { return new(pb.Recall) },
 	KindChosen:        func() gproto.Message { return new(pb.Chosen) },
+	KindCarried:       func() gproto.Message { return new(pb.Carried) },
 }
 
 // KindOf returns the number of a frame: a *Publish, a *Deliver or a pointer to one of package pb's types;
@@ -211,6 +213,8 @@ func kindOfRest(frame any) Kind {
 		return KindRecall
 	case *pb.Chosen:
 		return KindChosen
+	case *pb.Carried:
+		return KindCarried
 	}
 	return 0
 }

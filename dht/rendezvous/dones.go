@@ -15,6 +15,7 @@ type done struct {
 	earlier core.Identity // where there is no receipt: of a message that the broker has on its disk
 	refused proto.Group
 	more    bool
+	takenUp string // not done, but taken over from another node with the session of this name
 }
 
 // Done says that the broker needs a delivered message no more. It takes no lock of the Service's but its own.
@@ -37,6 +38,10 @@ func (s *Service) MoreEarlier(id core.Identity) { s.queueDone(done{earlier: id, 
 func (s *Service) RefuseEarlier(id core.Identity, g proto.Group) {
 	s.queueDone(done{earlier: id, refused: g})
 }
+
+// TakeUp says that the broker has taken over a message from another node with a session; see core.Node.TakeUp. Done or DoneEarlier follows.
+// It takes no lock of the Service's but its own.
+func (s *Service) TakeUp(id core.Identity, name string) { s.queueDone(done{earlier: id, takenUp: name}) }
 
 func (s *Service) queueDone(d done) {
 	s.doneMu.Lock()
@@ -66,6 +71,10 @@ func (s *Service) runDones() {
 				do()
 			}
 			for _, d := range batch {
+				if d.takenUp != "" {
+					n.TakeUp(d.earlier, d.takenUp)
+					continue
+				}
 				if d.receipt == nil {
 					d.receipt = n.Receipt(d.earlier)
 				}

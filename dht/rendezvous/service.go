@@ -266,6 +266,11 @@ func (s *Service) Arrived(name string, filters []string, lost bool, done func())
 	s.step(func(n *core.Node) { n.Arrived(name, filters, lost, done) })
 }
 
+// Carried says that another node has taken over messages with a session; see core.Node.Carried.
+func (s *Service) Carried(ids []core.Identity, to, name string, hold time.Duration, done func()) {
+	s.step(func(n *core.Node) { n.Carried(ids, to, name, hold, done) })
+}
+
 // Restored says that everything is registered that sessions from before this process was started want. Until then what stands
 // for them is left alone.
 func (s *Service) Restored() { s.step(func(n *core.Node) { n.Restored() }) }

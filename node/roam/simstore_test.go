@@ -54,13 +54,11 @@ func (s *simStore) each(do func(e mqttfront.Entry)) {
 	})
 }
 
-// open counts the entries that wait for each message that came here first.
+// open counts the entries that wait for each message.
 func (s *simStore) open() map[mqttfront.Mark]int {
 	open := map[mqttfront.Mark]int{}
 	s.each(func(e mqttfront.Entry) {
-		if !e.Moved {
-			open[e.Mark]++
-		}
+		open[e.Mark]++
 	})
 	return open
 }
@@ -84,7 +82,7 @@ func (l simLog) Append(e *mqttfront.Entry) {
 	if kept.Receipt != nil {
 		kept.Mark, kept.Receipt = kept.Receipt.Mark(), nil
 	}
-	if kept.Mark != (mqttfront.Mark{}) && !kept.Moved {
+	if kept.Mark != (mqttfront.Mark{}) {
 		l.s.mu.Lock()
 		l.s.received[kept.Mark] = true
 		l.s.mu.Unlock()

@@ -2,6 +2,7 @@ package roam
 
 import (
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -75,6 +76,23 @@ func (s *simSwarm) Receipt(m mqttfront.Mark) mqttfront.Receipt {
 		}
 	}
 	return noReceipt(m)
+}
+
+// TakeUp has the node be waited for at once: what the other node says of that is known by then.
+func (s *simSwarm) TakeUp(m mqttfront.Mark, key string) string {
+	w, name := s.n.w, NameOf(key)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.custody {
+		if c.mark == m && s.n.life == s.life {
+			c.takeUpLocked(s.n, name)
+		}
+	}
+	return name
+}
+
+func (s *simSwarm) Carried(ms []mqttfront.Mark, key, to string, _ time.Duration, done func()) {
+	s.n.downLink.do(done)
 }
 
 // claimSwarm is the swarm as a Roam sees it.

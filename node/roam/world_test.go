@@ -47,10 +47,23 @@ type world struct {
 
 // simMessage is a message in custody.
 type simMessage struct {
-	m        *proto.Message
-	mark     mqttfront.Mark
-	shares   []*simShare
-	sessions map[string]bool // that have it at another node than it was meant for
+	m      *proto.Message
+	mark   mqttfront.Mark
+	shares []*simShare
+}
+
+// owedLocked reports whether a session that has gone on without a node is to get the message.
+func (m *simMessage) owedLocked(si core.SessionInterest) (owed bool) {
+	for _, s := range m.shares {
+		own := slices.Contains(s.sessions, si.Name)
+		switch open := !s.done && string(s.n.id) == si.From; {
+		case open && (s.plain || own):
+			owed = true
+		case own:
+			return false
+		}
+	}
+	return owed
 }
 
 // simShare is what one node gets of it. Guarded by world.mu.
@@ -363,7 +376,7 @@ func (w *world) publish(topic, payload string, qos byte) {
 func (w *world) publishLocked(from *simNode, m *proto.Message, epoch uint64, served bool) {
 	w.seq++
 	w.logf("published %q", m.Payload)
-	sm := &simMessage{m: m, mark: mqttfront.Mark{Epoch: epoch, Seq: w.seq}, sessions: map[string]bool{}}
+	sm := &simMessage{m: m, mark: mqttfront.Mark{Epoch: epoch, Seq: w.seq}}
 	for _, n := range w.nodes {
 		if n == from && served {
 			continue
@@ -403,12 +416,24 @@ func (s *simShare) deliverLocked() {
 		n.w.mu.Unlock()
 		for _, name := range names {
 			if key := r.KeyOf(name); key != "" {
-				d.Sessions = append(d.Sessions, key)
+				d.Sessions = append(d.Sessions, mqttfront.ForSession{Key: key, Alone: name})
 			}
 		}
 		n.w.logf("deliver to %d %q plain %v sessions %q", n.i, d.Msg.Payload, d.Plain, d.Sessions)
 		b.Deliver([]mqttfront.Delivery{d})
 	})
+}
+
+// takeUpLocked has a message wait for a node that has taken it over with a session.
+func (m *simMessage) takeUpLocked(n *simNode, name string) {
+	for _, s := range m.shares {
+		if s.n == n && !s.done && slices.Contains(s.sessions, name) {
+			s.left++
+			return
+		}
+		s.sessions = slices.DeleteFunc(slices.Clone(s.sessions), func(o string) bool { return o == name })
+	}
+	m.shares = append(m.shares, &simShare{n: n, m: m, sessions: []string{name}, delivered: true, left: 1})
 }
 
 // simReceipt is told the fate of a share.
@@ -461,9 +486,8 @@ func (n *simNode) registerLocked(filter string, i core.Interest) {
 	n.interests[filter] = i
 	for _, si := range i.Sessions {
 		for _, m := range w.custody {
-			owed := slices.ContainsFunc(m.shares, func(s *simShare) bool { return s.plain && !s.done && string(s.n.id) == si.From })
-			if owed && !m.sessions[si.Name] && topic.Match(filter, m.m.Topic) {
-				m.sessions[si.Name] = true
+			owed := m.owedLocked(si)
+			if owed && topic.Match(filter, m.m.Topic) {
 				s := &simShare{n: n, m: m, sessions: []string{si.Name}}
 				m.shares = append(m.shares, s)
 				s.deliverLocked()

@@ -37,7 +37,12 @@ func markKey(m mqttfront.Mark, g *proto.Group) string {
 }
 
 // hadLocked leaves a mark of an entry that goes.
-func (r *Received) hadLocked(m mqttfront.Mark, g *proto.Group) {
+func (r *Received) hadLocked(m mqttfront.Mark, e *mqttfront.Entry) {
+	g := e.Group
+	if e.Alone != "" {
+		alone := core.SessionGroup(e.Alone)
+		g = &alone
+	}
 	key := markKey(m, g)
 	r.addLocked(m.Epoch, markOfKey(m.Seq, key, g != nil))
 	r.db.putLocked(key, []byte{}, true)
@@ -87,8 +92,12 @@ func (r *Received) Forget(epoch, upto uint64) {
 func (r *Received) Load(each func(id core.Identity, g proto.Group, open bool)) {
 	err := r.db.each([]byte{kindEntry}, func(_, value []byte) bool {
 		var e pb.StoredEntry
-		if decode(value, &e) == nil && e.GetEpoch() != 0 && !e.GetMoved() {
-			each(core.Identity{Epoch: e.GetEpoch(), Seq: e.GetSeq()}, proto.Group{Name: e.GetGroupName(), Filter: e.GetGroupFilter()}, true)
+		if decode(value, &e) == nil && e.GetEpoch() != 0 {
+			g := proto.Group{Name: e.GetGroupName(), Filter: e.GetGroupFilter()}
+			if e.GetAlone() != "" {
+				g = core.SessionGroup(e.GetAlone())
+			}
+			each(core.Identity{Epoch: e.GetEpoch(), Seq: e.GetSeq()}, g, true)
 		}
 		return true
 	})

@@ -222,8 +222,8 @@ func (l *sessionLog) Remove(e *mqttfront.Entry) {
 		if written := l.db.removeLocked(entryKey(l.id, e.Pos)); written {
 			l.listLocked()
 			l.recent.removed(e.Pos, l.db.groups)
-			if markOf(e) != (mqttfront.Mark{}) && !e.Moved {
-				l.db.received.hadLocked(markOf(e), e.Group)
+			if markOf(e) != (mqttfront.Mark{}) {
+				l.db.received.hadLocked(markOf(e), e)
 			}
 		}
 		l.db.releaseLocked(e.Stored, e.Msg)
@@ -367,7 +367,7 @@ func storedEntry(e *mqttfront.Entry) *pb.StoredEntry {
 	s := &pb.StoredEntry{Message: e.Stored, Size: uint32(e.Msg.Size()), Qos: uint32(e.QoS), Retain: e.Retain, //nolint:gosec // below 512 MiB
 		PacketId: uint32(e.PacketID), State: uint32(e.State), Ids: e.IDs}
 	m := markOf(e)
-	s.Epoch, s.Seq, s.Moved = m.Epoch, m.Seq, e.Moved
+	s.Epoch, s.Seq, s.Alone = m.Epoch, m.Seq, e.Alone
 	if e.Group != nil {
 		s.GroupName, s.GroupFilter = e.Group.Name, e.Group.Filter
 	}
@@ -384,7 +384,7 @@ func decodeEntry(value []byte) (e mqttfront.Entry, err error) {
 	}
 	e = mqttfront.Entry{Stored: s.GetMessage(), QoS: byte(s.GetQos()), Retain: s.GetRetain(), PacketID: uint16(s.GetPacketId()), //nolint:gosec // checked
 		State: mqttfront.EntryState(s.GetState()), IDs: s.GetIds()} //nolint:gosec // checked
-	e.Mark, e.Moved = mqttfront.Mark{Epoch: s.GetEpoch(), Seq: s.GetSeq()}, s.GetMoved()
+	e.Mark, e.Alone = mqttfront.Mark{Epoch: s.GetEpoch(), Seq: s.GetSeq()}, s.GetAlone()
 	if s.GetGroupName() != "" {
 		e.Group = &proto.Group{Name: s.GetGroupName(), Filter: s.GetGroupFilter()}
 	}

@@ -3797,6 +3797,84 @@ func (x *Chosen) GetGroups() []*Group {
 	return nil
 }
 
+// 37: messages that the sender has for a session are at another node now, which has taken them over together with the session: that says
+// when they are done. The sender has them until this is acknowledged.
+type Carried struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Op            uint64                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"`
+	Node          []byte                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Session       *Group                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`           // as in Deliver
+	HoldS         uint32                 `protobuf:"varint,4,opt,name=hold_s,json=holdS,proto3" json:"hold_s,omitempty"` // how long they are kept while the node is out of reach
+	Messages      []*Ranges              `protobuf:"bytes,5,rep,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Carried) Reset() {
+	*x = Carried{}
+	mi := &file_route_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Carried) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Carried) ProtoMessage() {}
+
+func (x *Carried) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Carried.ProtoReflect.Descriptor instead.
+func (*Carried) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *Carried) GetOp() uint64 {
+	if x != nil {
+		return x.Op
+	}
+	return 0
+}
+
+func (x *Carried) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Carried) GetSession() *Group {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *Carried) GetHoldS() uint32 {
+	if x != nil {
+		return x.HoldS
+	}
+	return 0
+}
+
+func (x *Carried) GetMessages() []*Ranges {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
 type Forget_Epoch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -3808,7 +3886,7 @@ type Forget_Epoch struct {
 
 func (x *Forget_Epoch) Reset() {
 	*x = Forget_Epoch{}
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3898,7 @@ func (x *Forget_Epoch) String() string {
 func (*Forget_Epoch) ProtoMessage() {}
 
 func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +3950,7 @@ type Custody_Share struct {
 
 func (x *Custody_Share) Reset() {
 	*x = Custody_Share{}
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3884,7 +3962,7 @@ func (x *Custody_Share) String() string {
 func (*Custody_Share) ProtoMessage() {}
 
 func (x *Custody_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3959,7 +4037,7 @@ type Seen_Owed struct {
 
 func (x *Seen_Owed) Reset() {
 	*x = Seen_Owed{}
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3971,7 +4049,7 @@ func (x *Seen_Owed) String() string {
 func (*Seen_Owed) ProtoMessage() {}
 
 func (x *Seen_Owed) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4012,7 +4090,7 @@ type CopyDone_Share struct {
 
 func (x *CopyDone_Share) Reset() {
 	*x = CopyDone_Share{}
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4024,7 +4102,7 @@ func (x *CopyDone_Share) String() string {
 func (*CopyDone_Share) ProtoMessage() {}
 
 func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4076,7 +4154,7 @@ type CopyDone_Moved struct {
 
 func (x *CopyDone_Moved) Reset() {
 	*x = CopyDone_Moved{}
-	mi := &file_route_proto_msgTypes[57]
+	mi := &file_route_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4088,7 +4166,7 @@ func (x *CopyDone_Moved) String() string {
 func (*CopyDone_Moved) ProtoMessage() {}
 
 func (x *CopyDone_Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[57]
+	mi := &file_route_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4475,7 +4553,13 @@ const file_route_proto_rawDesc = "" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12.\n" +
-	"\x06groups\x18\x04 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groupsB(Z&github.com/mozzie-mqtt/mozzie/proto/pbb\x06proto3"
+	"\x06groups\x18\x04 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groups\"\xab\x01\n" +
+	"\aCarried\x12\x0e\n" +
+	"\x02op\x18\x01 \x01(\x04R\x02op\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\fR\x04node\x120\n" +
+	"\asession\x18\x03 \x01(\v2\x16.mozzie.route.v1.GroupR\asession\x12\x15\n" +
+	"\x06hold_s\x18\x04 \x01(\rR\x05holdS\x123\n" +
+	"\bmessages\x18\x05 \x03(\v2\x17.mozzie.route.v1.RangesR\bmessagesB(Z&github.com/mozzie-mqtt/mozzie/proto/pbb\x06proto3"
 
 var (
 	file_route_proto_rawDescOnce sync.Once
@@ -4489,7 +4573,7 @@ func file_route_proto_rawDescGZIP() []byte {
 	return file_route_proto_rawDescData
 }
 
-var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_route_proto_goTypes = []any{
 	(*Place)(nil),           // 0: mozzie.route.v1.Place
 	(*Set)(nil),             // 1: mozzie.route.v1.Set
@@ -4544,11 +4628,12 @@ var file_route_proto_goTypes = []any{
 	(*Leaving)(nil),         // 50: mozzie.route.v1.Leaving
 	(*Recall)(nil),          // 51: mozzie.route.v1.Recall
 	(*Chosen)(nil),          // 52: mozzie.route.v1.Chosen
-	(*Forget_Epoch)(nil),    // 53: mozzie.route.v1.Forget.Epoch
-	(*Custody_Share)(nil),   // 54: mozzie.route.v1.Custody.Share
-	(*Seen_Owed)(nil),       // 55: mozzie.route.v1.Seen.Owed
-	(*CopyDone_Share)(nil),  // 56: mozzie.route.v1.CopyDone.Share
-	(*CopyDone_Moved)(nil),  // 57: mozzie.route.v1.CopyDone.Moved
+	(*Carried)(nil),         // 53: mozzie.route.v1.Carried
+	(*Forget_Epoch)(nil),    // 54: mozzie.route.v1.Forget.Epoch
+	(*Custody_Share)(nil),   // 55: mozzie.route.v1.Custody.Share
+	(*Seen_Owed)(nil),       // 56: mozzie.route.v1.Seen.Owed
+	(*CopyDone_Share)(nil),  // 57: mozzie.route.v1.CopyDone.Share
+	(*CopyDone_Moved)(nil),  // 58: mozzie.route.v1.CopyDone.Moved
 }
 var file_route_proto_depIdxs = []int32{
 	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
@@ -4564,7 +4649,7 @@ var file_route_proto_depIdxs = []int32{
 	10, // 10: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
 	15, // 11: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
 	12, // 12: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
-	53, // 13: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	54, // 13: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
 	17, // 14: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
 	19, // 15: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
 	18, // 16: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
@@ -4595,9 +4680,9 @@ var file_route_proto_depIdxs = []int32{
 	1,  // 41: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
 	7,  // 42: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
 	7,  // 43: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	54, // 44: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	55, // 44: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
 	9,  // 45: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
-	55, // 46: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
+	56, // 46: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
 	0,  // 47: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
 	20, // 48: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
 	32, // 49: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
@@ -4628,23 +4713,25 @@ var file_route_proto_depIdxs = []int32{
 	33, // 74: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
 	1,  // 75: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
 	0,  // 76: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	56, // 77: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	57, // 77: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
 	10, // 78: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
-	57, // 79: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
+	58, // 79: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
 	34, // 80: mozzie.route.v1.CopyDone.seen:type_name -> mozzie.route.v1.Seen
 	0,  // 81: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
 	1,  // 82: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
 	38, // 83: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
 	10, // 84: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
 	12, // 85: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
-	12, // 86: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	9,  // 87: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
-	12, // 88: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
-	89, // [89:89] is the sub-list for method output_type
-	89, // [89:89] is the sub-list for method input_type
-	89, // [89:89] is the sub-list for extension type_name
-	89, // [89:89] is the sub-list for extension extendee
-	0,  // [0:89] is the sub-list for field type_name
+	12, // 86: mozzie.route.v1.Carried.session:type_name -> mozzie.route.v1.Group
+	10, // 87: mozzie.route.v1.Carried.messages:type_name -> mozzie.route.v1.Ranges
+	12, // 88: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	9,  // 89: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
+	12, // 90: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
+	91, // [91:91] is the sub-list for method output_type
+	91, // [91:91] is the sub-list for method input_type
+	91, // [91:91] is the sub-list for extension type_name
+	91, // [91:91] is the sub-list for extension extendee
+	0,  // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }
@@ -4658,7 +4745,7 @@ func file_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_route_proto_rawDesc), len(file_route_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -528,7 +528,7 @@ type StoredEntry struct {
 	GroupFilter   string                 `protobuf:"bytes,9,opt,name=group_filter,json=groupFilter,proto3" json:"group_filter,omitempty"`
 	Epoch         uint64                 `protobuf:"fixed64,10,opt,name=epoch,proto3" json:"epoch,omitempty"` // with seq the message's identity, where somebody waits to hear that it was delivered
 	Seq           uint64                 `protobuf:"varint,11,opt,name=seq,proto3" json:"seq,omitempty"`
-	Moved         bool                   `protobuf:"varint,12,opt,name=moved,proto3" json:"moved,omitempty"` // it came with its session from another node, to which the identity belongs
+	Alone         string                 `protobuf:"bytes,13,opt,name=alone,proto3" json:"alone,omitempty"` // it was delivered for its session alone, by this name; empty: not so
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -640,11 +640,11 @@ func (x *StoredEntry) GetSeq() uint64 {
 	return 0
 }
 
-func (x *StoredEntry) GetMoved() bool {
+func (x *StoredEntry) GetAlone() string {
 	if x != nil {
-		return x.Moved
+		return x.Alone
 	}
-	return false
+	return ""
 }
 
 // StoredRetained is what is retained for a topic at a location.
@@ -1042,7 +1042,7 @@ const file_store_proto_rawDesc = "" +
 	"\x03qos\x18\x02 \x01(\rR\x03qos\x12\x19\n" +
 	"\bno_local\x18\x03 \x01(\bR\anoLocal\x12.\n" +
 	"\x13retain_as_published\x18\x04 \x01(\bR\x11retainAsPublished\x12\x14\n" +
-	"\x05later\x18\x05 \x01(\bR\x05later\"\xaa\x02\n" +
+	"\x05later\x18\x05 \x01(\bR\x05later\"\xb0\x02\n" +
 	"\vStoredEntry\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\x04R\amessage\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x10\n" +
@@ -1057,7 +1057,7 @@ const file_store_proto_rawDesc = "" +
 	"\x05epoch\x18\n" +
 	" \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\v \x01(\x04R\x03seq\x12\x14\n" +
-	"\x05moved\x18\f \x01(\bR\x05moved\"\xa2\x01\n" +
+	"\x05alone\x18\r \x01(\tR\x05aloneJ\x04\b\f\x10\r\"\xa2\x01\n" +
 	"\x0eStoredRetained\x128\n" +
 	"\amessage\x18\x01 \x01(\v2\x1e.mozzie.store.v1.StoredMessageR\amessage\x12\x14\n" +
 	"\x05stamp\x18\x02 \x01(\x04R\x05stamp\x12\x14\n" +

@@ -183,6 +183,14 @@ func (v *simNode) take(p *published) {
 	v.got = append(v.got, p)
 }
 
+// idOf is the identity of what a receipt is of; zero for none.
+func idOf(r *core.Receipt) (id core.Identity) {
+	if r != nil {
+		id = r.Identity()
+	}
+	return id
+}
+
 func (v *simNode) deliver(d core.Delivery) {
 	s, life := v.s, v.life
 	i := slices.IndexFunc(s.published, func(q *published) bool { return bytes.Equal(q.m.Properties, d.Message.Properties) })
@@ -193,7 +201,8 @@ func (v *simNode) deliver(d core.Delivery) {
 	p := s.published[i]
 	v.came = append(v.came, p)
 	queued := []proto.Group{}
-	if d.Plain && v.matches(p.m.Topic) {
+	_, brought := v.disk.live.entries[entryKey{idOf(d.Receipt), carriedGroup}] // and known again
+	if d.Plain && v.matches(p.m.Topic) && !brought {
 		if d.Receipt != nil && s.diskTime > 0 {
 			queued = append(queued, proto.Group{})
 		} else {

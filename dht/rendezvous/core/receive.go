@@ -110,6 +110,8 @@ func (n *Node) receiveRest(p *peer, frame any) {
 		n.receiveLeaving(p, f)
 	case *pb.Chosen:
 		n.receiveChosen(p, f)
+	case *pb.Carried:
+		n.receiveCarried(p, f)
 	}
 }
 
@@ -123,6 +125,7 @@ type received struct {
 	from    [][]NodeID // who may wait for one of open; undone has their numbers
 	closed  bool       // nothing will follow
 	touched time.Duration
+	carried []*carriedTo // what is not done, but at another node
 }
 
 // Receipt stands for a message that this node's broker has and has not dealt with yet. The core keeps none: very many messages
@@ -219,6 +222,7 @@ func (n *Node) forgetUpto(epoch uint64, r *received, upto uint64) {
 	r.low = upto
 	n.cfg.Received.Forget(epoch, upto)
 	r.plain.trim(upto)
+	r.trimCarried(upto)
 	for g, s := range r.groups {
 		if s.trim(upto); len(*s) == 0 {
 			delete(r.groups, g)
@@ -245,7 +249,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 	n.forgetUpto(f.Epoch, r, f.Forget)
 	if f.Seq <= r.low {
 		n.stats.Duplicates++
-		n.doneWith(from, id)
+		n.answerDone(from, r, id)
 		return
 	}
 	plain := f.Plain && r.plain.add(f.Seq)
@@ -262,7 +266,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 	if !plain && len(groups) == 0 {
 		n.stats.Duplicates++
 		if u.left == 0 {
-			n.doneWith(from, id)
+			n.answerDone(from, r, id)
 		} else if n.willTell(r, &u, from) {
 			u.stored = false
 			r.open.put(f.Seq, u)
@@ -312,7 +316,7 @@ func (n *Node) receiveRecall(p *peer, f *pb.Recall) {
 					u = r.open.get(seq)
 				}
 				if u.left == 0 {
-					n.doneWith(p.id, Identity{rs.GetEpoch(), seq})
+					n.answerDone(p.id, r, Identity{rs.GetEpoch(), seq})
 				} else if n.willTell(r, &u, p.id) {
 					r.open.put(seq, u)
 				}
@@ -354,7 +358,7 @@ func (n *Node) Done(c *Receipt) {
 		}
 	}
 	for _, node := range from {
-		n.doneWith(node, c.id)
+		n.answerDone(node, r, c.id)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 // A session may go on at another node than the one that it was at, which may be gone for good. What was sent to that one for it
 // is still in custody, until it is done: the node that the session is at now says so with its registration, and gets it, for the
-// session alone.
+// session alone. What it can bring with it, from a node that is there, it need not be sent: see carried.go.
 
 // resume serves what a node has not done with, at a place and below it, to the sessions behind some filters of another
 // node's registration that have come from there.
@@ -65,7 +65,7 @@ func (n *Node) resumeAt(l *location, owner NodeID, filter string, i *Interest, e
 		}
 		for _, s := range i.Sessions {
 			if e.owedTo(s) {
-				n.addShare(e, share{node: owner, hold: i.Hold, groups: []proto.Group{s.group()}})
+				n.addShare(e, share{node: owner, hold: i.Hold, groups: []proto.Group{s.group()}, turn: e.turn(s.group()) + 1})
 			}
 		}
 	}

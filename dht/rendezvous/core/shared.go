@@ -257,7 +257,7 @@ func (n *Node) receiveMoved(m *pb.CopyDone_Moved) {
 
 // moved takes over a later choice for a group than is known, and reports whether it is one.
 func (n *Node) moved(e *entry, g proto.Group, to share) bool {
-	if e.gone || to.turn <= e.turn(g) || !e.servedGroup(g) {
+	if e.gone || to.turn <= e.turn(g) || !e.servedGroup(g) && g.Name != sessionGroup {
 		return false
 	}
 	n.drain(e, "", g)

@@ -242,7 +242,8 @@ func (v *simNode) queue(p *published, id core.Identity, to []proto.Group, done f
 			return
 		}
 		take := func() {
-			if v.life != life {
+			to := slices.DeleteFunc(slices.Clone(to), func(g proto.Group) bool { return !v.disk.live.entries[entryKey{id, g}] }) // carried away
+			if v.life != life || len(to) == 0 {
 				return
 			}
 			for _, g := range to {

@@ -28,6 +28,9 @@ type SessionInterest struct {
 // group is what the messages for the session alone are addressed to.
 func (s SessionInterest) group() proto.Group { return proto.Group{Name: sessionGroup, Filter: s.Name} }
 
+// SessionGroup returns what core.Delivery names a session by that it is for alone.
+func SessionGroup(name string) proto.Group { return SessionInterest{Name: name}.group() }
+
 // sessionGroup is the name of the group that a session is by itself. Its filter is a topic that nobody can subscribe to.
 const sessionGroup = "session"
 

@@ -120,13 +120,18 @@ func (n *Node) addShare(e *entry, s share) {
 		return
 	}
 	e.left++
-	s.late = s.node != n.self && slices.ContainsFunc(e.shares, func(o share) bool { return o.node == s.node && o.sent && !o.done })
+	s.late = n.answersFor(e, s.node)
 	at := e.put(s)
 	n.owe(e, s.node)
 	n.rewrite(e)
-	if e.choosing == 0 {
+	if e.choosing == 0 && !s.stored {
 		n.deliver(e, at)
 	}
+}
+
+// answersFor reports whether another node has been sent something of a message, and is still to say that it is done with it.
+func (n *Node) answersFor(e *entry, node NodeID) bool {
+	return node != n.self && slices.ContainsFunc(e.shares, func(o share) bool { return o.node == node && o.sent && !o.done })
 }
 
 // put adds a share, in the place of one that is done and says nothing any more where there is one.
