@@ -362,10 +362,14 @@ func TestGoesOnWithout(t *testing.T) {
 		const name = "$session-00/s"
 		goOn := func(v *simNode, without core.NodeID, long time.Duration) {
 			from := core.SessionInterest{Name: name, From: without.Peer(), Database: binary.BigEndian.Uint64([]byte(without[:8]))}
+			stands := false
 			v.do(func() {
-				v.n.Register("a/#", core.Interest{Plain: true, QoS: 2, Hold: time.Hour, Sessions: []core.SessionInterest{from}}, nil)
+				v.n.Register("a/#", core.Interest{Plain: true, QoS: 2, Hold: time.Hour, Sessions: []core.SessionInterest{from}}, func(bool) { stands = true })
 				v.n.Arrived(name, []string{"a/#"}, true, nil)
 			})
+			for end := s.now + 20*time.Second; !stands && s.now < end; { // two that are lost within that time are too many
+				s.run(time.Millisecond)
+			}
 			s.run(long)
 		}
 		came := func(all []*published, want int) {
