@@ -99,7 +99,7 @@ func (n *Node) registerHere(l *location, r *pb.Registration, from NodeID) {
 			n.pass(l, r)
 		}
 		waits := slices.ContainsFunc(l.registers, func(g *registering) bool { return g.owner == owner })
-		if missed(r) && !waits {
+		if asks := r.GetBase() == r.GetSeq(); !waits && (asks || missed(r)) {
 			n.answerRegister(l, owner, r.GetSeq(), from, !n.majorityInReach(l.set) || !n.inReach(owner), false)
 			return
 		}
