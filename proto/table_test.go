@@ -151,5 +151,8 @@ func frames() []frameCase {
 		{"Leaving", &pb.Leaving{Node: []byte(nodeA), Gone: true}, `15220a100102030405060708706565722d6f6e651001`},
 		{"Recall", &pb.Recall{Stored: ranges}, `19230a160908070605040302011204080110011205080310ac02`},
 		{"Chosen", &pb.Chosen{Op: 7, Epoch: 9, Seq: 8, Groups: []*pb.Group{{Name: "g", Filter: "a/+"}}}, `18240807110900000000000000180822080a01671203612f2b`},
+		{"Carried", &pb.Carried{Op: 7, Node: []byte(nodeB), Session: &pb.Group{Name: "session", Filter: "$session-00/c"}, HoldS: 600, Messages: ranges}, `
+			4a25080712101112131415161718706565722d74776f1a180a0773657373696f6e120d2473657373696f6e2d30302f63
+			20d8042a160908070605040302011204080110011205080310ac02`},
 	}
 }
