@@ -202,6 +202,68 @@ func TestDroppedPartIsDone(t *testing.T) {
 	}
 }
 
+// TestTakenStays: what another node has of a session that has gone there stays, and is not done, until the swarm waits for that node with it; over a
+// restart too. Nobody else gets it meanwhile.
+func TestTakenStays(t *testing.T) {
+	st, l := storetest.NewSessions(), newLoner()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	var receipts []*markedReceipt
+	l.receipts = map[mqttfront.Mark]mqttfront.Receipt{}
+	for i := range uint64(3) {
+		r := &markedReceipt{mark: mqttfront.Mark{Epoch: 1, Seq: i + 1}}
+		receipts, l.receipts[r.mark] = append(receipts, r), r
+		log.Append(&mqttfront.Entry{Msg: &proto.Message{Topic: "a", QoS: 1}, QoS: 1, Pos: i + 1, Mark: r.mark})
+	}
+	var carried []mqttfront.Mark
+	var known func()
+	l.carried = func(ms []mqttfront.Mark, to string, done func()) {
+		if to != "other" {
+			t.Errorf("it is with %q", to)
+		}
+		carried, known = ms, done
+	}
+	done := func() (n int) {
+		for _, r := range receipts {
+			n += int(r.n.Load())
+		}
+		return n
+	}
+	fetch := func(d *mqttfront.Departure, here mqttfront.Wholeness, want int) {
+		t.Helper()
+		if f, err := d.Fetch(0, 10, 1000); err != nil || len(f.Entries) != want || f.Here != here {
+			t.Errorf("what is left are %d entries, here %v, %v, want %d, %v", len(f.Entries), f.Here, err, want, here)
+		}
+	}
+	b, _, _ := startWith(t, l, st, nil, nil)
+	d := b.Depart(t.Context(), "\x00c", "other", 10, false)
+	fetch(d, mqttfront.Whole, 3)
+	d.Taken(2)
+	fetch(d, mqttfront.Drained, 1)
+	if len(carried) != 2 || done() != 0 {
+		t.Fatalf("%v are at the other node, %d done", carried, done())
+	}
+	again := newLoner()
+	again.receipts, again.carried = l.receipts, l.carried
+	carried = nil
+	b, _, _ = startWith(t, again, st.Left(), nil, nil) // before that is known
+	d = b.Departing("\x00c", "other", 10)
+	d.Taken(2)
+	if len(carried) != 2 || done() != 0 {
+		t.Fatalf("after a crash %v are at the other node, %d done", carried, done())
+	}
+	known()
+	if done() != 2 {
+		t.Errorf("%d are done", done())
+	}
+	fetch(d, mqttfront.Whole, 1)
+	d.Taken(3)
+	d.End() // the client has not come
+	known()
+	if done() != 3 {
+		t.Errorf("at the end %d are done", done())
+	}
+}
+
 // TestPartHasNotHadWhatWasTaken: what of a session waits at another node it has not had: who goes on with what is left here, after a
 // crash, takes it when that is back.
 func TestPartHasNotHadWhatWasTaken(t *testing.T) {

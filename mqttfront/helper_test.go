@@ -28,6 +28,7 @@ type loner struct {
 
 	// for tests
 	arrived  func(key string, filters []string)
+	carried  func(ms []mqttfront.Mark, to string, done func())
 	store    mqttfront.SessionStore // where notes are kept
 	promise  mqttfront.Promise
 	detours  bool                                                          // retained messages, and what is behind them, come back by Deliver
@@ -230,7 +231,13 @@ func (l *loner) Arrived(key string, filters []string, _ bool, done func()) {
 
 func (l *loner) TakeUp(mqttfront.Mark, string) string { return "$session-00/x" }
 
-func (l *loner) Carried(_ []mqttfront.Mark, _, _ string, _ time.Duration, done func()) { done() }
+func (l *loner) Carried(ms []mqttfront.Mark, _, to string, _ time.Duration, done func()) {
+	if l.carried == nil {
+		done()
+		return
+	}
+	l.carried(ms, to, done)
+}
 
 // start runs a broker for a test. change, which may be nil, adjusts its configuration.
 func start(t testing.TB, change func(*mqttfront.Config)) (*mqttfront.Broker, *loner, string) {
