@@ -15,17 +15,18 @@ type arriving struct {
 	Arriving
 	a   Arrival
 	own map[Mark]Entry // of this node's own deliveries, while they wait
-	// alone is since when it goes on without the other node, which has not been heard of since; zero: it does not.
-	alone time.Time
+	// idle is since when nothing has come from the other node, where all that waited there has, or is lost; zero: some of it is still to come.
+	idle time.Time
 }
 
-// joinAlone is for how long a session that goes on without the node that had it waits for what that knows it has had, before other parts of it
-// are joined with it. Where the node comes back after all some of that may come twice.
-const joinAlone = time.Minute
+// joinIdle is for how long a session to which nothing comes any more from the node that had it waits for that to be over, before other parts
+// of it are joined with it: that node may be lost, or wait for one that is. Where it comes back after all some of what it knows the session to have had may
+// come twice.
+const joinIdle = time.Minute
 
 // joinable reports whether other parts of a session may be joined with it while it comes from another node.
 func (a *arriving) joinable(now time.Time) bool {
-	return !a.alone.IsZero() && now.Sub(a.alone) > joinAlone
+	return !a.idle.IsZero() && now.Sub(a.idle) > joinIdle
 }
 
 // behind notes an own delivery that is in the log, and reports whether it has to wait there.
@@ -52,7 +53,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	h := a.Head()
 	arr := &arriving{Arriving: h.From, a: a, own: map[Mark]Entry{}}
 	if h.From.Drained {
-		arr.alone = time.Now()
+		arr.idle = time.Now()
 	}
 	arr.Own = ownPositions(h.From.Number)
 	var first []Entry
@@ -346,9 +347,6 @@ func (s *session) takeArrived(got *Arrived) bool {
 			return
 		}
 		a := s.move.arriving
-		if a.alone = (time.Time{}); got.Lost {
-			a.alone = time.Now()
-		}
 		s.heardLocked(got.Had)
 		for i := range got.Entries {
 			s.arriveLocked(u, &got.Entries[i], false)
@@ -359,6 +357,9 @@ func (s *session) takeArrived(got *Arrived) bool {
 		if got.Drained && !a.Drained {
 			a.Drained = true
 			a.own = nil
+		}
+		if a.Drained {
+			a.idle = time.Now()
 		}
 		s.saveLocked()
 	})
@@ -478,7 +479,7 @@ func (s *session) resumeArrival() {
 	s.mu.Lock()
 	s.move.a = a
 	if s.move.Drained {
-		s.move.alone = time.Now()
+		s.move.idle = time.Now()
 	}
 	subs := s.subsLocked()
 	s.mu.Unlock()

@@ -18,10 +18,10 @@ func away(w *world) (*client, *traffic) {
 }
 
 // TestPartBesideTheLost: what a node has left of a session that went on to one which is lost before it had that comes to where the session goes on next,
-// though that waits for the lost one.
+// though that waits for the lost one, or for one that does.
 func TestPartBesideTheLost(t *testing.T) {
 	eachSeed(t, func(t *testing.T, seed uint64) {
-		w := newWorld(t, seed, 3)
+		w := newWorld(t, seed, 4)
 		defer w.close()
 		c, m := away(w)
 		c.moveTo(w.nodes[1])
@@ -29,8 +29,19 @@ func TestPartBesideTheLost(t *testing.T) {
 		w.nodes[1].crash()
 		c.moveTo(w.nodes[2])
 		settle(t, time.Minute, c.attached)
+		if seed%2 == 0 {
+			time.Sleep(time.Duration(w.below(10)) * time.Second)
+			c.moveTo(w.nodes[3])
+			settle(t, time.Minute, c.attached)
+		}
 		m.publish(10)
 		settle(t, 5*time.Minute, m.come)
+		settle(t, 10*time.Minute, func() error {
+			if left := w.nodes[0].b.Left(); len(left) > 0 {
+				return fmt.Errorf("the first node has still %v", left)
+			}
+			return nil
+		})
 		m.check(t, false)
 	})
 }
