@@ -150,6 +150,9 @@ func (v *simNode) send(p *published) {
 	case !detour && v.matches(p.m.Topic):
 		v.take(p)
 	}
+	if v.session != "" && pub.Served {
+		p.took["session/"+v.session]++
+	}
 	if qos == 0 && !retain && !detour {
 		pub.Message, pub.Lent = p.m.Clone(), true
 	}
@@ -208,6 +211,9 @@ func (v *simNode) deliver(d core.Delivery) {
 		} else {
 			v.take(p)
 		}
+	}
+	if d.Plain && v.session != "" {
+		p.took["session/"+v.session]++
 	}
 	for _, g := range d.Groups {
 		key := g.Name + "/" + g.Filter

@@ -363,6 +363,10 @@ func TestGoesOnWithout(t *testing.T) {
 		goOn := func(v *simNode, without core.NodeID, long time.Duration) {
 			from := core.SessionInterest{Name: name, From: without.Peer(), Database: binary.BigEndian.Uint64([]byte(without[:8]))}
 			stands := false
+			for _, w := range s.nodes {
+				w.session = ""
+			}
+			v.session = name
 			v.do(func() {
 				v.n.Register("a/#", core.Interest{Plain: true, QoS: 2, Hold: time.Hour, Sessions: []core.SessionInterest{from}}, func(bool) { stands = true })
 				v.n.Arrived(name, []string{"a/#"}, true, nil)
@@ -424,7 +428,7 @@ func TestGoesOnWithout(t *testing.T) {
 		s.run(10 * time.Second)
 		goOn(others[1], heir.id, 30*time.Second)
 		came(missed, 1)
-		came(after, 0)
+		came(after, 1)
 		s.report(seed)
 	})
 }

@@ -131,6 +131,7 @@ type simNode struct {
 	swarm     int           // before swarms have met: which of them it is in
 	leaving   bool
 	asleep    bool     // its clients are away, and what is for them waits in their sessions
+	session   string   // one that has gone on here
 	missed    []func() // has them get it
 	interests map[string]*standing
 	got       []*published // in the order of their delivery
