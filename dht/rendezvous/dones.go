@@ -41,7 +41,9 @@ func (s *Service) RefuseEarlier(id core.Identity, g proto.Group) {
 
 // TakeUp says that the broker has taken over a message from another node with a session; see core.Node.TakeUp. Done or DoneEarlier follows.
 // It takes no lock of the Service's but its own.
-func (s *Service) TakeUp(id core.Identity, name string) { s.queueDone(done{earlier: id, takenUp: name}) }
+func (s *Service) TakeUp(id core.Identity, name string) {
+	s.queueDone(done{earlier: id, takenUp: name})
+}
 
 func (s *Service) queueDone(d done) {
 	s.doneMu.Lock()
