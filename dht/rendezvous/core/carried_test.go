@@ -110,7 +110,7 @@ func TestCarried(t *testing.T) {
 			s.run(20 * time.Second)
 			from, to = to, from
 		}
-		from, to = to, from
+		to = from
 		if s.rng.IntN(2) == 0 {
 			to.wake()
 			s.run(30 * time.Second)
