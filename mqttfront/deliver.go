@@ -92,13 +92,20 @@ func (u *burst) serveSession(m *outMessage, key sessionKey) {
 	b := u.b
 	b.reg.Lock()
 	s := b.sessions[key]
+	if ds := b.departures[key]; s == nil && len(ds) > 0 { // it is fetched with the rest
+		s = ds[len(ds)-1].s
+	}
 	b.reg.Unlock()
 	if s == nil || m.Expired(u.now) {
 		return
 	}
 	t := target{s: s}
 	s.mu.Lock()
-	for _, sub := range s.subs {
+	subs := s.subs
+	if s.move != nil && s.move.Departure != nil && s.move.stopped {
+		subs = s.move.late
+	}
+	for _, sub := range subs {
 		if sub.share == "" && topic.Match(sub.inner, m.Topic) {
 			t.join(sub)
 		}

@@ -202,6 +202,27 @@ func TestDroppedPartIsDone(t *testing.T) {
 	}
 }
 
+// TestMeantForWhoHasGone: what is meant for a session alone, and comes when that has gone, is fetched with the rest.
+func TestMeantForWhoHasGone(t *testing.T) {
+	b, _, d := gone(t)
+	meant := func(payload string) {
+		b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", Payload: []byte(payload), QoS: 1}, Sessions: []mqttfront.ForSession{{Key: "\x00c", Alone: "$session-00/c"}},
+			Receipt: &markedReceipt{mark: mqttfront.Mark{Epoch: 2, Seq: uint64(len(payload))}}}})
+	}
+	meant("22")
+	d.Stop()
+	meant("333")
+	f, err := d.Fetch(0, 10, 1000)
+	if err != nil || len(f.Entries) != 3 {
+		t.Fatalf("there are %d entries, %v", len(f.Entries), err)
+	}
+	for i, want := range []string{"1", "22", "333"} {
+		if e := f.Entries[i]; string(e.Msg.Payload) != want || (e.Alone == "") != (i == 0) {
+			t.Errorf("entry %d is %q, for %q alone", i, e.Msg.Payload, e.Alone)
+		}
+	}
+}
+
 // TestTakenStays: what another node has of a session that has gone there stays, and is not done, until the swarm waits for that node with it; over a
 // restart too. Nobody else gets it meanwhile.
 func TestTakenStays(t *testing.T) {

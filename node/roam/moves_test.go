@@ -313,3 +313,33 @@ func (m *traffic) upward(n int) {
 		}
 	}
 }
+
+// TestNamesOfWhatIsHere: what is meant for a session alone reaches it as soon as its node is started, before anything was heard of it, and where it waits
+// to be fetched.
+func TestNamesOfWhatIsHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		defer w.close()
+		c, _ := away(w)
+		name := NameOf("\x00" + c.id)
+		first := w.nodes[0]
+		first.crash()
+		w.mu.Lock()
+		w.shy = true
+		w.mu.Unlock()
+		first.start()
+		if first.r.KeyOf(name) == "" {
+			t.Error("a session that was here before a start is not known by its name")
+		}
+		w.mu.Lock()
+		w.shy = false
+		w.mu.Unlock()
+		first.crash()
+		first.start()
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		if first.b.GoneTo("\x00"+c.id) != "" && first.r.KeyOf(name) == "" {
+			t.Error("a session that waits to be fetched is not known by its name")
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -93,6 +94,9 @@ type Roam struct {
 	met    chan struct{} // closed when there is another node: there may be none any more
 	held   map[string]*hold
 	byName map[string]*hold
+	// others has the keys of sessions that are here and of which nothing is known yet, as after a start, and of those that wait to be fetched, by
+	// their names.
+	others map[string]string
 	hints  map[string]hint // by key
 	asked  map[*ask]struct{}
 	joins  map[mqttfront.Left]struct{} // under way
@@ -133,6 +137,7 @@ func New(cfg Config) *Roam {
 	r := &Roam{cfg: cfg, self: cfg.Host.ID(), started: time.Now(), met: make(chan struct{}), held: map[string]*hold{}, byName: map[string]*hold{}, hints: map[string]hint{},
 		asked: map[*ask]struct{}{}, joins: map[mqttfront.Left]struct{}{}, alone: map[string]time.Time{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.nameOthers()
 	cfg.Host.SetStreamHandler(Protocol, func(s network.Stream) {
 		if !r.goes(func() { r.runServe(s, s.Conn().RemotePeer()) }) { // Close waits for it: it reads what is kept
 			_ = s.Reset()
@@ -186,6 +191,7 @@ func (r *Roam) runRefresh() {
 			return
 		case <-t.C:
 		}
+		r.nameOthers()
 		var old []*hold
 		r.mu.Lock()
 		for _, h := range r.held {
@@ -222,7 +228,32 @@ func (r *Roam) KeyOf(name string) string {
 	if h := r.byName[name]; h != nil {
 		return h.key
 	}
-	return ""
+	return r.others[name]
+}
+
+// nameOthers finds the names of the sessions that are here, and of those that wait to be fetched.
+func (r *Roam) nameOthers() {
+	all := map[string]string{}
+	r.cfg.Broker.Sessions(func(key string, _ mqttfront.SessionRecord) { all[NameOf(key)] = key })
+	for _, l := range r.cfg.Broker.Left() {
+		all[NameOf(l.Key)] = l.Key
+	}
+	r.mu.Lock()
+	before := maps.Clone(r.others)
+	r.mu.Unlock()
+	for name, key := range before {
+		if r.cfg.Broker.GoneTo(key) != "" { // being fetched
+			all[name] = key
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, key := range r.others {
+		if _, was := before[name]; !was {
+			all[name] = key
+		}
+	}
+	r.others = all
 }
 
 // Active implements mqttfront.Roaming.

@@ -133,6 +133,9 @@ func (r *Roam) depart(to peer.ID, p *pb.Pull) (d *mqttfront.Departure, elsewhere
 	}
 	switch {
 	case d != nil:
+		r.mu.Lock()
+		r.others[NameOf(key)] = key
+		r.mu.Unlock()
 		r.hintAt(key, to)
 		return d, ""
 	case ours:
