@@ -133,7 +133,7 @@ func (n *Node) receiveFound(p *peer, f *pb.Found) {
 	l, known := n.locations[at], n.setOf(place)
 	stood := l != nil && l.phase != founding && n.now >= l.offered
 	switch {
-	case l == nil && known.Version > 0 && !n.allDead(known):
+	case l == nil && known.Version > 0 && !n.allDead(known) && !known.equal(offered): // else others have heard of it first, and said so
 		n.send(p.id, &pb.FoundAck{Op: f.GetOp(), Place: f.GetPlace(), Set: known.pb()})
 		return
 	case l == nil:

@@ -122,6 +122,9 @@ func (n *Node) locate(place Place, at dht.Location) *location {
 		return nil
 	}
 	members := n.candidates(at)
+	if r.set.Version > 0 { // it is named as a member, and has nothing: the others know more
+		members = r.set.Members
+	}
 	if !slices.Contains(members, n.self) {
 		return nil
 	}
