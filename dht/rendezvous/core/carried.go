@@ -15,6 +15,9 @@ import (
 // carryTime is for how long who has custody of messages is waited for that can't be reached. Another has it by then, or it is not told.
 const carryTime = 3 * LeaseTime
 
+// maxMoved is how many messages holders of copies are told of in one frame.
+const maxMoved = proto.SoftFrame / 256
+
 // Carried says that another node has taken over messages of this node's broker, together with the session that they wait for: it
 // says when they are done. to is its peer ID in bytes, name what a SessionInterest calls the session, hold for how long they are to be
 // kept while the node is out of reach. done is called when those who wait to hear that the messages are done know of it, or can't be told:
@@ -235,8 +238,9 @@ func (n *Node) carry(from, to NodeID, g proto.Group, hold time.Duration, message
 	n.redeliver(all, to) // which asks it to say when they are done
 	w := &gather{n: n, left: 1}
 	for _, c := range sortedKeys(copies) {
-		moved := copies[c]
-		w.ask(c, func(op uint64) any { return &pb.CopyDone{Op: op, Moved: moved} })
+		for moved := range slices.Chunk(copies[c], maxMoved) {
+			w.ask(c, func(op uint64) any { return &pb.CopyDone{Op: op, Moved: moved} })
+		}
 	}
 	w.wait(done)
 	w.one()
