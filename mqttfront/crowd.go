@@ -58,7 +58,8 @@ const (
 
 func (g *crowd) free() int64 { return max(0, g.limit-g.used.Load()) }
 
-// takes reports whether n more bytes may wait for a client for which p wait already.
+// takes reports whether n more bytes may wait for a client for which p wait already. Of those that are looked at in the same moment, one for
+// each processor, all may get the last room.
 func (g *crowd) takes(p, n int) bool {
 	switch {
 	case p+n <= smallBuffer:

@@ -233,7 +233,7 @@ func (b *Broker) endFetch(key sessionKey) {
 }
 
 // claimTime is how long a client waits for its session to come from elsewhere, at most.
-const claimTime = 15 * time.Second
+const claimTime = 20 * time.Second
 
 // settled tells the swarm of a session as it is once a client is attached to it.
 func (b *Broker) settled(nc *newConnection, s *session, present bool) {

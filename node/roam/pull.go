@@ -23,7 +23,7 @@ const Protocol = "/mozzie/session/1.0.0"
 
 // What is ours to tune.
 const (
-	// answerTime is how long the node that has a session is waited for at first, and openTime for a stream to it.
+	// answerTime is how long the node that has a session is waited for at a time, and openTime for a stream to it.
 	answerTime = 2 * time.Second
 	openTime   = time.Second
 	// againEvery is how often a node is tried that still has some of a session.
@@ -81,7 +81,7 @@ var (
 // fetch begins to bring a session here from the node that had it last, as a claim says.
 func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim) (mqttfront.Arrival, error) {
 	whole := ctx
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, findTime)
 	defer cancel()
 	from := last.node
 	if _, _, here := r.cfg.Broker.Has(key); here && from == r.self {
@@ -102,7 +102,10 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 		}
 		asked[from] = true
 		p := r.newPull(key, number, from)
-		m, err := p.connect(ctx, 0)
+		m, err := p.ask(ctx)
+		for err != nil && from != r.self && r.cfg.Swarm.Reaches(from, 0) && ctx.Err() == nil { // it is there, and busy
+			m, err = p.ask(ctx)
+		}
 		r.cfg.Log.Debug("fetching a session", "key", key, "number", number, "from", from.String(), "here", m.GetHead() != nil, "elsewhere", peer.ID(m.GetElsewhere()).String(), "error", err)
 		if err == nil && p.began(m) {
 			if o := last.owner(); o.node == from {
@@ -152,6 +155,13 @@ func (r *Roam) fetch(ctx context.Context, key string, number uint64, last *claim
 	p := r.newPull(key, number, o.node) // whoever has some of it will offer it
 	p.Close()
 	return r.lost(p, last), nil
+}
+
+// ask asks for the session from its beginning, and waits for a time.
+func (p *pull) ask(ctx context.Context) (*pb.Moved, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return p.connect(ctx, 0)
 }
 
 // holds reports whether a claim of this node stands.

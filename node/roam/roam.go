@@ -62,8 +62,8 @@ type Config struct {
 
 // What is ours to tune.
 const (
-	// claimTime is how long a client waits for each step of a claim that others have a part in, and findTime for who has its session, where
-	// somebody is there to say so: a machine that is busy takes its time.
+	// claimTime is how long a client waits for each step of a claim that others have a part in, and findTime for who has its session, and then for that
+	// node, where they are there: a machine that is busy takes its time.
 	claimTime = 3 * time.Second
 	findTime  = 10 * time.Second
 	// keepTime is how long a client waits for the swarm to know its session.
@@ -344,12 +344,12 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 		r.cfg.Log.Debug("claiming a session that nobody has", "key", key, "number", number)
 	}
 	r.push(h)
-	ctx, cancel := context.WithTimeout(ctx, claimTime)
-	defer cancel()
+	known, cancel := context.WithTimeout(ctx, claimTime)
 	select {
 	case <-claimed:
-	case <-ctx.Done():
+	case <-known.Done():
 	}
+	cancel()
 	if last == nil {
 		return nil, nil
 	}
