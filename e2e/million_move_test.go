@@ -16,6 +16,9 @@ import (
 func TestManyMove(t *testing.T) {
 	long(t)
 	queued := 20_000
+	if raceEnabled { // which makes the nodes ten times slower, beside other tests
+		queued = 4_000
+	}
 	if nightly() || os.Getenv("MILLION") != "" {
 		queued = 999_999 // one more is the limit
 	}
