@@ -58,8 +58,7 @@ const (
 
 func (g *crowd) free() int64 { return max(0, g.limit-g.used.Load()) }
 
-// takes reports whether n more bytes may wait for a client for which p wait already. Of those that are looked at in the same moment, one for
-// each processor, all may get the last room.
+// takes reports whether n more bytes may wait for a client for which p wait already.
 func (g *crowd) takes(p, n int) bool {
 	switch {
 	case p+n <= smallBuffer:
@@ -68,6 +67,25 @@ func (g *crowd) takes(p, n int) bool {
 		return int64(n) <= g.free()
 	}
 	return int64(p+n) <= g.free()/crowdShare
+}
+
+// claimLocked makes a buffer for n bytes where nothing waits for a client, if there is room: of those that ask at the same moment only as many get
+// one as there is room for. conn.mu is held.
+func (c *conn) claimLocked(n int) bool {
+	g := &c.b.crowd
+	if c.out != nil || n <= largeBuffer {
+		return g.takes(0, n)
+	}
+	for {
+		used := g.used.Load()
+		if used+int64(n) > g.limit {
+			return false
+		}
+		if g.used.CompareAndSwap(used, used+int64(n)) {
+			c.out = &buffer{b: make([]byte, 0, n), crowd: g, charged: n}
+			return true
+		}
+	}
 }
 
 // charge counts a buffer until it is freed.

@@ -340,7 +340,7 @@ func (c *conn) transmit(u *burst, e *Entry, dup bool) sent {
 	}
 	switch p := c.pendingLocked(); {
 	case p == 0:
-		if !c.b.crowd.takes(0, size) {
+		if !c.claimLocked(size + 3) {
 			c.b.crowd.starveLocked(c)
 			return sentNot
 		}
