@@ -167,29 +167,17 @@ type rawClient struct {
 
 func newRawClient(t *testing.T, address, id string) *rawClient {
 	t.Helper()
-	for end := time.Now().Add(patience); ; {
-		c, body := dialRaw(t, address, id)
-		if body[1] == 0 {
-			return c
-		}
-		c.close()
-		if body[1] != 3 || time.Now().After(end) { // 3: the node that has the session is too busy to answer, as any may be here
-			t.Fatalf("CONNACK %x", body)
-		}
-	}
-}
-
-// dialRaw connects a client, and returns what CONNACK says.
-func dialRaw(t *testing.T, address, id string) (c *rawClient, body []byte) {
-	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	c = &rawClient{t, conn, bufio.NewReaderSize(conn, 64<<10)}
+	c := &rawClient{t, conn, bufio.NewReaderSize(conn, 64<<10)}
 	c.send(rawPacket(0x10, rawString("MQTT"), []byte{4, 0, 0, 0}, rawString(id)))
-	return c, c.expect(0x20)
+	if body := c.expect(0x20); body[1] != 0 {
+		t.Fatalf("CONNACK %x", body)
+	}
+	return c
 }
 
 func (c *rawClient) send(packet []byte) {
