@@ -155,7 +155,7 @@ func (d *durable) live() error {
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 	d.mu.Lock()
-	if d.address != address {
+	if d.closed || d.address != address {
 		d.mu.Unlock()
 		return errMoved
 	}
