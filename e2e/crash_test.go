@@ -30,8 +30,8 @@ type durable struct {
 	got      map[string]int  // payloads
 	there    bool            // the server has a session
 	closed   bool
-	moved    chan struct{} // gets one when it is to connect somewhere else
-	left     int           // connections that it has left to the server to end
+	life     *life // the connection that it has or makes, if any
+	left     int   // connections that it has left to the server to end
 	connects int
 	ended    chan struct{}
 }
@@ -45,7 +45,7 @@ type flight struct {
 }
 
 func newDurable(t *testing.T, address, id string, filters ...string) *durable {
-	d := &durable{t: t, address: address, id: id, filters: map[uint16]string{}, received: map[uint16]bool{}, got: map[string]int{}, moved: make(chan struct{}, 1), ended: make(chan struct{})}
+	d := &durable{t: t, address: address, id: id, filters: map[uint16]string{}, received: map[uint16]bool{}, got: map[string]int{}, ended: make(chan struct{})}
 	for i, f := range filters {
 		d.filters[uint16(60_001+i)] = f //nolint:gosec // a few
 	}
@@ -64,32 +64,41 @@ func (d *durable) close() {
 	<-d.ended
 }
 
+// life is one connection, from before it is made.
+type life struct {
+	address string
+	moved   chan struct{} // closed when the client is to connect somewhere else
+	over    chan struct{} // closed when it has ended, with err
+	err     error
+}
+
 func (d *durable) run() {
 	defer close(d.ended)
 	for {
-		over := make(chan error, 1)
-		go func() { over <- d.live() }()
-		var err error
+		d.mu.Lock()
+		if d.closed {
+			d.mu.Unlock()
+			return
+		}
+		l := &life{address: d.address, moved: make(chan struct{}), over: make(chan struct{})}
+		d.life = l
+		d.mu.Unlock()
+		go func() {
+			defer close(l.over)
+			l.err = d.live(l)
+		}()
 		select {
-		case err = <-over:
-		case <-d.moved:
-			go func() {
-				<-over
-				d.mu.Lock()
-				d.left--
-				d.mu.Unlock()
-			}()
+		case <-l.over:
+		case <-l.moved:
 			continue
 		}
 		d.mu.Lock()
-		d.conn = nil
-		closed := d.closed
-		d.mu.Unlock()
-		if closed {
-			return
+		if d.life == l {
+			d.life, d.conn = nil, nil
 		}
-		if errors.Is(err, errAmnesia) {
-			d.t.Errorf("%s: %v", d.id, err)
+		d.mu.Unlock()
+		if errors.Is(l.err, errAmnesia) {
+			d.t.Errorf("%s: %v", d.id, l.err)
 			return
 		}
 		time.Sleep(50 * time.Millisecond) // as clients do
@@ -119,12 +128,19 @@ func (d *durable) pause() {
 func (d *durable) moveTo(address string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.address, d.conn = address, nil
-	select {
-	case d.moved <- struct{}{}:
-		d.left++
-	default: // it is about to
+	l := d.life
+	d.address, d.conn, d.life = address, nil, nil
+	if l == nil {
+		return // it is about to connect
 	}
+	close(l.moved)
+	d.left++
+	go func() {
+		<-l.over
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.left--
+	}()
 }
 
 var (
@@ -132,15 +148,12 @@ var (
 	errMoved   = errors.New("it has moved on")
 )
 
-// live is one connection.
-func (d *durable) live() error {
-	d.mu.Lock()
-	address := d.address
-	d.mu.Unlock()
-	if address == "" {
+// live makes a connection and serves it until it ends.
+func (d *durable) live(l *life) error {
+	if l.address == "" {
 		return errMoved
 	}
-	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+	conn, err := net.DialTimeout("tcp", l.address, 5*time.Second)
 	if err != nil {
 		return err
 	}
@@ -155,7 +168,7 @@ func (d *durable) live() error {
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 	d.mu.Lock()
-	if d.closed || d.address != address {
+	if d.closed || d.life != l || d.address != l.address {
 		d.mu.Unlock()
 		return errMoved
 	}
