@@ -15,8 +15,9 @@ type inherited struct {
 	table
 	place   Place
 	at      dht.Location
-	route   *route          // its set is the one that is asked
-	sources map[NodeID]bool // members that push to this node
+	route   *route                     // its set is the one that is asked
+	sources map[NodeID]bool            // members that push to this node
+	lacking map[NodeID]map[NodeID]bool // owners, and members that have nothing of theirs
 	asked   time.Duration
 	again   time.Duration // when the members are asked again, whether they push or not
 	retry   time.Duration // when those that do not push are asked again
@@ -77,6 +78,61 @@ func (n *Node) inherit(place Place, at dht.Location) *inherited {
 	n.inherited[at] = i
 	n.inheritFrom(i)
 	return i
+}
+
+// keepAbove has what was registered at a place go on counting for the locations below it, where this node is no member any more. The others
+// are asked for what is missing: what comes of that was missed, and what was known is not.
+func (n *Node) keepAbove(l *location) {
+	i := n.inherited[l.at]
+	if i == nil {
+		if len(l.owners) == 0 || !n.hasBelow(l.place) {
+			return
+		}
+		i = &inherited{place: l.place, at: l.at, route: n.route(l.place), used: n.now, again: n.now + digestEvery}
+		n.inherited[l.at] = i
+	}
+	i.merge(&l.table)
+	i.asked, i.sources = n.now, map[NodeID]bool{} // a member is not told what those who inherit are
+	n.inheritFrom(i)
+}
+
+// inheritedAs reports whether a registration came to this node before it was a member.
+func (n *Node) inheritedAs(at dht.Location, r *pb.Registration) bool {
+	i := n.inherited[at]
+	if i == nil {
+		return false
+	}
+	have := i.owners[NodeID(r.GetOwner())]
+	return have != nil && have.seq >= r.GetSeq()
+}
+
+// lacks notes that a member has nothing of an owner's, or that it has.
+func (i *inherited) lacks(owner, member NodeID, yes bool) {
+	switch {
+	case !yes:
+		delete(i.lacking[owner], member)
+	case i.owners[owner] != nil:
+		if i.lacking[owner] == nil {
+			put(&i.lacking, owner, map[NodeID]bool{})
+		}
+		i.lacking[owner][member] = true
+	}
+}
+
+// dropLacking drops the owners of whom nobody has anything.
+func (i *inherited) dropLacking() {
+	for owner, by := range i.lacking {
+		has := len(by) == 0
+		for m := range i.sources {
+			has = has || !by[m]
+		}
+		if !has {
+			i.drop(owner)
+		}
+		if !has || len(by) == 0 {
+			delete(i.lacking, owner)
+		}
+	}
 }
 
 // inheritFrom asks the members of the set above that do not push yet.
@@ -169,21 +225,18 @@ func (n *Node) receiveInherited(p *peer, f *pb.Inherited) {
 	}
 	n.inheritBy(i, set)
 	for _, r := range f.GetRegistrations() {
-		n.applyInherited(i, r, &gather{n: n}, true)
+		n.applyInherited(i, r, p.id, &gather{n: n}, true)
 	}
 	if f.GetMore() {
 		return
 	}
-	// Another member may have told of an owner that this one has not heard of yet, so only a member that
-	// was asked with that owner in hand can say that it is gone, and only where nobody else pushes.
-	if len(i.sources) == 0 || len(i.sources) == 1 && i.sources[p.id] {
-		for _, g := range f.GetGone() {
-			i.drop(NodeID(g))
-		}
+	for _, o := range f.GetGone() {
+		i.lacks(NodeID(o), p.id, true)
 	}
 	n.ackLacking(place, &i.table)
 	i.sources[p.id] = true
 	if n.ready(i) {
+		i.dropLacking() // another member may tell of an owner that one has not heard of yet
 		n.inheritanceReady(place)
 	}
 }
@@ -216,7 +269,7 @@ func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
 	n.inheritBy(i, set)
 	g := &gather{n: n}
 	for _, r := range f.GetRegistrations() {
-		if n.applyInherited(i, r, g, f.GetSync()) == unknown {
+		if n.applyInherited(i, r, p.id, g, f.GetSync()) == unknown {
 			delete(i.sources, p.id)
 			n.inheritFrom(i)
 			n.ackWith(i.place, r, p.id, f.GetOp())
@@ -228,7 +281,8 @@ func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
 
 // applyInherited takes over a registration of a place above. What is not settled is matched against it only if
 // it is one that was missed.
-func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather, missed bool) verdict {
+func (n *Node) applyInherited(i *inherited, r *pb.Registration, from NodeID, g *gather, missed bool) verdict {
+	i.lacks(NodeID(r.GetOwner()), from, false)
 	v, added := i.apply(r, n.cfg.Limits.Registrations, n.now)
 	if (v == applied || v == partly) && len(added) > 0 {
 		n.wakeBelow(i.place, g)

@@ -101,6 +101,16 @@ type ancestor struct {
 // undecided reports whether it is being found out who serves a location: what comes for it waits.
 func (l *location) undecided() bool { return l.phase == founding || l.phase == awaiting }
 
+// hasBelow reports whether this node has a location below a place.
+func (n *Node) hasBelow(place Place) bool {
+	for _, l := range n.locations {
+		if l.isBelow(place) {
+			return true
+		}
+	}
+	return false
+}
+
 // isBelow reports whether a location is below a place.
 func (l *location) isBelow(place Place) bool {
 	return slices.ContainsFunc(l.above, func(a ancestor) bool { return a.place == place })
@@ -359,11 +369,7 @@ func (n *Node) drop(l *location) {
 	if r := n.routes[l.place]; r != nil {
 		n.reroute(r)
 	}
-	if i := n.inherited[l.at]; i != nil { // a member is not told what those who inherit are
-		clear(i.sources)
-		i.asked = n.now
-		n.inheritFrom(i)
-	}
+	n.keepAbove(l)
 	for _, a := range waiting {
 		n.arriveAnywhere(l.place, l.at, a)
 	}

@@ -34,7 +34,10 @@ func (n *Node) receiveReplicate(p *peer, f *pb.Replicate) {
 	if l.set.beats(set, at) && !f.GetSync() {
 		n.send(p.id, &pb.SetNews{Place: f.GetPlace(), Set: l.set.pb()})
 	}
-	n.learnSet(place, set)
+	if n.learnSet(place, set); n.locations[at] != l { // this node is no member any more
+		n.receiveReplicate(p, f)
+		return
+	}
 	concerned := &gather{n: n}
 	asked := map[NodeID]bool{n.self: true, p.id: true}
 	for _, m := range f.GetTold() {
@@ -152,7 +155,9 @@ func (n *Node) applySync(l *location, r *pb.Registration) {
 	}
 	n.inform(l, r, asked, len(added) > 0, true, &gather{n: n})
 	if len(added) > 0 {
-		n.matchMissed(l.place, NodeID(r.GetOwner()), added)
+		if !n.inheritedAs(l.at, r) {
+			n.matchMissed(l.place, NodeID(r.GetOwner()), added)
+		}
 		n.resume(l.place, NodeID(r.GetOwner()), added)
 	}
 }

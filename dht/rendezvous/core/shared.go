@@ -197,40 +197,61 @@ func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 		return
 	}
 	e := s.entries.get(id.Seq)
-	turn := e.turn(g) + 1
-	if !n.drain(e, by, g) || e.copy { // another has it already, or nobody may
+	if e.copy {
+		n.drain(e, by, g)
 		return
 	}
-	n.giveAgain(e, g, turn, by, n.now+retryAfter)
+	n.giveAgain(e, g, by, n.now+retryAfter)
 }
 
-// giveAgain gives a shared subscription's message to another node of the group than one. Where no other is known, and some may not be known yet, as when this
-// node has just become the rendezvous, it looks again, until a time.
-func (n *Node) giveAgain(e *entry, g proto.Group, turn uint32, than NodeID, until time.Duration) {
+// giveAgain gives a shared subscription's message to another node of the group than the one that has refused it, unless another has it already. Where no
+// other is known, and some may not be known yet, as when this node has just become the rendezvous, it looks again, until a time.
+func (n *Node) giveAgain(e *entry, g proto.Group, than NodeID, until time.Duration) {
 	others := slices.DeleteFunc(n.groupMembers(e.l, g), func(c candidate) bool { return c.node == than })
 	if len(others) == 0 && n.now < until && !n.sure(e.l) {
-		e.pinned++ // it is not over
+		n.setAside(e, than, g)
 		n.timers.set(n.now+queryPause, func() {
-			if e.pinned--; !e.gone {
-				n.giveAgain(e, g, turn, than, until)
-				n.finish(e)
+			if !e.gone && !e.copy {
+				n.giveAgain(e, g, than, until)
 			}
 		})
 		return
 	}
-	if len(others) == 0 {
+	turn := e.turn(g) + 1
+	switch had := n.drain(e, than, g); {
+	case !had:
+		return
+	case len(others) == 0:
 		n.stats.NoMember++
-		return
+	case e.m.QoS < 2:
+		n.move(e, g, turn, n.pick(g, others, e.id))
+	default:
+		n.stats.SharesMoved++
+		to := n.pick(g, others, e.id)
+		n.chooseAgain(e, false, "", func() {
+			n.addShare(e, share{node: to.node, groups: []proto.Group{g}, hold: to.hold, turn: turn})
+		})
 	}
-	to := n.pick(g, others, e.id)
-	if e.m.QoS < 2 {
-		n.move(e, g, turn, to)
-		return
+	for i := range e.shares { // of what was sent to it it is still to say that it is done
+		if s := &e.shares[i]; s.node == than && !s.done && !s.sent && !s.plain && len(s.groups) == 0 {
+			n.endShare(e, s)
+		}
 	}
-	n.stats.SharesMoved++
-	n.chooseAgain(e, false, "", func() {
-		n.addShare(e, share{node: to.node, groups: []proto.Group{g}, hold: to.hold, turn: turn})
-	})
+	n.finish(e)
+}
+
+// setAside has what a node has refused of a message remain in custody as that node's, whatever it says of the rest: who is handed the
+// message meanwhile sends it there, and is refused again.
+func (n *Node) setAside(e *entry, node NodeID, g proto.Group) {
+	for i := range e.shares {
+		if s := &e.shares[i]; s.node == node && s.sent && !s.done && slices.Contains(s.groups, g) {
+			s.groups = slices.DeleteFunc(slices.Clone(s.groups), func(o proto.Group) bool { return o == g })
+			e.left++
+			e.put(share{node: node, groups: []proto.Group{g}, hold: s.hold, turn: s.turn})
+			n.owe(e, node)
+			return
+		}
+	}
 }
 
 func movedToPB(id Identity, s *share, g proto.Group) *pb.CopyDone_Moved {

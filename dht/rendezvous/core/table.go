@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
@@ -272,6 +273,22 @@ func (t *table) drop(owner NodeID) {
 		t.tree.Delete(f, owner)
 	}
 	delete(t.owners, owner)
+}
+
+// merge takes over what another table has that is newer.
+func (t *table) merge(o *table) {
+	for owner, r := range o.owners {
+		if have := t.owners[owner]; have != nil && have.seq >= r.seq {
+			continue
+		}
+		t.drop(owner)
+		own := *r
+		own.interests = maps.Clone(r.interests)
+		put(&t.owners, owner, &own)
+		for f, i := range own.interests {
+			t.tree.Set(f, owner, i)
+		}
+	}
 }
 
 // have lists what stands, for a comparison with another's.
