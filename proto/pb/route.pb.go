@@ -3461,12 +3461,12 @@ func (x *Copy) GetOffered() bool {
 // 32: copied messages, and shares of them, that need no keeping any more.
 type CopyDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Place         *Place                 `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"` // of the shares
+	Place         *Place                 `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"` // of the shares, or of what is seen
 	Done          []*CopyDone_Share      `protobuf:"bytes,2,rep,name=done,proto3" json:"done,omitempty"`
 	Op            uint64                 `protobuf:"varint,4,opt,name=op,proto3" json:"op,omitempty"`      // 0: no answer is wanted
 	Over          []*Ranges              `protobuf:"bytes,5,rep,name=over,proto3" json:"over,omitempty"`   // whole messages
 	Moved         []*CopyDone_Moved      `protobuf:"bytes,6,rep,name=moved,proto3" json:"moved,omitempty"` // what of a shared subscription is for another node now
-	Seen          []*Seen                `protobuf:"bytes,7,rep,name=seen,proto3" json:"seen,omitempty"`   // back, to who is to collect it: others that may have what is over, by their owed
+	Seen          []*Seen                `protobuf:"bytes,7,rep,name=seen,proto3" json:"seen,omitempty"`   // to who is to collect it: others that may have what is over, by their owed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

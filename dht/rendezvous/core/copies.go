@@ -437,7 +437,7 @@ func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
 			})
 		}
 	}
-	n.takeConfided(f.GetSeen())
+	unknown := n.takeConfided(f.GetSeen())
 	for _, m := range f.GetMoved() {
 		n.receiveMoved(m)
 	}
@@ -450,6 +450,9 @@ func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
 	}
 	if open { // this node serves it, for its own part, or the other did not know who else may have it
 		n.refuse(p.id, f.GetOp())
+		return
+	}
+	if len(unknown) > 0 && f.GetOp() != 0 && n.tellOn(p, f, unknown) {
 		return
 	}
 	n.ackSafe(p.id, f.GetOp())

@@ -8,7 +8,7 @@
 // thousand seeds. The same events at the same times give the same effects.
 //
 // The way of a message through the files: publish.go and route.go (the publisher's node), arrive.go, match.go, serve.go,
-// quiet.go, custody.go, streams.go, debts.go, copies.go (the rendezvous and its replicas), acknowledge.go (both), receive.go (the subscriber's node). The way of a
+// quiet.go, custody.go, streams.go, debts.go, copies.go (the rendezvous and its replicas), untold.go (the publisher's node to both), acknowledge.go (both), receive.go (the subscriber's node). The way of a
 // subscription: registrant.go (its node), register.go and replicate.go (the rendezvous and the other members),
 // inherit.go (locations below), unsettled.go (what is owed to those that were missed). Retained messages:
 // retained.go, query.go. Who is responsible: peers.go, lease.go, heard.go, set.go, location.go, founding.go, lookup.go, change.go,

@@ -174,7 +174,7 @@ func (n *Node) again(s *stream, a *arrival) {
 		n.uncount(a.own)
 		return
 	case a.own != nil:
-		n.let(a.own)
+		n.let(a.own, n.self)
 		return
 	}
 	p := n.dirtyPeer(a.from)
@@ -428,7 +428,7 @@ func (n *Node) ackKept(e *entry) {
 	}
 	e.acked = true
 	if e.own != nil {
-		n.let(e.own)
+		n.let(e.own, n.self)
 		n.acceptKept(e.own)
 		return
 	}

@@ -213,12 +213,13 @@ func (n *Node) confide(p *peer, s *stream, ranges []*pb.Range) bool {
 	return true
 }
 
-// takeConfided notes who else may have what is over.
-func (n *Node) takeConfided(all []*pb.Seen) {
+// takeConfided notes who else may have what came here, and returns what is said of epochs of which nothing did.
+func (n *Node) takeConfided(all []*pb.Seen) (unknown []*pb.Seen) {
 	budget := epochSize
 	for _, c := range all {
 		s := n.streams[c.GetEpoch()]
 		if s == nil {
+			unknown = append(unknown, c)
 			continue
 		}
 		for _, o := range c.GetOwed() {
@@ -229,11 +230,12 @@ func (n *Node) takeConfided(all []*pb.Seen) {
 			for _, g := range o.GetRanges() {
 				for seq := max(g.GetFrom(), s.low+1); seq <= g.GetTo() && budget > 0; seq++ {
 					budget--
-					n.owedBy(s, seq, node)
+					n.mayHaveToo(s, seq, node)
 				}
 			}
 		}
 	}
+	return unknown
 }
 
 // owedToPB tells another rendezvous what is owed of an epoch.

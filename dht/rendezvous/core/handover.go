@@ -214,7 +214,7 @@ func (n *Node) handedOver(l *location) {
 			}
 			n.safe(func() { // the other may be destroyed now
 				if own != nil {
-					n.let(own)
+					n.let(own, n.self)
 				} else {
 					n.keptFor(hop, id)
 				}

@@ -1,10 +1,6 @@
 package core
 
-import (
-	"slices"
-
-	"github.com/mozzie-mqtt/mozzie/proto/pb"
-)
+import "github.com/mozzie-mqtt/mozzie/proto/pb"
 
 // The outbox has the messages of this node's clients that nobody else is known to keep, until others do and that is safe.
 
@@ -80,21 +76,26 @@ func (n *Node) flushFreed() {
 	n.safeInTime(func() {
 		for _, f := range batch {
 			f.s.kept.add(f.seq)
-			f.s.releaseKept()
-			if t := n.streams[f.s.id]; t != nil { // its rendezvous may be here
-				t.release(f.s.release)
-				n.enliven(t)
-			}
+			n.releaseKept(f.s)
 		}
 		clear(batch)
 		n.spareFreed = batch[:0]
 	})
 }
 
-// releaseKept notes that everything before the first number that others do not keep is theirs.
+// releaseKept has what others keep released, here too.
+func (n *Node) releaseKept(s *sending) {
+	s.releaseKept()
+	if t := n.streams[s.id]; t != nil { // its rendezvous may be here
+		t.release(s.release)
+		n.enliven(t)
+	}
+}
+
+// releaseKept notes that everything before the first number that others do not keep is theirs, or the first that some are to be told of.
 func (s *sending) releaseKept() {
 	if len(s.kept) > 0 && s.kept[0].from == s.release+1 {
-		s.release = s.kept[0].to
-		s.kept = slices.Delete(s.kept, 0, 1)
+		s.release = max(s.release, min(s.kept[0].to, s.firstUntold()-1))
+		s.kept.trim(s.release)
 	}
 }

@@ -91,3 +91,50 @@ func TestPower(t *testing.T) {
 		s.report(seed)
 	})
 }
+
+// TestLinks breaks and mends links again and again, so that nodes serve the same location without seeing each other while a third sees
+// now one and now the other, and has nodes crash one at a time: what was acknowledged comes to everybody, and at QoS 2 once.
+func TestLinks(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.depth = 1 + int(seed%2)
+		s.loss, s.disorder = true, true
+		s.diskTime = []time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond}[seed%3]
+		s.lazy = time.Duration(s.rng.IntN(2)) * time.Second
+		s.grow(4 + s.rng.IntN(3))
+		s.run(3 * time.Second)
+		for _, v := range s.nodes {
+			for _, f := range []string{"#", "a/#", "+/b"} {
+				if s.rng.IntN(3) == 0 {
+					v.subscribe(f, 2)
+				}
+			}
+		}
+		s.run(8 * time.Second)
+		for range 20 {
+			for range s.rng.IntN(10) {
+				s.publishOne(s.pick())
+				s.run(time.Duration(s.rng.Int64N(int64(50 * time.Millisecond))))
+			}
+			switch s.rng.IntN(4) {
+			case 0:
+				s.apart = nil
+				s.meet()
+			case 1:
+				v := s.pick()
+				v.crash()
+				v.reboot()
+			default:
+				s.splitLinks()
+			}
+			s.run(time.Duration(s.rng.Int64N([]int64{1e7, 3e8, 3e9, 1e10}[s.rng.IntN(4)])))
+		}
+		s.heal()
+		s.run(90 * time.Second)
+		s.check()
+		s.checkSets()
+		s.checkRetained()
+		s.checkNothingLeft()
+		s.report(seed)
+	})
+}

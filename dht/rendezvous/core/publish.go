@@ -20,6 +20,7 @@ type sending struct {
 	until   time.Duration // it is not said to be over before
 	open    numbered[*pending]
 	served  spans // numbers that this node's own plain subscribers had from it
+	untold  map[NodeID]*untold
 }
 
 // pending is a message of this node that it must not lose.
@@ -384,12 +385,13 @@ func (n *Node) taken(e *pending) {
 	}
 }
 
-// let lets go of a message that others keep now.
-func (n *Node) let(e *pending) {
+// let lets go of a message that others keep now, one above all.
+func (n *Node) let(e *pending, keeper NodeID) {
 	if e.kept || e.epoch == nil {
 		return
 	}
 	e.kept = true
+	n.toTell(e, keeper)
 	n.arriveLate(e)
 	n.stats.Kept.observe(n.now - e.at)
 	n.taken(e)
@@ -411,21 +413,9 @@ func (n *Node) receivePublishAck(p *peer, f *pb.PublishAck) {
 	n.ackRanges(p, f.GetTaken(), n.taken, func(p *peer) *acks { return &p.taken })
 	n.ackRanges(p, f.GetWritten(), n.acceptSafe, func(p *peer) *acks { return &p.written })
 	n.ackRanges(p, f.GetKept(), func(e *pending) {
-		if !n.tellOthers(e, p.id) {
-			n.let(e)
-		}
+		n.let(e, p.id)
 		n.acceptKept(e)
 	}, func(p *peer) *acks { return &p.kept })
-}
-
-// tellOthers has a node that keeps a message know of those that it was sent to since, or that the node knows nothing of because others have passed
-// it on, before it is let go of: they may come up with it when who keeps it has forgotten that it came. At QoS 1 it may come twice.
-func (n *Node) tellOthers(e *pending, keeper NodeID) bool {
-	if e.m.QoS < 2 || len(e.before) == 0 || e.last == keeper || e.kept {
-		return false
-	}
-	n.transmitTo(e, keeper)
-	return true
 }
 
 // ackRanges calls each with this node's own messages that a node has acknowledged, and passes on what is said of others', as what by

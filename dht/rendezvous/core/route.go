@@ -365,6 +365,12 @@ func (n *Node) tickEpochs(r *route, patience time.Duration) {
 		r.old = append(r.old, r.epoch)
 		r.epoch = nil
 	}
+	for _, s := range r.old {
+		n.tellUntold(r, s)
+	}
+	if r.epoch != nil {
+		n.tellUntold(r, r.epoch)
+	}
 	r.old = slices.DeleteFunc(r.old, func(s *sending) bool {
 		if s.open.len() > 0 || s.release < s.seq || n.now < s.until {
 			return false

@@ -79,13 +79,17 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 
 // heardBefore notes who else may have a message that came before.
 func (n *Node) heardBefore(s *stream, a *arrival) {
-	e := s.entries.get(a.id.Seq)
 	for _, h := range n.knownOf(a.before) {
-		if e != nil && !e.over() {
-			n.mayKeep(e, h)
-		} else {
-			n.owedBy(s, a.id.Seq, h)
-		}
+		n.mayHaveToo(s, a.id.Seq, h)
+	}
+}
+
+// mayHaveToo notes that another node may have a message that came here, which may be over.
+func (n *Node) mayHaveToo(s *stream, seq uint64, node NodeID) {
+	if e := s.entries.get(seq); e != nil && !e.over() {
+		n.mayKeep(e, node)
+	} else {
+		n.owedBy(s, seq, node)
 	}
 }
 
