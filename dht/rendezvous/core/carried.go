@@ -26,7 +26,7 @@ func (n *Node) Carried(ids []Identity, to, name string, hold time.Duration, done
 	c := &carrying{ids: ids, to: to, session: SessionInterest{Name: name}.group(), until: n.now + carryTime, done: done}
 	for _, id := range ids {
 		if r := n.epochs[id.Epoch]; r != nil {
-			o := r.carriedTo(c)
+			o := r.carriedWith(c)
 			if o == nil {
 				o = &carriedTo{to: to, session: c.session, hold: hold}
 				r.carried = append(r.carried, o)
@@ -47,8 +47,8 @@ type carriedTo struct {
 	told    map[NodeID]*confidence
 }
 
-// carriedTo returns what of an epoch has gone where some messages are going; nil for nothing.
-func (r *received) carriedTo(c *carrying) *carriedTo {
+// carriedWith returns what of an epoch has gone where some messages are going; nil for nothing.
+func (r *received) carriedWith(c *carrying) *carriedTo {
 	for _, o := range r.carried {
 		if o.to == c.to && o.session == c.session {
 			return o
@@ -130,7 +130,7 @@ func (n *Node) tellCarried(c *carrying) {
 		if r == nil || r.open.get(id.Seq).left == 0 {
 			continue
 		}
-		o := r.carriedTo(c)
+		o := r.carriedWith(c)
 		if o == nil || !o.numbers.has(id.Seq) { // it has come back
 			continue
 		}
@@ -174,8 +174,8 @@ func (n *Node) tellCarried(c *carrying) {
 				return
 			}
 			for _, rs := range messages {
-				if r := n.epochs[rs.GetEpoch()]; r != nil && r.carriedTo(c) != nil {
-					delete(r.carriedTo(c).told, node)
+				if r := n.epochs[rs.GetEpoch()]; r != nil && r.carriedWith(c) != nil {
+					delete(r.carriedWith(c).told, node)
 				}
 			}
 			n.timers.set(n.now+queryPause, g.one)
