@@ -2,6 +2,7 @@ package mqttfront
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,6 +79,12 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		b.depart(key, h.From.From, h.From.Number, false)
 		b.reg.Lock()
 	}
+	parts := slices.Clone(b.departures[key])
+	b.reg.Unlock()
+	for _, d := range parts { // they are joined later
+		h.Had = append(h.Had, d.hadAs(h.Record.Born)...)
+	}
+	b.reg.Lock()
 	if b.draining || b.sessions[key] != nil || len(b.sessions) >= b.cfg.MaxSessions {
 		b.reg.Unlock()
 		a.Close()
@@ -173,10 +180,11 @@ func (s *session) subscribeAll(recs []SubscriptionRecord, from Lost, done func()
 
 // What is ours to tune.
 const (
-	// promiseAgain is when a promise for the whole swarm is asked for again where there was none, and promisePatience for how long, before
-	// the node that a session comes from is told: in that time nodes that can't be reached are back, or replaced.
-	promiseAgain    = 2 * time.Second
-	promisePatience = 90 * time.Second
+	// promiseAgain is when a promise for the whole swarm is asked for again where there was none, promiseAgainMost when later on, and promisePatience
+	// for how long: what others keep for a node that they have not reached for that long is dropped.
+	promiseAgain     = 2 * time.Second
+	promiseAgainMost = 30 * time.Second
+	promisePatience  = 7 * 24 * time.Hour
 	// passedPatience is for how long the node that a session comes from is not told of that because something that was published here before is still on
 	// its way: a rendezvous that does not answer for so long is replaced, or will be.
 	passedPatience = 15 * time.Second
@@ -198,29 +206,36 @@ func (s *session) promised(sub *subscription, left *countdown) func(Promise) {
 	if left.done == nil {
 		return nil
 	}
-	left.left.Add(1)
-	until := time.Now().Add(promisePatience)
+	return s.b.untilSwarm(sub.inner, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !s.ended && s.subs.get(sub.filter) == sub
+	}, left.more())
+}
+
+// untilSwarm returns what takes the swarm's answer to a demand for a filter, and asks again until that is for the whole swarm, or nobody cares
+// any more. Then it calls done.
+func (b *Broker) untilSwarm(filter string, cares func() bool, done func()) func(Promise) {
+	until, pause := time.Now().Add(promisePatience), promiseAgain
 	var told func(Promise)
 	told = func(p Promise) {
 		if p == PromiseSwarm || time.Now().After(until) {
-			left.one()
+			done()
 			return
 		}
-		time.AfterFunc(promiseAgain, func() {
+		time.AfterFunc(pause, func() {
 			select {
-			case <-s.b.stopped:
+			case <-b.stopped:
 				return
 			default:
 			}
-			s.mu.Lock()
-			stands := !s.ended && s.subs.get(sub.filter) == sub
-			s.mu.Unlock()
-			if !stands {
-				left.one()
+			if !cares() {
+				done()
 				return
 			}
-			s.b.demand(sub.inner, func(*demand) {}, told)
+			b.demand(filter, func(*demand) {}, told)
 		})
+		pause = min(2*pause, promiseAgainMost)
 	}
 	return told
 }

@@ -230,6 +230,9 @@ func (d *Departure) passes(e *Entry) bool {
 	return e.QoS == 0 || d.over || d.stopped && (e.mark() == (Mark{}) || d.back.Load() && d.isDrained())
 }
 
+// IsBack reports whether the session has come back here.
+func (d *Departure) IsBack() bool { return d.back.Load() }
+
 func (d *Departure) isDrained() bool {
 	select {
 	case <-d.drained:
@@ -389,6 +392,16 @@ func (d *Departure) Had() []MarkRun {
 	return d.s.throughLocked()
 }
 
+// hadAs returns what the session has had, if it began when another did that is known, too.
+func (d *Departure) hadAs(born uint64) []MarkRun {
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	if d.s.born != born && d.s.born != 0 && born != 0 {
+		return nil
+	}
+	return d.s.throughLocked()
+}
+
 // Taken forgets entries up to a position, which the other node has, as soon as the swarm waits for that with them.
 func (d *Departure) Taken(upto uint64) {
 	s := d.s
@@ -463,7 +476,8 @@ func (d *Departure) carried(es []Entry) {
 }
 
 // Stop ends the session's subscriptions: what is published from now on comes to the other node by itself. What was sent here
-// before may still come: the channel is closed when, with all probability, it has. Of a session that has ended it may never be.
+// before may still come: the channel is closed when the whole swarm knows, and so, with all probability, it has. Of a session that
+// has ended it may never be.
 func (d *Departure) Stop() (drained <-chan struct{}) {
 	s := d.s
 	s.mu.Lock()
@@ -487,11 +501,17 @@ func (d *Departure) Stop() (drained <-chan struct{}) {
 		if sub.share != "" {
 			d.b.leaveGroup(s, sub)
 		}
-		withdrawn := left.more()
-		d.b.demand(sub.inner, func(dm *demand) { dm.add(sub, stand, -1) }, func(Promise) { withdrawn() })
+		d.b.demand(sub.inner, func(dm *demand) { dm.add(sub, stand, -1) }, d.b.untilSwarm(sub.inner, d.goesOn, left.more()))
 	}
 	left.one()
 	return d.drained
+}
+
+// goesOn reports whether the session still waits here to be fetched.
+func (d *Departure) goesOn() bool {
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	return !d.over
 }
 
 // End forgets the session.

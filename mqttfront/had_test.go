@@ -2,6 +2,7 @@ package mqttfront_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"sync/atomic"
@@ -109,6 +110,48 @@ func TestHadInAPart(t *testing.T) {
 	for _, want := range []string{"2", "3"} {
 		c.expectPublish(want)
 	}
+	c.silent()
+}
+
+// claiming is a Roaming by which sessions come from another node.
+type claiming struct {
+	mqttfront.Roaming
+	a arrival
+}
+
+func (c claiming) Alone() (number uint64, expects bool)                     { return 0, true }
+func (c claiming) Active() bool                                             { return true }
+func (c claiming) Holds(string) bool                                        { return false }
+func (c claiming) Claim(context.Context, string) (mqttfront.Arrival, error) { return c.a, nil }
+func (c claiming) Begin(string)                                             {}
+func (c claiming) End(string)                                               {}
+func (c claiming) Release(string)                                           {}
+func (c claiming) Keep(_ string, _ mqttfront.SessionRecord, done func())    { call(done) }
+func (c claiming) Resume(string, mqttfront.Arriving) mqttfront.Arrival      { return c.a }
+
+func call(f func()) {
+	if f != nil {
+		f()
+	}
+}
+
+// TestHadHereBefore: a session that went on elsewhere without what it has had here, since this node was lost to the other, does not get that
+// again when it comes back.
+func TestHadHereBefore(t *testing.T) {
+	st := storetest.NewSessions()
+	log := kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")})
+	log.Had(mqttfront.MarkRun{Epoch: 1, First: 1, Last: 2})
+	b, _, addr := startWith(t, newLoner(), st, nil, nil)
+	b.Depart(t.Context(), "\x00c", "other", 10, false)
+	record := mqttfront.SessionRecord{Version: 5, Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a")}
+	a := arrival{head: mqttfront.ArrivalHead{Record: record, From: mqttfront.Arriving{From: "other", Number: 20}}, came: make(chan mqttfront.Arrived, 3)}
+	for seq := range uint64(3) {
+		e := mqttfront.Entry{Msg: &proto.Message{Topic: "a", Payload: fmt.Append(nil, seq+1), QoS: 2}, QoS: 2, Pos: seq + 1, Mark: mqttfront.Mark{Epoch: 1, Seq: seq + 1}}
+		a.came <- mqttfront.Arrived{Entries: []mqttfront.Entry{e}}
+	}
+	b.Roam(claiming{a: a})
+	c, _ := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)})
+	c.expectPublish("3")
 	c.silent()
 }
 

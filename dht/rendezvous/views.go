@@ -23,6 +23,12 @@ func (s *Service) Reaches(id peer.ID, database uint64) (reaches bool) {
 	return reaches
 }
 
+// Missing reports whether a node that is to come back is out of reach, or was until a moment ago.
+func (s *Service) Missing() (is bool) {
+	s.View(func(n *core.Node) { is = n.Missing() })
+	return is
+}
+
 // Forgotten reports whether a node is known to be gone for good.
 func (s *Service) Forgotten(id peer.ID) (is bool) {
 	s.View(func(n *core.Node) { is = n.Forgotten(string(id)) })

@@ -55,6 +55,7 @@ func (s *busySwarm) Done(*core.Receipt)           {}
 func (s *busySwarm) Reaches(peer.ID, uint64) bool { return true }
 func (s *busySwarm) Expects() bool                { return false }
 func (s *busySwarm) Forgotten(peer.ID) bool       { return false }
+func (s *busySwarm) Missing() bool                { return false }
 func (s *busySwarm) Merged() bool                 { return true }
 func (s *busySwarm) Publish(batch []core.Publication) {
 	s.delivering.Lock()

@@ -27,6 +27,7 @@ type Swarm interface {
 	Done(r *core.Receipt)
 	Reaches(id peer.ID, database uint64) bool
 	Forgotten(id peer.ID) bool
+	Missing() bool
 	Expects() bool
 	Merged() bool
 }

@@ -27,6 +27,8 @@ const (
 	// that holds for a node that was started: before that it may not have what was kept for it while it was away.
 	lateTime = time.Second
 	backTime = 30 * time.Second
+	// missingEvery is how often it is looked whether a node is out of reach that may have something that was sent here before.
+	missingEvery = 5 * time.Second
 )
 
 // runServe lets another node fetch a session that it has claimed.
@@ -75,7 +77,7 @@ func (r *Roam) runServe(s wire, by peer.ID) {
 		return
 	}
 	_ = s.SetDeadline(time.Time{})
-	f := &fetching{d: d, out: out, heard: h.Heard, back: r.started.Add(backTime), after: p.GetAfter(), taken: p.GetAfter(), wake: make(chan struct{}, 1)}
+	f := &fetching{d: d, missing: r.cfg.Swarm.Missing, out: out, heard: h.Heard, back: r.started.Add(backTime), after: p.GetAfter(), taken: p.GetAfter(), wake: make(chan struct{}, 1)}
 	var wg sync.WaitGroup
 	wg.Go(func() { f.runAnswers(pbio.NewDelimitedReader(s, maxTaken)) })
 	if f.run(r.ctx) { // the other ends the stream when it has read that
@@ -162,11 +164,12 @@ type ask struct {
 
 // fetching is one stream by which a session is fetched.
 type fetching struct {
-	d     *mqttfront.Departure
-	out   pbio.Writer
-	after uint64    // what was sent
-	heard int       // and told of what the session has had
-	back  time.Time // when all that was kept for this node has come
+	d       *mqttfront.Departure
+	out     pbio.Writer
+	after   uint64      // what was sent
+	heard   int         // and told of what the session has had
+	back    time.Time   // when all that was kept for this node has come
+	missing func() bool // a node may still have something that was kept for this one
 
 	mu      sync.Mutex
 	taken   uint64
@@ -270,7 +273,9 @@ func (f *fetching) run(ctx context.Context) bool {
 		case <-f.wake:
 		case <-draining:
 		case <-late.C:
-			over = said
+			if over = said && (f.d.IsBack() || !f.missing()); said && !over {
+				late.Reset(missingEvery)
+			}
 		case <-ctx.Done():
 			return false
 		}

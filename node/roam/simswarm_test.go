@@ -130,6 +130,15 @@ func (s *claimSwarm) Reaches(id peer.ID, _ uint64) bool {
 	return o != nil
 }
 
+func (s *claimSwarm) Missing() bool {
+	for _, o := range s.n.w.nodes {
+		if o != s.n && !s.Forgotten(o.id) && !s.Reaches(o.id, 0) {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *claimSwarm) Retained(filter string, each func([]*proto.Message), done func()) {
 	n, w := s.n, s.n.w
 	w.mu.Lock()

@@ -140,3 +140,79 @@ func TestCarried(t *testing.T) {
 		s.report(seed)
 	})
 }
+
+// TestMovesWhileCutOff: a session goes to another node while both are out of reach of the rendezvous. The node that it was at takes what is
+// for it as long as nodes are missing: what was published meanwhile comes to one of the two.
+func TestMovesWhileCutOff(t *testing.T) {
+	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder, s.uneven = true, true, seed%2 == 0
+		s.diskTime = 100 * time.Millisecond
+		s.grow(6)
+		s.run(3 * time.Second)
+		s.pick().publish("a/x", 1, false, "v")
+		s.run(3 * time.Second)
+		in, out := s.members(core.Place{Prefix: "a", Depth: 1})
+		s.rng.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+		from, to := out[0], out[1]
+		publishers := append(in, out[2:]...)
+		from.subscribe("a/#", 2)
+		from.session = carriedName
+		s.run(8 * time.Second)
+		side := func(v *simNode) bool { return v == from || v == to }
+		s.apart = func(v, w *simNode) bool { return side(v) != side(w) }
+		for _, v := range publishers {
+			s.disconnect(v, from)
+			s.disconnect(v, to)
+		}
+		var sent []*published
+		publish := func() {
+			for range 10 {
+				p := publishers[s.rng.IntN(len(publishers))].publish([]string{"a/x", "a/b/y"}[s.rng.IntN(2)], byte(1+s.rng.IntN(2)), false, "v")
+				p.due = nil // either of the two
+				sent = append(sent, p)
+				s.run(time.Duration(s.rng.Int64N(int64(100 * time.Millisecond))))
+			}
+		}
+		publish()
+		s.run(time.Duration(s.rng.Int64N(int64(10 * time.Second))))
+		register := func(v *simNode, i core.Interest, done func()) {
+			var again func(bool)
+			again = func(local bool) {
+				if !local {
+					done()
+					return
+				}
+				s.after(2*time.Second, func() { v.do(func() { v.n.Register("a/#", i, again) }) })
+			}
+			v.do(func() { v.n.Register("a/#", i, again) })
+		}
+		to.do(func() { to.n.Arrived(carriedName, []string{"a/#"}, false, nil) })
+		to.session = carriedName
+		register(to, core.Interest{Plain: true, QoS: 2, Hold: time.Hour}, func() {
+			delete(from.interests, "a/#")
+			var end func()
+			end = func() {
+				if from.n.Missing() {
+					s.after(5*time.Second, end)
+					return
+				}
+				from.session = ""
+			}
+			register(from, core.Interest{}, func() { s.after(time.Second, end) })
+		})
+		publish()
+		s.run(time.Duration(s.rng.Int64N(int64(3 * time.Minute))))
+		publish()
+		s.apart = nil
+		s.meet()
+		s.run(time.Minute)
+		for _, p := range sent {
+			if p.took["session/"+carriedName] == 0 {
+				s.fail("%s of node %d (QoS %d), published at %v, did not come to the session", p.id, p.node.i, p.m.QoS, p.at-time.Hour)
+			}
+		}
+		s.checkNothingLeft()
+		s.report(seed)
+	})
+}

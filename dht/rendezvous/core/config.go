@@ -26,6 +26,8 @@ const (
 	promiseTime = 2 * time.Second
 	// copyAfter is how long the publisher's own copy counts as the second.
 	copyAfter = time.Second
+	// missedFor is for how long a node that was out of reach may still have something of that time for others.
+	missedFor = 10 * time.Second
 	// deadAfter is how long a member is out of reach before it is replaced.
 	deadAfter = time.Minute
 	// leaseEvery is how often a lease is asked for again: three chances before it ends.

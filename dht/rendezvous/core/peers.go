@@ -82,6 +82,14 @@ func (n *Node) Reaches(name string, db uint64) bool {
 	return n.self.is(name, db) || slices.ContainsFunc(n.ordered, func(p *peer) bool { return p.reach && p.id.is(name, db) })
 }
 
+// Missing reports whether a node that is to come back is out of reach, or was until a moment ago: it may have something for this node that
+// it sends only now, or is about to hear what all others know. In a swarm too large for all to know all nobody can tell.
+func (n *Node) Missing() bool {
+	return !n.large() && slices.ContainsFunc(n.ordered, func(p *peer) bool {
+		return p.seen && !p.left && !p.gone && !p.forgotten && (!p.reach || n.now-p.since < missedFor)
+	})
+}
+
 func (n *Node) addPeer(id NodeID) *peer {
 	p := &peer{id: id, point: dht.PeerPoint(id.Peer()), since: n.now, ops: map[uint64]operation{}}
 	p.gone = id.Peer() == n.self.Peer() // this node with an earlier database: nobody will come back under that name

@@ -56,7 +56,7 @@ func (n *Node) Register(filter string, interest Interest, done func(local bool))
 	}
 	have := o.interests[filter]
 	switch {
-	case interest.zero() && have == nil, have != nil && equalInterest(have, &interest) && (!o.local || done == nil): // else it is asked for anew
+	case (!o.local || done == nil) && (interest.zero() && have == nil || have != nil && equalInterest(have, &interest)): // else it is asked for anew
 		if len(o.changed) == 0 && !o.flying && !o.whole {
 			if local := o.local; done != nil {
 				n.call(func() { done(local) })
