@@ -84,11 +84,12 @@ func (n *Node) heardBefore(s *stream, a *arrival) {
 	}
 }
 
-// mayHaveToo notes that another node may have a message that came here, which may be over.
+// mayHaveToo notes that another node may have a message that came here, if it did. It may be over.
 func (n *Node) mayHaveToo(s *stream, seq uint64, node NodeID) {
-	if e := s.entries.get(seq); e != nil && !e.over() {
+	switch e := s.entries.get(seq); {
+	case e != nil && !e.over():
 		n.mayKeep(e, node)
-	} else {
+	case s.seen.has(seq): // else it is not forgotten that it came, and this node can't say that it is over
 		n.owedBy(s, seq, node)
 	}
 }

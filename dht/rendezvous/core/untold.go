@@ -25,7 +25,7 @@ func (n *Node) toTell(e *pending, keeper NodeID) {
 		return
 	}
 	if keeper != n.self {
-		if s := n.streams[e.epoch.id]; s != nil && (e.seq <= s.low || s.seen.has(e.seq)) {
+		if s := n.streams[e.epoch.id]; s != nil {
 			n.mayHaveToo(s, e.seq, keeper)
 		}
 	}
