@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/mqttfront"
+	"github.com/mozzie-mqtt/mozzie/proto"
 )
 
 // away makes a client whose session, at the first node, has something waiting for it.
@@ -93,5 +96,31 @@ func TestGoneForGoodMeanwhile(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// TestLateWhileOneIsMissing: what comes for a session to the node that it was at, long after it has gone on, comes to where it is as long as a node
+// is out of reach that may have kept it; and no longer.
+func TestLateWhileOneIsMissing(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c, m := away(w)
+		w.nodes[2].crash()
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, m.come)
+		time.Sleep(time.Duration(w.below(300)) * time.Second)
+		late := &proto.Message{Topic: "t/0", Payload: []byte(payload(m.sent)), QoS: byte(1 + m.sent%2)} //nolint:gosec // 1 or 2
+		m.sent++
+		w.nodes[0].b.Deliver([]mqttfront.Delivery{{Msg: late, Plain: true, Receipt: noReceipt{Epoch: 99, Seq: 1}}})
+		settle(t, time.Minute, m.come)
+		w.nodes[2].start()
+		settle(t, 5*time.Minute, func() error {
+			if to := w.nodes[0].b.GoneTo("\x00c"); to != "" {
+				return fmt.Errorf("the first node still hands on to %v", to)
+			}
+			return nil
+		})
+		m.check(t, false)
 	})
 }

@@ -106,12 +106,18 @@ func (n *Node) inheritedAs(at dht.Location, r *pb.Registration) bool {
 	return have != nil && have.seq >= r.GetSeq()
 }
 
-// lacks notes that a member has nothing of an owner's, or that it has.
-func (i *inherited) lacks(owner, member NodeID, yes bool) {
-	switch {
-	case !yes:
-		delete(i.lacking[owner], member)
-	case i.owners[owner] != nil:
+// lacks notes of which owners a member has nothing.
+func (i *inherited) lacks(member NodeID, owners [][]byte) {
+	for owner, by := range i.lacking {
+		if delete(by, member); len(by) == 0 {
+			delete(i.lacking, owner)
+		}
+	}
+	for _, o := range owners {
+		owner := NodeID(o)
+		if i.owners[owner] == nil {
+			continue
+		}
 		if i.lacking[owner] == nil {
 			put(&i.lacking, owner, map[NodeID]bool{})
 		}
@@ -119,17 +125,15 @@ func (i *inherited) lacks(owner, member NodeID, yes bool) {
 	}
 }
 
-// dropLacking drops the owners of whom nobody has anything.
+// dropLacking drops the owners of whom no source has anything.
 func (i *inherited) dropLacking() {
 	for owner, by := range i.lacking {
-		has := len(by) == 0
+		gone := true
 		for m := range i.sources {
-			has = has || !by[m]
+			gone = gone && by[m]
 		}
-		if !has {
+		if gone {
 			i.drop(owner)
-		}
-		if !has || len(by) == 0 {
 			delete(i.lacking, owner)
 		}
 	}
@@ -225,14 +229,12 @@ func (n *Node) receiveInherited(p *peer, f *pb.Inherited) {
 	}
 	n.inheritBy(i, set)
 	for _, r := range f.GetRegistrations() {
-		n.applyInherited(i, r, p.id, &gather{n: n}, true)
+		n.applyInherited(i, r, &gather{n: n}, true)
 	}
 	if f.GetMore() {
 		return
 	}
-	for _, o := range f.GetGone() {
-		i.lacks(NodeID(o), p.id, true)
-	}
+	i.lacks(p.id, f.GetGone())
 	n.ackLacking(place, &i.table)
 	i.sources[p.id] = true
 	if n.ready(i) {
@@ -269,7 +271,7 @@ func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
 	n.inheritBy(i, set)
 	g := &gather{n: n}
 	for _, r := range f.GetRegistrations() {
-		if n.applyInherited(i, r, p.id, g, f.GetSync()) == unknown {
+		if n.applyInherited(i, r, g, f.GetSync()) == unknown {
 			delete(i.sources, p.id)
 			n.inheritFrom(i)
 			n.ackWith(i.place, r, p.id, f.GetOp())
@@ -281,8 +283,8 @@ func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
 
 // applyInherited takes over a registration of a place above. What is not settled is matched against it only if
 // it is one that was missed.
-func (n *Node) applyInherited(i *inherited, r *pb.Registration, from NodeID, g *gather, missed bool) verdict {
-	i.lacks(NodeID(r.GetOwner()), from, false)
+func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather, missed bool) verdict {
+	delete(i.lacking, NodeID(r.GetOwner())) // one has something
 	v, added := i.apply(r, n.cfg.Limits.Registrations, n.now)
 	if (v == applied || v == partly) && len(added) > 0 {
 		n.wakeBelow(i.place, g)
