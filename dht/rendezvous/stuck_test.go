@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -189,20 +190,23 @@ func TestFrozenPeer(t *testing.T) {
 // hanging is a host that opens no route stream until it is told to, whatever its caller's context says.
 type hanging struct {
 	host.Host
-	asked chan struct{}
-	let   chan struct{}
+	asked  chan struct{}
+	let    chan struct{}
+	opened chan error
 }
 
 func (h *hanging) NewStream(ctx context.Context, id peer.ID, ps ...protocol.ID) (network.Stream, error) {
 	h.asked <- struct{}{}
 	<-h.let
-	return h.Host.NewStream(context.WithoutCancel(ctx), id, ps...)
+	s, err := h.Host.NewStream(context.WithoutCancel(ctx), id, ps...)
+	h.opened <- err
+	return s, err
 }
 
 // TestCloseWhileOpening: Close does not wait for a stream that is being opened. One that is opened too late is
 // given up.
 func TestCloseWhileOpening(t *testing.T) {
-	h := &hanging{newHost(t), make(chan struct{}, 100), make(chan struct{})}
+	h := &hanging{newHost(t), make(chan struct{}, 100), make(chan struct{}), make(chan error, 100)}
 	a := start(t, h)
 	other := newHost(t)
 	other.SetStreamHandler(proto.RouteProtocol, func(s network.Stream) { _, _ = io.Copy(io.Discard, s); _ = s.Reset() })
@@ -210,12 +214,13 @@ func TestCloseWhileOpening(t *testing.T) {
 	<-h.asked
 	returns(t, "Close", func() { _ = a.Close() })
 	close(h.let)
-	eventually(t, "no goroutine of the service is left", func() bool { return running() == "" })
-	for _, c := range a.host.Network().Conns() {
-		for _, s := range c.GetStreams() {
-			if s.Protocol() == proto.RouteProtocol {
-				t.Error("a stream is left")
-			}
-		}
+	if err := <-h.opened; err != nil {
+		t.Fatal(err)
 	}
+	eventually(t, "no stream is left", func() bool {
+		return !slices.ContainsFunc(a.host.Network().Conns(), func(c network.Conn) bool {
+			return slices.ContainsFunc(c.GetStreams(), func(s network.Stream) bool { return s.Protocol() == proto.RouteProtocol })
+		})
+	})
+	eventually(t, "no goroutine of the service is left", func() bool { return running() == "" })
 }
