@@ -198,7 +198,7 @@ func (b *Broker) Queued() (messages, sessions int) {
 }
 
 // Kept returns how many sessions are here that outlive their connections, and how many QoS 1 and 2 messages wait in them; those of connected
-// clients, and those that another node is fetching, only where all is said.
+// clients, and those that another node is fetching, only where all is said. A session of which all is elsewhere is not here.
 func (b *Broker) Kept(all bool) (sessions, messages int) {
 	b.reg.Lock()
 	defer b.reg.Unlock()
@@ -213,7 +213,7 @@ func (b *Broker) Kept(all bool) (sessions, messages int) {
 	for _, ds := range b.departures {
 		for _, d := range ds {
 			d.s.mu.Lock()
-			if !d.over && (all || d.streams == 0) {
+			if !d.over && (all || d.streams == 0) && !d.emptyLocked() {
 				sessions++
 				messages += d.s.waiting - d.s.zeros
 			}

@@ -230,6 +230,12 @@ func (d *Departure) passes(e *Entry) bool {
 	return e.QoS == 0 || d.over || d.stopped && (e.mark() == (Mark{}) || d.back.Load() && d.isDrained())
 }
 
+// emptyLocked reports whether all of the session is at the other node, but for what may be late. session.mu is held.
+func (d *Departure) emptyLocked() bool {
+	s := d.s
+	return d.isDrained() && d.carrying == 0 && s.waiting == s.zeros && s.joins == 0 && s.move.arriving == nil
+}
+
 // IsBack reports whether the session has come back here.
 func (d *Departure) IsBack() bool { return d.back.Load() }
 
