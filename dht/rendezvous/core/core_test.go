@@ -91,10 +91,7 @@ func TestStable(t *testing.T) {
 		s.run(3 * time.Second)
 		s.clients(60)
 		s.run(15 * time.Second)
-		s.check()
-		s.checkSets()
-		s.checkRetained()
-		s.checkNothingLeft()
+		s.checkAll()
 		s.report(seed)
 	})
 }
@@ -198,10 +195,7 @@ func TestStreamsBreak(t *testing.T) {
 			s.clients(s.rng.IntN(15))
 		}
 		s.run(80 * time.Second)
-		s.check()
-		s.checkSets()
-		s.checkRetained()
-		s.checkNothingLeft()
+		s.checkAll()
 		s.report(seed)
 	})
 }

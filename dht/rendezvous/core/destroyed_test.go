@@ -55,10 +55,7 @@ func TestDestroyed(t *testing.T) {
 			s.run(10 * time.Second)
 		}
 		s.run(90 * time.Second)
-		s.check()
-		s.checkSets()
-		s.checkRetained()
-		s.checkNothingLeft()
+		s.checkAll()
 		s.report(seed)
 	})
 }

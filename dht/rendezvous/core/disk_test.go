@@ -38,10 +38,7 @@ func TestPublishersCrash(t *testing.T) {
 			s.run(10 * time.Second)
 		}
 		s.run(90 * time.Second)
-		s.check()
-		s.checkSets()
-		s.checkRetained()
-		s.checkNothingLeft()
+		s.checkAll()
 		s.report(seed)
 	})
 }
@@ -97,10 +94,7 @@ func TestCrashes(t *testing.T) {
 			s.run(10 * time.Second)
 		}
 		s.run(90 * time.Second)
-		s.check()
-		s.checkSets()
-		s.checkRetained()
-		s.checkNothingLeft()
+		s.checkAll()
 		s.report(seed)
 	})
 }

@@ -5,6 +5,14 @@ import (
 	"time"
 )
 
+// checkAll checks everything at the end of a simulation.
+func (s *sim) checkAll() {
+	s.check()
+	s.checkSets()
+	s.checkRetained()
+	s.checkNothingLeft()
+}
+
 // checkNothingLeft lets a swarm whose nodes are all up be idle, and checks that nothing is left of what was published: not in
 // memory, not on the disks. Then a node stops politely, which takes no time.
 func (s *sim) checkNothingLeft() {
@@ -50,10 +58,7 @@ func TestNothingLeft(t *testing.T) {
 			s.trouble()
 		}
 		s.run(90 * time.Second)
-		s.check()
-		s.checkSets()
-		s.checkRetained()
-		s.checkNothingLeft()
+		s.checkAll()
 		s.report(seed)
 	})
 }
@@ -232,10 +237,7 @@ func TestRestartedWhileCut(t *testing.T) {
 		s.rejoin(v)
 		some(10)
 		s.run(90 * time.Second)
-		s.check()
-		s.checkSets()
-		s.checkRetained()
-		s.checkNothingLeft()
+		s.checkAll()
 		s.report(seed)
 	})
 }

@@ -84,10 +84,7 @@ func TestPower(t *testing.T) {
 		s.heal()
 		some(100 * time.Millisecond)
 		s.run(90 * time.Second)
-		s.check()
-		s.checkSets()
-		s.checkRetained()
-		s.checkNothingLeft()
+		s.checkAll()
 		s.report(seed)
 	})
 }
@@ -131,10 +128,7 @@ func TestLinks(t *testing.T) {
 		}
 		s.heal()
 		s.run(90 * time.Second)
-		s.check()
-		s.checkSets()
-		s.checkRetained()
-		s.checkNothingLeft()
+		s.checkAll()
 		s.report(seed)
 	})
 }

@@ -74,9 +74,7 @@ func (n *Node) tellUntold(r *route, s *sending) {
 			continue
 		}
 		seen := &pb.Seen{Epoch: s.id}
-		told := map[NodeID]spans{}
 		for _, other := range sortedKeys(u.others) {
-			told[other] = append(spans(nil), *u.others[other]...)
 			seen.Owed = append(seen.Owed, &pb.Seen_Owed{Node: []byte(other), Ranges: u.others[other].pb()})
 		}
 		if to == n.self {
@@ -90,9 +88,10 @@ func (n *Node) tellUntold(r *route, s *sending) {
 			if u.asking = false; !ok {
 				return
 			}
-			for other, numbers := range told {
-				for _, g := range numbers {
-					u.others[other].cut(g.from, g.to)
+			for _, o := range seen.Owed {
+				other := NodeID(o.Node)
+				for _, g := range o.Ranges {
+					u.others[other].cut(g.From, g.To)
 				}
 				if len(*u.others[other]) == 0 {
 					delete(u.others, other)

@@ -1,0 +1,195 @@
+package mqttfront
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// How another node fetches a session that it has taken over; see departure.go.
+
+// DepartureHead is the part of a session that its client needs for going on.
+type DepartureHead struct {
+	Record  SessionRecord
+	Inbound []uint16
+	Sent    int       // how many of the first entries were sent to the client
+	Had     []MarkRun // what the session has had
+	Heard   int       // as in Fetched
+}
+
+// Head waits until the connection that the session had is not read from any more, and returns what the client needs. It fails if the
+// session has come to wait for another node meanwhile.
+func (d *Departure) Head(ctx context.Context, to string) (h DepartureHead, err error) {
+	select {
+	case <-d.quiet:
+	case <-ctx.Done():
+		return h, ctx.Err()
+	}
+	s := d.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.over || d.to != to {
+		return h, errEnded
+	}
+	d.given = true
+	h.Record = s.recordLocked()
+	for id := range s.inbound {
+		h.Inbound = append(h.Inbound, id)
+	}
+	slices.Sort(h.Inbound)
+	h.Had, h.Heard = s.throughLocked(), d.heard
+	for after := uint64(0); ; {
+		es := s.log.Fetch(after, headEntries)
+		for _, e := range es {
+			if e.PacketID == 0 {
+				return h, nil
+			}
+			h.Sent++
+			after = e.Pos
+		}
+		if len(es) == 0 {
+			return h, nil
+		}
+	}
+}
+
+// Fetched is what Fetch returns.
+type Fetched struct {
+	Entries []Entry
+	More    <-chan struct{} // gets one when there may be more again, or the session is all here
+	// Here is how much of the session is here that has come from another node itself.
+	Here Wholeness
+	// Heard rises when more is known of what the session has had elsewhere, which Had returns. Who fetches is to know it before Entries.
+	Heard int
+}
+
+// Wholeness is how much of a session is at a node.
+type Wholeness int
+
+// A session comes in parts.
+const (
+	Partly  Wholeness = iota // some of what waited is elsewhere
+	Drained                  // something that is late may be elsewhere
+	Whole
+)
+
+// Fetch returns entries behind a position, at most n and about so many bytes; none, for now, while the store has no room.
+func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
+	s := d.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.over {
+		return f, errEnded
+	}
+	f.More, f.Here, f.Heard = d.more, Whole, d.heard
+	after = max(after, d.taken)
+	if a := s.move.arriving; a == nil && (s.joins > 0 || d.carrying > 0) || a != nil && a.Drained {
+		f.Here = Drained
+	} else if a != nil {
+		f.Here = Partly
+	}
+	if !s.b.store.Room(d.poke) { // what is taken has to be removed here
+		s.b.stats.Paused.Add(1)
+		f.Here = Partly // for all that is said
+		return f, nil
+	}
+	d.fetched = slices.DeleteFunc(d.fetched, func(e Entry) bool { return e.Pos > after })
+	for _, e := range s.fetchableLocked(s.log.Fetch(after, n)) {
+		d.fetched = append(d.fetched, e)
+		f.Entries = append(f.Entries, e)
+		if size -= e.Msg.Size() + entryCost; size <= 0 {
+			break
+		}
+	}
+	return f, nil
+}
+
+// Had returns what the session has had.
+func (d *Departure) Had() []MarkRun {
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	return d.s.throughLocked()
+}
+
+// hadAs returns what the session has had, if it began when another did that is known, too.
+func (d *Departure) hadAs(born uint64) []MarkRun {
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	if d.s.born != born && d.s.born != 0 && born != 0 {
+		return nil
+	}
+	return d.s.throughLocked()
+}
+
+// Taken forgets entries up to a position, which the other node has, as soon as the swarm waits for that with them.
+func (d *Departure) Taken(upto uint64) {
+	s := d.s
+	u := d.b.begin(time.Now())
+	var going []Entry
+	var marks []Mark
+	s.mu.Lock()
+	d.begun = d.begun || upto > 0
+	if d.taken == 0 && !d.over {
+		d.fetchedBeforeLocked(upto)
+	}
+	n := 0
+	for n < len(d.fetched) && d.fetched[n].Pos <= upto && !d.over {
+		e := d.fetched[n]
+		n++
+		e.Receipt = d.receipts[e.Pos]
+		delete(d.receipts, e.Pos)
+		d.b.reopen(&e)
+		s.spilled--
+		m := e.mark()
+		if s.had != nil { // it waits there: who gets what is left here must take it from them
+			s.had.remove(m)
+		}
+		if m == (Mark{}) {
+			s.overLocked(u, e)
+			continue
+		}
+		going, marks = append(going, e), append(marks, m)
+	}
+	d.fetched, d.taken = slices.Delete(d.fetched, 0, n), max(d.taken, upto)
+	d.carrying += len(going)
+	to, hold := d.to, s.expiry
+	s.mu.Unlock()
+	u.end()
+	if len(going) > 0 {
+		d.b.swarm.Carried(marks, string(s.key), to, hold, func() { d.carried(going) })
+	}
+}
+
+// fetchedBeforeLocked finds what was fetched from an earlier process, up to a position.
+func (d *Departure) fetchedBeforeLocked(upto uint64) {
+	var before []Entry
+	for after := uint64(0); ; {
+		es := d.s.log.Fetch(after, headEntries)
+		for _, e := range es {
+			if e.Pos > upto || len(d.fetched) > 0 && e.Pos >= d.fetched[0].Pos {
+				es = nil
+				break
+			}
+			before, after = append(before, e), e.Pos
+		}
+		if len(es) == 0 {
+			break
+		}
+	}
+	d.fetched = append(before, d.fetched...)
+}
+
+// carried forgets entries that are at the other node.
+func (d *Departure) carried(es []Entry) {
+	u := d.b.begin(time.Now())
+	d.s.mu.Lock()
+	if !d.over { // else that is done
+		d.carrying -= len(es)
+		for _, e := range es {
+			d.s.overLocked(u, e)
+		}
+		d.poke()
+	}
+	d.s.mu.Unlock()
+	u.end()
+}
