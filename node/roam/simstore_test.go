@@ -10,7 +10,7 @@ import (
 // simStore is a store that survives its node, and knows which messages it has had.
 type simStore struct {
 	*storetest.Sessions
-	whole sync.Mutex // held by Together, of which a crash leaves all or nothing
+	whole sync.Mutex // held by Together, of which a crash leaves all or nothing; taken before world.mu
 
 	mu       sync.Mutex
 	received map[mqttfront.Mark]bool
@@ -20,10 +20,8 @@ func newSimStore() *simStore {
 	return &simStore{Sessions: storetest.NewSessions(), received: map[mqttfront.Mark]bool{}}
 }
 
-// left is what a crash leaves.
+// left is what a crash leaves. Whole is held, or nobody has the store.
 func (s *simStore) left() *simStore {
-	s.whole.Lock()
-	defer s.whole.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	left := &simStore{Sessions: s.Sessions.Left(), received: map[mqttfront.Mark]bool{}}
@@ -82,10 +80,10 @@ func (l simLog) Append(e *mqttfront.Entry) {
 	if kept.Receipt != nil {
 		kept.Mark, kept.Receipt = kept.Receipt.Mark(), nil
 	}
+	l.s.mu.Lock() // a crash leaves both or neither
+	defer l.s.mu.Unlock()
 	if kept.Mark != (mqttfront.Mark{}) {
-		l.s.mu.Lock()
 		l.s.received[kept.Mark] = true
-		l.s.mu.Unlock()
 	}
 	l.SessionLog.Append(&kept)
 }

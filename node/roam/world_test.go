@@ -346,6 +346,7 @@ func (n *simNode) start() {
 // crash ends a node as it is: what it has in its store stays.
 func (n *simNode) crash() {
 	w := n.w
+	n.store.whole.Lock() // what is done together asks for world.mu in turn
 	w.mu.Lock()
 	for _, c := range w.clients {
 		c.crashedLocked(n)
@@ -359,6 +360,7 @@ func (n *simNode) crash() {
 	store := n.store
 	n.store = store.left()
 	w.mu.Unlock()
+	store.whole.Unlock()
 	l.cut()
 	h.close()
 	r.Close()
