@@ -419,6 +419,7 @@ func (s *session) runArrival(ended bool) {
 		if got.Lost {
 			s.loseRest()
 		}
+		s.answer(a.a, got.Doubted)
 		if last > 0 {
 			upto = last
 			safe(upto)

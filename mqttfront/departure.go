@@ -19,6 +19,7 @@ type Departure struct {
 	from    *conn         // which that was
 	more    chan struct{} // gets one when something was queued
 	back    atomic.Bool   // the session has come back here, and gets what is late itself
+	full    atomic.Bool   // nothing can be late any more
 	drained chan struct{} // closed when the subscriptions are over, and what was sent here before has come
 
 	// Guarded by session.mu, number and to by registry.reg as well, and part by that alone.
@@ -227,7 +228,7 @@ func (d *Departure) setAside(e *Entry) {
 // Where the session has come back here, it puts what it gets itself behind what comes from elsewhere. So until all that was sent
 // here has come, that goes the long way too, ahead of what was sent elsewhere later; the session knows it again.
 func (d *Departure) passes(e *Entry) bool {
-	return e.QoS == 0 || d.over || d.stopped && (e.mark() == (Mark{}) || d.back.Load() && d.isDrained())
+	return e.QoS == 0 || d.over || d.full.Load() || d.stopped && (e.mark() == (Mark{}) || d.back.Load() && d.isDrained())
 }
 
 // emptyLocked reports whether all of the session is at the other node, but for what may be late. session.mu is held.
@@ -235,6 +236,9 @@ func (d *Departure) emptyLocked() bool {
 	s := d.s
 	return d.isDrained() && d.carrying == 0 && s.waiting == s.zeros && s.joins == 0 && s.move.arriving == nil
 }
+
+// NoMore says that nothing can be late any more: what comes here from now on is not for the session.
+func (d *Departure) NoMore() { d.full.Store(true) }
 
 // IsBack reports whether the session has come back here.
 func (d *Departure) IsBack() bool { return d.back.Load() }

@@ -160,6 +160,35 @@ func (d *Departure) Taken(upto uint64) {
 	}
 }
 
+// Known forgets entries that were fetched and not taken, of which the other node has said that the session has had them.
+func (d *Departure) Known(had []MarkRun) {
+	known := newMarks()
+	for _, r := range had {
+		known.addRun(r)
+	}
+	s := d.s
+	u := d.b.begin(time.Now())
+	s.mu.Lock()
+	if !d.over {
+		d.fetched = slices.DeleteFunc(d.fetched, func(e Entry) bool {
+			is := known.has(e.mark())
+			if is {
+				e.Receipt = d.receipts[e.Pos]
+				delete(d.receipts, e.Pos)
+				d.b.reopen(&e)
+				s.spilled--
+				if s.had != nil { // it may still wait there, as in Taken
+					s.had.remove(e.mark())
+				}
+				s.overLocked(u, e)
+			}
+			return is
+		})
+	}
+	s.mu.Unlock()
+	u.end()
+}
+
 // fetchedBeforeLocked finds what was fetched from an earlier process, up to a position.
 func (d *Departure) fetchedBeforeLocked(upto uint64) {
 	var before []Entry

@@ -59,6 +59,33 @@ func (s *session) heardLocked(had []MarkRun) {
 	}
 }
 
+// answer has who doubts that a session has had something told what of that it has, once that is safe.
+func (s *session) answer(a Arrival, doubted []MarkRun) {
+	if len(doubted) == 0 {
+		return
+	}
+	had := newMarks()
+	s.mu.Lock()
+	n := 0
+	for _, r := range doubted {
+		for m := (Mark{r.Epoch, r.First}); m.Seq <= r.Last && n < MaxDoubted; m.Seq++ {
+			n++
+			if s.before.has(m) || s.had.has(m) {
+				had.add(m)
+			}
+		}
+	}
+	s.mu.Unlock()
+	var known []MarkRun
+	had.runs(func(r MarkRun) { known = append(known, r) })
+	s.b.store.Sync(func(err error) {
+		s.b.storeDone(err)
+		if err == nil {
+			a.Known(known)
+		}
+	})
+}
+
 // throughLocked returns what the session has had, here and before, and does not wait here.
 func (s *session) throughLocked() (through []MarkRun) {
 	if s.had == nil {

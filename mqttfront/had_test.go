@@ -23,6 +23,7 @@ type arrival struct {
 
 func (a arrival) Head() mqttfront.ArrivalHead { return a.head }
 func (a arrival) Taken(uint64)                {}
+func (a arrival) Known([]mqttfront.MarkRun)   {}
 
 func (a arrival) Registered() {
 	if a.registered != nil {

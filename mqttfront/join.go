@@ -124,6 +124,7 @@ func (s *session) runJoin(a Arrival) {
 				}
 			})
 		}
+		s.answer(a, got.Doubted)
 		if got.End {
 			break
 		}

@@ -47,6 +47,8 @@ type Arrival interface {
 	Next(ctx context.Context, after uint64) (Arrived, error)
 	// Taken says that everything up to a position is safe here, so that the other node need not keep it.
 	Taken(upto uint64)
+	// Known answers what was doubted by what of that the session has had, and need not come.
+	Known(had []MarkRun)
 	// Registered says that what is published anywhere from now on comes here by itself, or that this has not been promised for long.
 	Registered()
 	// Close gives up what has not come.
@@ -68,10 +70,15 @@ type Arrived struct {
 	Had     []MarkRun // as in ArrivalHead, where that is known only now
 	Drained bool      // all that waited has come; what comes from now on has come here too, or goes to the end of the queue
 	End     bool      // nothing will follow
+	// Doubted is what has come to the other node since, which mostly comes here too: Known answers.
+	Doubted []MarkRun
 	// Lost says with Drained that the other node can't be reached: what was sent to it is asked for elsewhere. The rest follows where it
 	// comes back.
 	Lost bool
 }
+
+// MaxDoubted is how many messages may be doubted at once: of more, the session has not had any.
+const MaxDoubted = 1024
 
 // Arriving is what has to be known of a session over a restart that comes from another node.
 type Arriving struct {

@@ -5,8 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -69,15 +67,8 @@ func TestChaos(t *testing.T) {
 	} else if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if o.Program = os.Getenv("MOZZIE"); o.Program == "" {
-		o.Program = filepath.Join(o.Dir, "mozzie")
-		args := []string{"build", "-o", o.Program}
-		if raceEnabled {
-			args = append(args, "-race")
-		}
-		if out, err := exec.Command("go", append(args, "github.com/mozzie-mqtt/mozzie/cmd/mozzie")...).CombinedOutput(); err != nil {
-			t.Fatalf("build mozzie: %v\n%s", err, out)
-		}
+	if o.Program, err = build(o.Dir); err != nil {
+		t.Fatal(err)
 	}
 	r, err := Run(t.Context(), o)
 	if errors.Is(err, ether.ErrNotPermitted) {

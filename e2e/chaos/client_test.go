@@ -21,7 +21,7 @@ const (
 	again = 150 * time.Millisecond
 	// staleLimit is how long a client that has connected again waits for its old connection to be closed.
 	staleLimit = 20 * time.Second
-	expiry     = 3600 // s, of a lasting session
+	expiry     = 48 * 3600 // s, of a lasting session: more than a clock jumps
 )
 
 // manner is how a client behaves. It does not change.

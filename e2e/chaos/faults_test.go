@@ -53,6 +53,10 @@ func (s *swarm) befall(ctx context.Context, step Step) {
 		n := s.nodes[step.Node]
 		id := s.begin(step, []*node{n})
 		s.end(id, func() { s.failed(errors.Join(s.add(n), s.meets(n))) })
+	case Clock:
+		n := s.nodes[step.Node]
+		id := s.begin(step, []*node{n})
+		s.end(id, func() { s.failed(n.setClock(step.Ahead)) })
 	case Power:
 		all := s.members()
 		id := s.begin(step, all)

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -23,26 +24,31 @@ const (
 	Slow      FaultKind = "slow"      // links take long
 	Lossy     FaultKind = "lossy"     // links lose frames
 	Join      FaultKind = "join"      // a node joins, which is no fault for who is there
+	Clock     FaultKind = "clock"     // a node's clock is set, which is none either: nothing that is promised goes by it but dates
 )
 
 // kinds has all kinds, and how often each is drawn beside the others.
 var kinds = []struct {
 	kind   FaultKind
 	weight int
-}{{Kill, 6}, {Freeze, 4}, {Restart, 3}, {Partition, 5}, {Slow, 2}, {Lossy, 2}, {Wipe, 1}, {Join, 1}, {Power, 1}}
+}{{Kill, 6}, {Freeze, 4}, {Restart, 3}, {Partition, 5}, {Slow, 2}, {Lossy, 2}, {Wipe, 1}, {Join, 1}, {Power, 1}, {Clock, 2}}
 
 // Step is a fault that is to come.
 type Step struct {
 	At, Lasts time.Duration
 	Kind      FaultKind
-	Node      int  // from 1, where it befalls one
-	All       bool // of a wipe: the node's key as well, so that it is a new node, not only its database
+	Node      int           // from 1, where it befalls one
+	All       bool          // of a wipe: the node's key as well, so that it is a new node, not only its database
+	Ahead     time.Duration // of a clock: by how much it is ahead of the machine's from then on
 	Shape     string
 	Links     map[[2]int]ether.Link // by nodes, from and to, of those that are not as they should be
 }
 
 func (s Step) String() string {
 	text := fmt.Sprintf("%v for %.1f s", s.Kind, s.Lasts.Seconds())
+	if s.Kind == Clock {
+		text = fmt.Sprintf("%v to %v", s.Kind, s.Ahead)
+	}
 	if s.All {
 		text += ", the key too"
 	}
@@ -64,6 +70,9 @@ const (
 	most = 2
 	// joiners is how many nodes join, at most. There is a host for each from the start.
 	joiners = 2
+	// furthest is how wrong a clock may be: two nodes that are wrong by it in both directions are less than a day apart, up to which retained messages
+	// are promised to be ordered, and sessions expire later.
+	furthest = 11 * time.Hour
 	// A calm stretch follows after a stretch of faults, so that what is promised where there is no fault is tested too.
 	stormy, calm = 35 * time.Second, 15 * time.Second
 )
@@ -133,6 +142,8 @@ func (d *drawing) draw(at time.Duration) (s Step) {
 	case Partition, Slow, Lossy:
 		s.Lasts = min(d.skewed(300*time.Millisecond, 20*time.Second), max(d.calmF-at, time.Second))
 		s.Links, s.Shape = d.shape(s.Kind)
+	case Clock:
+		s.Node, s.Ahead = 1+d.rng.IntN(d.nodes), d.ahead()
 	case Join:
 		if ok = d.nodes < d.o.Nodes+joiners; ok {
 			d.nodes++
@@ -153,6 +164,18 @@ func (d *drawing) draw(at time.Duration) (s Step) {
 		return Step{}
 	}
 	return s
+}
+
+// ahead draws what a clock is set to: right, or wrong by up to furthest in each direction, by little as often as by much.
+func (d *drawing) ahead() time.Duration {
+	if d.rng.IntN(4) == 0 {
+		return 0
+	}
+	wrong := time.Duration(math.Exp(d.rng.Float64()*math.Log(float64(furthest/time.Millisecond)))) * time.Millisecond
+	if d.rng.IntN(2) == 0 {
+		return -wrong
+	}
+	return wrong
 }
 
 func (d *drawing) wanted(k FaultKind) bool { return len(d.o.Only) == 0 || slices.Contains(d.o.Only, k) }

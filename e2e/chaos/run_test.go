@@ -1,5 +1,5 @@
 // Package chaos runs a swarm of real nodes under real clients while everything goes wrong that may go wrong: nodes are
-// killed, stopped and started again, hang, lose their disks, join; links are cut in any shape, slow or lossy. What to break
+// killed, stopped and started again, hang, lose their disks, join, have their clocks set; links are cut in any shape, slow or lossy. What to break
 // and when is drawn from a seed. A history of everything that was published, acknowledged and received is written, and
 // checked at the end, when all is mended, against what docs/guarantees.md promises.
 //
@@ -8,13 +8,9 @@
 //	make chaos SEED=7 DURATION=3m
 //
 // Where to look: plan.go draws the faults, faults.go carries them out on swarm.go's nodes (processes in namespaces of
-// package ether); client.go is an MQTT 5 client that does as it is told when it comes to acknowledgements, and actors.go has
+// package ether, with clocks that clock_test.go sets); client.go is an MQTT 5 client that does as it is told when it comes to acknowledgements, and actors.go has
 // what such clients do; history.go says what is written down; checker.go, wills_test.go and retained_test.go judge it,
 // exempt.go has what no design can avoid and what is known to be missing, each with its reason, and report.go tells.
-//
-// Clocks do not jump here. Time namespaces of Linux do not cover CLOCK_REALTIME, Go programs read it without a system call
-// that could be intercepted, and to set the machine's clock would hit everything on it. e2e's TestNoClock sets the clock
-// of a virtual machine, and the simulation of dht/rendezvous/core gives each node its own.
 //
 // Goroutines: every client has one for its life (run), one for each connection (runReader) and one that acknowledges late
 // (runAcks); every fault that lasts has one, and the swarm one that looks whether it is whole (runWatch). All exit before

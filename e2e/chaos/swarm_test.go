@@ -76,6 +76,9 @@ func startSwarm(ctx context.Context, o Options, h *History) (*swarm, error) {
 		if n.dir, err = o.mkdir(fmt.Sprint("node", i+1)); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
+		if err = n.setClock(0); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
 		n.mqtt = filepath.Join(n.dir, "mqtt.sock")
 		if n.api, err = admin.NewClient(n.admin()); err != nil {
 			return nil, errors.Join(err, s.close())
@@ -158,6 +161,7 @@ func (n *node) start() error {
 	p := exec.Command(words[0], words[1:]...)
 	p.Stdout, p.Stderr = log, log
 	p.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "MOZZIE") })
+	p.Env = append(p.Env, "CLOCK_SKEW="+n.skew())
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error)
 	spawn() <- func() { started <- p.Start() }

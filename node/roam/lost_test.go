@@ -99,6 +99,36 @@ func TestGoneForGoodMeanwhile(t *testing.T) {
 	})
 }
 
+// TestDoubted: what comes to a node for others, and would come late for a session that has gone on from there, is not sent to where that has it
+// itself.
+func TestDoubted(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c, m := away(w)
+		other := newClient(w, "o", "t/#", w.nodes[0])
+		settle(t, time.Minute, other.standing)
+		w.nodes[2].crash()
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, m.come)
+		time.Sleep(time.Duration(2+w.below(10)) * time.Second)
+		before := w.nodes[1].b.Stats().Twice.Load()
+		for range 100 {
+			m.publish(1)
+			time.Sleep(time.Duration(w.below(100)) * time.Millisecond)
+		}
+		settle(t, time.Minute, m.come)
+		time.Sleep(5 * time.Second)
+		if n := w.nodes[1].b.Stats().Twice.Load() - before; n > 20 { // where it is asked just before it has come
+			t.Errorf("%d of 100 messages were sent to where the session is twice", n)
+		}
+		if n := w.nodes[0].b.Stats().QueuedMessages.Load(); n > 0 {
+			t.Errorf("%d messages are left at the first node", n)
+		}
+		m.check(t, false)
+	})
+}
+
 // TestLateWhileOneIsMissing: what comes for a session to the node that it was at, long after it has gone on, comes to where it is as long as a node
 // is out of reach that may have kept it; and no longer.
 func TestLateWhileOneIsMissing(t *testing.T) {

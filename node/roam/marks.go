@@ -7,6 +7,14 @@ import (
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
+// markOf returns the identity of an entry's message.
+func markOf(e *mqttfront.Entry) mqttfront.Mark {
+	if e.Receipt != nil {
+		return e.Receipt.Mark()
+	}
+	return e.Mark
+}
+
 // marksToPB writes what a session has had.
 func marksToPB(runs []mqttfront.MarkRun) (ms []*pb.MovedMarks) {
 	var m *pb.MovedMarks

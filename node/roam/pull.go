@@ -63,6 +63,8 @@ type pull struct {
 	open       wire // the same
 	taken      uint64
 	registered bool
+	answers    bool                // what was doubted, on the stream that is open
+	known      []mqttfront.MarkRun // by this
 	closed     bool
 	wake       chan struct{}
 }
@@ -261,7 +263,7 @@ func (p *pull) drop() {
 		_ = p.stream.Reset()
 	}
 	p.mu.Lock()
-	p.stream, p.reader, p.open = nil, nil, nil
+	p.stream, p.reader, p.open, p.answers = nil, nil, nil, false
 	p.mu.Unlock()
 	p.poke()
 }
@@ -296,7 +298,7 @@ func (p *pull) Next(ctx context.Context, after uint64) (mqttfront.Arrived, error
 			p.drop()
 			continue
 		}
-		got := mqttfront.Arrived{Drained: m.GetDrained(), End: m.GetEnd(), Had: marksOf(m.GetHead().GetHad())}
+		got := mqttfront.Arrived{Drained: m.GetDrained(), End: m.GetEnd(), Had: marksOf(m.GetHead().GetHad()), Doubted: marksOf(m.GetDoubted())}
 		if got.End {
 			_ = p.stream.Close()
 		}
@@ -363,14 +365,19 @@ func (p *pull) runTell(s wire) {
 	saidRegistered := false
 	for {
 		p.mu.Lock()
-		mine, taken, registered := p.open == s, p.taken, p.registered
+		mine, taken, registered, answers, known := p.open == s, p.taken, p.registered, p.answers, p.known
+		p.answers = p.answers && !mine
 		p.mu.Unlock()
 		if !mine {
 			return
 		}
-		if taken > said || registered && !saidRegistered {
+		if taken > said || registered && !saidRegistered || answers {
 			said, saidRegistered = taken, registered
-			if w.WriteMsg(&pb.Taken{Upto: taken, Registered: registered}) != nil {
+			t := &pb.Taken{Upto: taken, Registered: registered, Answers: answers}
+			if answers {
+				t.Had = marksToPB(known)
+			}
+			if w.WriteMsg(t) != nil {
 				return
 			}
 		}
@@ -394,6 +401,14 @@ func (p *pull) poke() {
 func (p *pull) Taken(upto uint64) {
 	p.mu.Lock()
 	p.taken = max(p.taken, upto)
+	p.mu.Unlock()
+	p.poke()
+}
+
+// Known implements mqttfront.Arrival.
+func (p *pull) Known(had []mqttfront.MarkRun) {
+	p.mu.Lock()
+	p.answers, p.known = true, had
 	p.mu.Unlock()
 	p.poke()
 }
@@ -461,10 +476,7 @@ func entryToPB(e *mqttfront.Entry) *pb.MovedEntry {
 	if !e.Msg.Expires.IsZero() {
 		m.ExpiresMs = e.Msg.Expires.UnixMilli()
 	}
-	mark := e.Mark
-	if e.Receipt != nil {
-		mark = e.Receipt.Mark()
-	}
+	mark := markOf(e)
 	s := &pb.StoredEntry{Qos: uint32(e.QoS), Retain: e.Retain, PacketId: uint32(e.PacketID), State: uint32(e.State), Ids: e.IDs, Epoch: mark.Epoch, Seq: mark.Seq}
 	if e.Group != nil {
 		s.GroupName, s.GroupFilter = e.Group.Name, e.Group.Filter

@@ -16,7 +16,7 @@ import (
 const (
 	// maxPull and maxTaken bound what the other node sends.
 	maxPull  = 4*65536 + 64
-	maxTaken = 64
+	maxTaken = 16 + 32*chunkEntries
 	// pullTime is how long it may take to say what it wants.
 	pullTime = 5 * time.Second
 	// chunkEntries and chunkSize are about what one message has, and ahead how many entries may be on their way.
@@ -173,6 +173,7 @@ type fetching struct {
 
 	mu      sync.Mutex
 	taken   uint64
+	answers bool            // the other has said what it has of what was doubted
 	drained <-chan struct{} // closed when the registrations here are over; nil: not asked for
 	ended   bool            // the other does not read any more
 	wake    chan struct{}
@@ -193,7 +194,11 @@ func (f *fetching) runAnswers(in pbio.Reader) {
 		if err == nil {
 			f.d.Taken(t.GetUpto())
 		}
+		if err == nil && t.GetAnswers() {
+			f.d.Known(marksOf(t.GetHad()))
+		}
 		f.mu.Lock()
+		f.answers = f.answers || t.GetAnswers()
 		f.ended = err != nil
 		f.taken = max(f.taken, t.GetUpto())
 		stops := t.GetRegistered() && f.drained == nil
@@ -218,12 +223,18 @@ func (f *fetching) run(ctx context.Context) bool {
 	late := time.NewTimer(time.Hour)
 	defer late.Stop()
 	over := false
+	q := newDoubts()
+	defer q.timer.Stop()
 	for {
 		f.mu.Lock()
-		taken, draining, ended := f.taken, f.drained, f.ended
+		taken, draining, ended, answers := f.taken, f.drained, f.ended, f.answers
+		f.answers = false
 		f.mu.Unlock()
 		if ended {
 			return false
+		}
+		if answers {
+			q.answered()
 		}
 		drained := false
 		select {
@@ -243,6 +254,11 @@ func (f *fetching) run(ctx context.Context) bool {
 			es := got.Entries
 			more = got.More
 			msg := &pb.Moved{}
+			if said {
+				var doubted []mqttfront.MarkRun
+				es, doubted = q.sort(es, time.Now())
+				msg.Doubted = marksToPB(doubted)
+			}
 			if got.Heard != f.heard { // the other drops what it knows of, so it has to know first
 				f.heard = got.Heard
 				msg.Head = &pb.MovedHead{Had: marksToPB(f.d.Had())}
@@ -256,12 +272,12 @@ func (f *fetching) run(ctx context.Context) bool {
 				said, msg.Drained = true, true
 				late.Reset(max(lateTime, time.Until(f.back)))
 			}
-			if len(es) == 0 && over && len(onWay) == 0 && got.Here == mqttfront.Whole {
+			if len(got.Entries) == 0 && over && len(onWay) == 0 && got.Here == mqttfront.Whole {
 				_ = f.out.WriteMsg(&pb.Moved{End: true})
 				f.d.End()
 				return true
 			}
-			if len(msg.Entries) > 0 || msg.Drained || msg.Head != nil {
+			if len(msg.Entries) > 0 || len(msg.Doubted) > 0 || msg.Drained || msg.Head != nil {
 				if err := f.out.WriteMsg(msg); err != nil {
 					return false
 				}
@@ -272,8 +288,11 @@ func (f *fetching) run(ctx context.Context) bool {
 		case <-more:
 		case <-f.wake:
 		case <-draining:
+		case <-q.timer.C:
 		case <-late.C:
-			if over = said && (f.d.IsBack() || !f.missing()); said && !over {
+			if over = said && (f.d.IsBack() || !f.missing()); over {
+				f.d.NoMore()
+			} else if said {
 				late.Reset(missingEvery)
 			}
 		case <-ctx.Done():

@@ -374,6 +374,7 @@ type Moved struct {
 	Drained       bool                   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"` // all that waited has come, and what comes from now on comes to the new holder too
 	End           bool                   `protobuf:"varint,6,opt,name=end,proto3" json:"end,omitempty"`         // nothing will follow
 	Wanted        bool                   `protobuf:"varint,7,opt,name=wanted,proto3" json:"wanted,omitempty"`   // what is offered will be fetched; with none it is of a session that is over
+	Doubted       []*MovedMarks          `protobuf:"bytes,8,rep,name=doubted,proto3" json:"doubted,omitempty"`  // what has come since drained, and the new holder has by itself, as a rule: had of Taken answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +456,13 @@ func (x *Moved) GetWanted() bool {
 		return x.Wanted
 	}
 	return false
+}
+
+func (x *Moved) GetDoubted() []*MovedMarks {
+	if x != nil {
+		return x.Doubted
+	}
+	return nil
 }
 
 type MovedHead struct {
@@ -651,6 +659,8 @@ type Taken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Upto          uint64                 `protobuf:"varint,1,opt,name=upto,proto3" json:"upto,omitempty"`
 	Registered    bool                   `protobuf:"varint,2,opt,name=registered,proto3" json:"registered,omitempty"` // what is published from now on comes to the new holder by itself
+	Answers       bool                   `protobuf:"varint,3,opt,name=answers,proto3" json:"answers,omitempty"`       // what was doubted: nothing but had need come
+	Had           []*MovedMarks          `protobuf:"bytes,4,rep,name=had,proto3" json:"had,omitempty"`                // what of it the session has had
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -699,6 +709,20 @@ func (x *Taken) GetRegistered() bool {
 	return false
 }
 
+func (x *Taken) GetAnswers() bool {
+	if x != nil {
+		return x.Answers
+	}
+	return false
+}
+
+func (x *Taken) GetHad() []*MovedMarks {
+	if x != nil {
+		return x.Had
+	}
+	return nil
+}
+
 var File_session_proto protoreflect.FileDescriptor
 
 const file_session_proto_rawDesc = "" +
@@ -732,7 +756,7 @@ const file_session_proto_rawDesc = "" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\x04R\x05after\x12\x14\n" +
 	"\x05offer\x18\x04 \x01(\bR\x05offer\x12\x12\n" +
-	"\x04born\x18\x05 \x01(\x06R\x04born\"\xe8\x01\n" +
+	"\x04born\x18\x05 \x01(\x06R\x04born\"\xa1\x02\n" +
 	"\x05Moved\x120\n" +
 	"\x04head\x18\x01 \x01(\v2\x1c.mozzie.session.v1.MovedHeadR\x04head\x12\x12\n" +
 	"\x04none\x18\x02 \x01(\bR\x04none\x12\x1c\n" +
@@ -740,7 +764,8 @@ const file_session_proto_rawDesc = "" +
 	"\aentries\x18\x04 \x03(\v2\x1d.mozzie.session.v1.MovedEntryR\aentries\x12\x18\n" +
 	"\adrained\x18\x05 \x01(\bR\adrained\x12\x10\n" +
 	"\x03end\x18\x06 \x01(\bR\x03end\x12\x16\n" +
-	"\x06wanted\x18\a \x01(\bR\x06wanted\"\xb5\x01\n" +
+	"\x06wanted\x18\a \x01(\bR\x06wanted\x127\n" +
+	"\adoubted\x18\b \x03(\v2\x1d.mozzie.session.v1.MovedMarksR\adoubted\"\xb5\x01\n" +
 	"\tMovedHead\x125\n" +
 	"\x05state\x18\x01 \x01(\v2\x1f.mozzie.session.v1.SessionStateR\x05state\x12\x18\n" +
 	"\ainbound\x18\x02 \x03(\rR\ainbound\x12\x12\n" +
@@ -755,12 +780,14 @@ const file_session_proto_rawDesc = "" +
 	"MovedEntry\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\x128\n" +
 	"\amessage\x18\x02 \x01(\v2\x1e.mozzie.store.v1.StoredMessageR\amessage\x122\n" +
-	"\x05entry\x18\x03 \x01(\v2\x1c.mozzie.store.v1.StoredEntryR\x05entry\";\n" +
+	"\x05entry\x18\x03 \x01(\v2\x1c.mozzie.store.v1.StoredEntryR\x05entry\"\x86\x01\n" +
 	"\x05Taken\x12\x12\n" +
 	"\x04upto\x18\x01 \x01(\x04R\x04upto\x12\x1e\n" +
 	"\n" +
 	"registered\x18\x02 \x01(\bR\n" +
-	"registeredB(Z&github.com/mozzie-mqtt/mozzie/proto/pbb\x06proto3"
+	"registered\x12\x18\n" +
+	"\aanswers\x18\x03 \x01(\bR\aanswers\x12/\n" +
+	"\x03had\x18\x04 \x03(\v2\x1d.mozzie.session.v1.MovedMarksR\x03hadB(Z&github.com/mozzie-mqtt/mozzie/proto/pbb\x06proto3"
 
 var (
 	file_session_proto_rawDescOnce sync.Once
@@ -793,15 +820,17 @@ var file_session_proto_depIdxs = []int32{
 	2,  // 1: mozzie.session.v1.SessionState.subscriptions:type_name -> mozzie.session.v1.SessionSubscription
 	5,  // 2: mozzie.session.v1.Moved.head:type_name -> mozzie.session.v1.MovedHead
 	7,  // 3: mozzie.session.v1.Moved.entries:type_name -> mozzie.session.v1.MovedEntry
-	1,  // 4: mozzie.session.v1.MovedHead.state:type_name -> mozzie.session.v1.SessionState
-	6,  // 5: mozzie.session.v1.MovedHead.had:type_name -> mozzie.session.v1.MovedMarks
-	9,  // 6: mozzie.session.v1.MovedEntry.message:type_name -> mozzie.store.v1.StoredMessage
-	10, // 7: mozzie.session.v1.MovedEntry.entry:type_name -> mozzie.store.v1.StoredEntry
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	6,  // 4: mozzie.session.v1.Moved.doubted:type_name -> mozzie.session.v1.MovedMarks
+	1,  // 5: mozzie.session.v1.MovedHead.state:type_name -> mozzie.session.v1.SessionState
+	6,  // 6: mozzie.session.v1.MovedHead.had:type_name -> mozzie.session.v1.MovedMarks
+	9,  // 7: mozzie.session.v1.MovedEntry.message:type_name -> mozzie.store.v1.StoredMessage
+	10, // 8: mozzie.session.v1.MovedEntry.entry:type_name -> mozzie.store.v1.StoredEntry
+	6,  // 9: mozzie.session.v1.Taken.had:type_name -> mozzie.session.v1.MovedMarks
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_session_proto_init() }
