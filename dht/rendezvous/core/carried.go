@@ -221,7 +221,7 @@ func (n *Node) carry(from, to NodeID, g proto.Group, hold time.Duration, message
 		}
 		s.eachEntry(rs.GetRanges(), func(e *entry) {
 			sh := share{node: to, groups: []proto.Group{g}, hold: hold, turn: e.turn(g) + 1, stored: !e.copy}
-			if e.doneFor(from) || e.awaits(to, g) || !n.moved(e, g, sh) || e.copy {
+			if e.doneFor(from) || e.isAt(to, g) || !n.moved(e, g, sh) || e.copy {
 				return
 			}
 			if _, told := e.s.told[to]; !told {
@@ -246,9 +246,12 @@ func (n *Node) carry(from, to NodeID, g proto.Group, hold time.Duration, message
 	w.one()
 }
 
-// awaits reports whether a node is to say that it is done with what a message is for a group.
-func (e *entry) awaits(node NodeID, g proto.Group) bool {
-	return slices.ContainsFunc(e.shares, func(s share) bool { return s.node == node && !s.done && slices.Contains(s.groups, g) })
+// isAt reports whether what a message is for a group went to a node last, which has said that it is done with it, or is to. Two nodes that
+// have each taken over a session from the other tell of both whenever they are asked.
+func (e *entry) isAt(node NodeID, g proto.Group) bool {
+	return slices.ContainsFunc(e.shares, func(s share) bool {
+		return s.node == node && slices.Contains(s.groups, g) && (!s.done || s.turn > 0 && s.turn == e.turn(g))
+	})
 }
 
 // TakeUp says that this node's broker has taken over a message from another node, together with the session that it waits for: until Done

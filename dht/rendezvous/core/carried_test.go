@@ -2,11 +2,13 @@ package core_test
 
 import (
 	"encoding/binary"
+	"reflect"
 	"slices"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 
 	"testing"
 )
@@ -17,25 +19,28 @@ const carriedName = "$session-00/c"
 var carriedGroup = proto.Group{Name: "session", Filter: carriedName}
 
 // carry has another node take over what waits at a node, as a session does that goes there.
-func (v *simNode) carry(to *simNode) {
+func (v *simNode) carry(to *simNode) { v.carryAs(to, carriedName) }
+
+func (v *simNode) carryAs(to *simNode, name string) {
+	session := proto.Group{Name: "session", Filter: name}
 	var ids []core.Identity
 	for _, k := range v.disk.live.sortedEntries() {
-		if !v.disk.live.entries[k] || k.g != (proto.Group{}) && k.g != carriedGroup {
+		if !v.disk.live.entries[k] || k.g != (proto.Group{}) && k.g != session {
 			continue
 		}
 		ids = append(ids, k.id)
-		to.do(func() { to.n.TakeUp(k.id, carriedName) })
+		to.do(func() { to.n.TakeUp(k.id, name) })
 		p, live := v.s.byID[k.id], to.disk.live.entries
 		take := func() {
 			if c := to.n.Receipt(k.id); c != nil {
 				to.n.Done(c)
 			}
 		}
-		if live[entryKey{k.id, proto.Group{}}] || live[entryKey{k.id, carriedGroup}] { // it has come there by itself too
+		if live[entryKey{k.id, proto.Group{}}] || live[entryKey{k.id, session}] { // it has come there by itself too
 			to.do(take)
 			continue
 		}
-		to.queue(p, k.id, []proto.Group{carriedGroup}, take)
+		to.queue(p, k.id, []proto.Group{session}, take)
 	}
 	if len(ids) == 0 {
 		return
@@ -46,9 +51,9 @@ func (v *simNode) carry(to *simNode) {
 			return
 		}
 		v.doIn(life, func() {
-			v.n.Carried(ids, to.id.Peer(), carriedName, time.Hour, func() {
+			v.n.Carried(ids, to.id.Peer(), name, time.Hour, func() {
 				for _, id := range ids {
-					for _, g := range []proto.Group{{}, carriedGroup} {
+					for _, g := range []proto.Group{{}, session} {
 						if k := (entryKey{id, g}); v.disk.live.entries[k] {
 							v.disk.write(func(to *stores) { to.entries[k] = false })
 							if c := v.n.Receipt(id); c != nil {
@@ -137,6 +142,55 @@ func TestCarried(t *testing.T) {
 				s.fail("%s of node %d (QoS %d), published at %v, came to the session %d times", p.id, p.node.i, p.m.QoS, p.at-time.Hour, n)
 			}
 		}
+		s.report(seed)
+	})
+}
+
+// TestCrossed: of two sessions that a message waits for each goes to where the other was, while the message is kept for a node that is away. Both nodes
+// tell where a session has gone whenever they are asked about the message; that is no reason to ask the other one again.
+func TestCrossed(t *testing.T) {
+	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.diskTime = 100 * time.Millisecond
+		s.grow(6)
+		s.run(3 * time.Second)
+		s.pick().publish("a/x", 1, false, "v")
+		s.run(3 * time.Second)
+		in, out := s.members(core.Place{Prefix: "a", Depth: 1})
+		a, b, away := out[0], out[1], out[2]
+		for _, v := range []*simNode{a, b, away} {
+			v.asleep = true
+			v.subscribe("a/#", 2)
+		}
+		s.stands = nil // what one gets may come by another
+		s.run(8 * time.Second)
+		away.crash()
+		for range 10 {
+			in[0].publish("a/x", byte(1+s.rng.IntN(2)), false, "v")
+		}
+		s.run(5 * time.Second)
+		a.carryAs(b, carriedName)
+		s.run(10 * time.Second)
+		b.carryAs(a, "$session-00/d")
+		s.run(10 * time.Second)
+		for _, v := range []*simNode{a, b} { // who has custody asks anew
+			s.cut(v)
+			s.run(time.Second)
+			s.rejoin(v)
+			s.run(5 * time.Second)
+		}
+		told := reflect.TypeFor[*pb.Carried]()
+		before := s.frames[told]
+		a.wake()
+		b.wake()
+		s.run(2 * time.Minute)
+		if n := s.frames[told] - before; n > 40 {
+			s.fail("two nodes have told %d times where 10 messages have gone", n)
+		}
+		away.reboot()
+		away.wake()
+		s.run(30 * time.Second)
+		s.checkNothingLeft()
 		s.report(seed)
 	})
 }

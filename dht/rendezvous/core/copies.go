@@ -286,8 +286,9 @@ func (n *Node) sharesToPB(e *entry) *pb.Custody {
 	if e.unset != nil {
 		c.Unsettled, c.Except = true, []byte(e.unset.except)
 	}
-	for _, s := range e.shares {
-		if s.done && e.unset == nil && (s.turn == 0 || len(s.groups) == 0) { // the last choice for a group stands against those before
+	for i := range e.shares {
+		s := &e.shares[i]
+		if s.done && e.unset == nil && !e.stands(s) {
 			continue
 		}
 		p := &pb.Custody_Share{Node: []byte(s.node), Plain: s.plain, Stored: s.stored, Done: s.done,

@@ -170,6 +170,11 @@ func (e *entry) turn(g proto.Group) (turn uint32) {
 	return turn
 }
 
+// stands reports whether a share is the last choice for a group, which stands against those before.
+func (e *entry) stands(s *share) bool {
+	return s.turn > 0 && slices.ContainsFunc(s.groups, func(g proto.Group) bool { return s.turn == e.turn(g) })
+}
+
 // orphan leaves of what a node that is gone was to have of a message what others of its groups may get, and reports whether
 // there is anything.
 func (n *Node) orphan(e *entry, node NodeID) bool {

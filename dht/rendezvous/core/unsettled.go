@@ -137,7 +137,7 @@ func (n *Node) answersFor(e *entry, node NodeID) bool {
 // put adds a share, in the place of one that is done and says nothing any more where there is one.
 func (e *entry) put(s share) *share {
 	for i := range e.shares {
-		if o := &e.shares[i]; o.done && !o.plain && len(o.groups) == 0 {
+		if o := &e.shares[i]; o.done && !o.plain && !slices.ContainsFunc(o.groups, func(g proto.Group) bool { return e.turn(g) <= o.turn }) {
 			*o = s
 			return o
 		}
