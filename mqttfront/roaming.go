@@ -106,7 +106,7 @@ type Departing struct {
 }
 
 // ownPositions is where the positions of a node's own deliveries begin in a session that it claimed: behind all earlier ones,
-// since the numbers of claims rise by a microsecond at least from one to the next.
+// since the numbers of claims rise by 65,536 at least from one to the next.
 func ownPositions(number uint64) uint64 { return number << 10 }
 
 // move is set in a session while two nodes have some of it.

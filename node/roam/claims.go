@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"hash/fnv"
 	"strings"
 	"time"
 
@@ -91,10 +92,17 @@ func outranks(number uint64, node peer.ID, other uint64, otherNode peer.ID) bool
 // firstNumber is the number of a session that was here before it was ever claimed: any claim outranks it.
 const firstNumber = 1
 
-// nextNumber is the number of a new claim, after one with the number last: the time in microseconds since 1970, or more, so
-// that it rises even where clocks are wrong.
-func nextNumber(last uint64, now time.Time) uint64 {
-	return max(last+1, uint64(max(now.UnixMicro(), 1))) //nolint:gosec // not negative
+// numberStep is by how much numbers of claims rise at least, where a clock was ahead when the last was made; hardly more than the time between two, so
+// that one which is made without knowledge of the last is not behind that.
+const numberStep = 1 << 16
+
+// nextNumber is the number of a new claim by a node, after one with the number last: the time in microseconds since 1970, or more, so
+// that it rises even where clocks are wrong. Positions of what waits for a session are reckoned from it: those of two claims are far apart, also
+// where two nodes make one at once, after the same.
+func nextNumber(last uint64, now time.Time, node peer.ID) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(node))                                                      // which never fails
+	return max(last+numberStep+h.Sum64()%numberStep, uint64(max(now.UnixMicro(), 1))) //nolint:gosec // not negative
 }
 
 // stateOf is a session as it is retained.

@@ -167,6 +167,9 @@ func TestRandomMoves(t *testing.T) {
 		t.Logf("%d nodes, calm %v, hasty %v, slow %v, crashes %v", len(w.nodes), calm, hasty, slow, crashes)
 		c := newClient(w, "c", "t/#", w.nodes[0])
 		settle(t, time.Minute, c.standing)
+		if seed/10%2 == 1 { // the clock of whoever claimed it was ahead
+			w.nodes[0].claimAhead(2 * time.Hour)
+		}
 		m := &traffic{w: w, c: c}
 		for range 10 + w.below(20) {
 			m.publish(w.below(20))
@@ -200,6 +203,20 @@ func TestRandomMoves(t *testing.T) {
 		settle(t, 15*time.Minute, w.whole)
 		m.check(t, calm)
 	})
+}
+
+// claimAhead has the claims of a node be as if they had been made later.
+func (n *simNode) claimAhead(by time.Duration) {
+	n.r.mu.Lock()
+	var held []*hold
+	for _, h := range n.r.held {
+		h.number += uint64(by.Microseconds()) //nolint:gosec // positive
+		held = append(held, h)
+	}
+	n.r.mu.Unlock()
+	for _, h := range held {
+		n.r.push(h)
+	}
 }
 
 func (w *world) pause() time.Duration {
