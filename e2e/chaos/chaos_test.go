@@ -67,7 +67,7 @@ func TestChaos(t *testing.T) {
 	} else if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if o.Program, err = build(o.Dir); err != nil {
+	if o.Program, err = build(o.Dir, raceEnabled); err != nil {
 		t.Fatal(err)
 	}
 	r, err := Run(t.Context(), o)

@@ -21,7 +21,7 @@ import (
 const skewFile = "clock"
 
 // build builds mozzie, with clocks that can be set, into a folder.
-func build(dir string) (program string, err error) {
+func build(dir string, race bool) (program string, err error) {
 	source, err := filepath.Abs("testdata/clock")
 	if err != nil {
 		return "", err
@@ -56,7 +56,7 @@ func build(dir string) (program string, err error) {
 		}
 	}
 	args := []string{"build", "-overlay", overlay, "-o", program}
-	if raceEnabled {
+	if race {
 		args = append(args, "-race")
 	}
 	if out, err := exec.Command("go", append(args, "github.com/mozzie-mqtt/mozzie/cmd/mozzie")...).CombinedOutput(); err != nil {
@@ -84,7 +84,7 @@ func TestClock(t *testing.T) {
 		t.Skip("it builds mozzie anew, and -short was given")
 	}
 	n := &node{dir: t.TempDir(), number: 1}
-	program, err := build(n.dir)
+	program, err := build(n.dir, false) // which TestChaos has again, mostly
 	if err != nil {
 		t.Fatal(err)
 	}
