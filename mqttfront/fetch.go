@@ -73,7 +73,8 @@ const (
 	Whole
 )
 
-// Fetch returns entries behind a position, at most n and about so many bytes; none, for now, while the store has no room.
+// Fetch returns entries behind a position, at most n and about so many bytes; none, for now, while the store has no room. With n = 0 it returns the
+// rest alone, and what was fetched last stays so.
 func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 	s := d.s
 	s.mu.Lock()
@@ -87,6 +88,9 @@ func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 		f.Here = Drained
 	} else if a != nil {
 		f.Here = Partly
+	}
+	if n == 0 {
+		return f, nil
 	}
 	if !s.b.store.Room(d.poke) { // what is taken has to be removed here
 		s.b.stats.Paused.Add(1)
@@ -136,14 +140,7 @@ func (d *Departure) Taken(upto uint64) {
 	for n < len(d.fetched) && d.fetched[n].Pos <= upto && !d.over {
 		e := d.fetched[n]
 		n++
-		e.Receipt = d.receipts[e.Pos]
-		delete(d.receipts, e.Pos)
-		d.b.reopen(&e)
-		s.spilled--
-		m := e.mark()
-		if s.had != nil { // it waits there: who gets what is left here must take it from them
-			s.had.remove(m)
-		}
+		m := d.handOverLocked(&e)
 		if m == (Mark{}) {
 			s.overLocked(u, e)
 			continue
@@ -173,13 +170,7 @@ func (d *Departure) Known(had []MarkRun) {
 		d.fetched = slices.DeleteFunc(d.fetched, func(e Entry) bool {
 			is := known.has(e.mark())
 			if is {
-				e.Receipt = d.receipts[e.Pos]
-				delete(d.receipts, e.Pos)
-				d.b.reopen(&e)
-				s.spilled--
-				if s.had != nil { // it may still wait there, as in Taken
-					s.had.remove(e.mark())
-				}
+				d.handOverLocked(&e)
 				s.overLocked(u, e)
 			}
 			return is
@@ -187,6 +178,20 @@ func (d *Departure) Known(had []MarkRun) {
 	}
 	s.mu.Unlock()
 	u.end()
+}
+
+// handOverLocked has an entry that the other node has, or has had, wait here no more, and returns its identity.
+func (d *Departure) handOverLocked(e *Entry) Mark {
+	s := d.s
+	e.Receipt = d.receipts[e.Pos]
+	delete(d.receipts, e.Pos)
+	d.b.reopen(e)
+	s.spilled--
+	m := e.mark()
+	if s.had != nil { // it waits there, or may: who gets what is left here must take it from them
+		s.had.remove(m)
+	}
+	return m
 }
 
 // fetchedBeforeLocked finds what was fetched from an earlier process, up to a position.

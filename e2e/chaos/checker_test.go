@@ -138,7 +138,7 @@ func (c *checker) readFaults() {
 			kind := kindOf(e.Text)
 			c.report.Faults[kind]++
 			going[e.ID] = &fault{span: span{e.At, forever}, kind: kind, nodes: e.Nodes, gone: e.At}
-			if storm == nil && kind != Join && kind != Clock {
+			if storm == nil && !kind.harmless() {
 				storm = &span{e.At, forever}
 			}
 		case Wiped:

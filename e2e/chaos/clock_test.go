@@ -17,9 +17,6 @@ import (
 // the machine's clock would hit everything on it. So mozzie is built with a package time that adds to the wall clock what a file
 // says, which every node has for itself; see testdata/clock.
 
-// skewFile is where a node's file is, in its folder: 8 bytes, how many nanoseconds its clock is ahead.
-const skewFile = "clock"
-
 // build builds mozzie, with clocks that can be set, into a folder.
 func build(dir string, race bool) (program string, err error) {
 	source, err := filepath.Abs("testdata/clock")
@@ -76,7 +73,8 @@ func (n *node) setClock(ahead time.Duration) error {
 	return err
 }
 
-func (n *node) skew() string { return filepath.Join(n.dir, skewFile) }
+// skew is the file that says how many nanoseconds the node's clock is ahead, in 8 bytes.
+func (n *node) skew() string { return filepath.Join(n.dir, "clock") }
 
 // TestClock has the clock of a program that is built so jump, and looks what it takes the time for.
 func TestClock(t *testing.T) {

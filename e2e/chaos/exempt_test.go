@@ -84,6 +84,9 @@ const (
 // crash reports whether a fault of this kind has a node forget what it has not on disk.
 func (k FaultKind) crash() bool { return k == Kill || k == Power || k == Wipe }
 
+// harmless reports whether a fault of this kind is none for who is there.
+func (k FaultKind) harmless() bool { return k == Join || k == Clock }
+
 // calm reports whether no fault was going on at any time from one to another.
 func (c *checker) calm(from, to time.Duration) bool {
 	for _, s := range c.storms {

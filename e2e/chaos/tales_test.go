@@ -392,11 +392,11 @@ func TestDraw(t *testing.T) {
 			}
 			down := 0
 			for _, u := range plan[:i] {
-				if u.Node != 0 && u.Kind != Join && u.Kind != Clock && u.At+u.Lasts > s.At {
+				if u.Node != 0 && !u.Kind.harmless() && u.At+u.Lasts > s.At {
 					down++
 				}
 			}
-			if s.Node != 0 && s.Kind != Join && s.Kind != Clock && down >= most || s.Kind == Power && down > 0 || s.Kind == Wipe && (down > 0 || s.At-wiped < betweenWipes) {
+			if s.Node != 0 && !s.Kind.harmless() && down >= most || s.Kind == Power && down > 0 || s.Kind == Wipe && (down > 0 || s.At-wiped < betweenWipes) {
 				t.Errorf("seed %d: %v at %v while %d nodes are down, the last disk went at %v", seed, s, s.At, down, wiped)
 			}
 			if s.Kind == Wipe {

@@ -101,9 +101,13 @@ const numberStep = 1 << 16
 // where two nodes make one at once, after the same.
 func nextNumber(last uint64, now time.Time, node peer.ID) uint64 {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(node))                                                      // which never fails
-	return max(last+numberStep+h.Sum64()%numberStep, uint64(max(now.UnixMicro(), 1))) //nolint:gosec // not negative
+	_, _ = h.Write([]byte(node)) // which never fails
+	least := last + numberStep + h.Sum64()%numberStep
+	return max(least, uint64(max(now.UnixMicro(), 1))) //nolint:gosec // not negative
 }
+
+// next is the number of a claim by this node now, after one with the number last.
+func (r *Roam) next(last uint64) uint64 { return nextNumber(last, time.Now(), r.self) }
 
 // stateOf is a session as it is retained.
 func stateOf(rec mqttfront.SessionRecord) *pb.SessionState {

@@ -31,18 +31,24 @@ func newDoubts() *doubts {
 	return q
 }
 
-// sort returns, of all that there is, what is to be sent now, and what to be asked about; what is neither waits.
+// wait reports whether there is nothing to do for now, whatever has come.
+func (q *doubts) wait(now time.Time) bool {
+	if !q.asked.IsZero() {
+		return now.Sub(q.asked) < answeredTime
+	}
+	return !q.since.IsZero() && now.Sub(q.since) < doubtTime
+}
+
+// sort returns, of all that there is when it need not wait, what is to be sent now, and what to be asked about; what is neither is to wait.
 func (q *doubts) sort(es []mqttfront.Entry, now time.Time) (send []mqttfront.Entry, ask []mqttfront.MarkRun) {
 	if !q.asked.IsZero() {
-		if q.mute = now.Sub(q.asked) >= answeredTime; !q.mute {
-			return nil, nil
-		}
+		q.mute = true
 		q.answered()
 	}
 	if q.mute {
 		return es, nil
 	}
-	n, size := 0, 0
+	n := 0
 	for n < len(es) && es[n].Pos <= q.sure {
 		n++
 	}
@@ -55,16 +61,18 @@ func (q *doubts) sort(es []mqttfront.Entry, now time.Time) (send []mqttfront.Ent
 	case q.since.IsZero():
 		q.since = now
 		q.timer.Reset(doubtTime)
+		return nil, nil
 	}
+	size := 0
 	for i := range es {
 		m := markOf(&es[i])
 		size += es[i].Msg.Size()
 		ask = append(ask, mqttfront.MarkRun{Epoch: m.Epoch, First: m.Seq, Last: m.Seq})
 	}
-	if now.Sub(q.since) < doubtTime && len(es) < chunkEntries && size < chunkSize {
-		return nil, nil
+	if len(es) < chunkEntries && size < chunkSize { // else there is more, which has waited too
+		q.since = time.Time{}
 	}
-	q.sure, q.since, q.asked = es[len(es)-1].Pos, time.Time{}, now
+	q.sure, q.asked = es[len(es)-1].Pos, now
 	q.timer.Reset(answeredTime)
 	return nil, ask
 }

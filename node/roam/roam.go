@@ -272,7 +272,7 @@ func (r *Roam) Alone() (number uint64, expects bool) {
 	if r.Active() {
 		return 0, false
 	}
-	return nextNumber(0, time.Now(), r.self), r.expects()
+	return r.next(0), r.expects()
 }
 
 // expects reports whether there should be other nodes.
@@ -413,10 +413,10 @@ func (r *Roam) claimLate(h *hold, found chan *claim) {
 // ownLocked makes this node the holder of a session, after the holder that a claim names, if there is one.
 func (r *Roam) ownLocked(h *hold, last *claim) {
 	h.mine, h.ready, h.claiming = true, true, false
-	h.number = nextNumber(h.number, time.Now(), r.self)
+	h.number = r.next(h.number)
 	h.from = owner{}
 	if last != nil {
-		h.number = max(h.number, nextNumber(last.GetNumber(), time.Now(), r.self))
+		h.number = max(h.number, r.next(last.GetNumber()))
 		h.recorded = true
 		if o := last.owner(); o != r.me() {
 			h.from = o
@@ -462,7 +462,7 @@ func (r *Roam) Begin(key string) {
 	}
 	h := r.holdLocked(key)
 	h.fresh, h.state, h.from = true, nil, owner{}
-	h.number = nextNumber(h.number, time.Now(), r.self)
+	h.number = r.next(h.number)
 	h.mine = true
 	ready := h.ready
 	r.mu.Unlock()

@@ -247,14 +247,18 @@ func (f *fetching) run(ctx context.Context) bool {
 		}
 		var more <-chan struct{}
 		if len(onWay) < ahead {
-			got, err := f.d.Fetch(f.after, chunkEntries, chunkSize)
+			n := chunkEntries
+			if said && q.wait(time.Now()) {
+				n = 0
+			}
+			got, err := f.d.Fetch(f.after, n, chunkSize)
 			if err != nil {
 				return false
 			}
 			es := got.Entries
 			more = got.More
 			msg := &pb.Moved{}
-			if said {
+			if said && n > 0 {
 				var doubted []mqttfront.MarkRun
 				es, doubted = q.sort(es, time.Now())
 				msg.Doubted = marksToPB(doubted)
@@ -272,7 +276,7 @@ func (f *fetching) run(ctx context.Context) bool {
 				said, msg.Drained = true, true
 				late.Reset(max(lateTime, time.Until(f.back)))
 			}
-			if len(got.Entries) == 0 && over && len(onWay) == 0 && got.Here == mqttfront.Whole {
+			if n > 0 && len(got.Entries) == 0 && over && len(onWay) == 0 && got.Here == mqttfront.Whole {
 				_ = f.out.WriteMsg(&pb.Moved{End: true})
 				f.d.End()
 				return true

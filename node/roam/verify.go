@@ -72,7 +72,7 @@ func (r *Roam) took(h *hold, begins bool, last *claim) {
 		h.recorded = true
 		switch {
 		case begins:
-			h.number = max(h.number, nextNumber(last.GetNumber(), time.Now(), r.self))
+			h.number = max(h.number, r.next(last.GetNumber()))
 		case others:
 			lost = outranks(last.GetNumber(), last.node, h.number, r.self)
 		default:
