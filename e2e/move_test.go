@@ -187,6 +187,66 @@ func TestGoesOnFromTheDestroyed(t *testing.T) {
 	}
 }
 
+// TestDestroyedBesideOthers destroys a node with sessions of which one is away all the time, and one was for a while: what the others'
+// clients had completed does not come to them again where they go on, though the node had not let go of it.
+func TestDestroyedBesideOthers(t *testing.T) {
+	long(t)
+	nodes := startSwarm(t, 4, setup{private: true})
+	var topics, filters []string
+	for i := range 8 { // whose rendezvous is any of the nodes
+		topics, filters = append(topics, fmt.Sprintf("beside%d/x", i)), append(filters, fmt.Sprintf("beside%d/#", i))
+	}
+	subscribed := func(id string) {
+		c := newRawClient(t, nodes[2].mqtt, id)
+		body := [][]byte{{0, 1}}
+		for _, f := range filters {
+			body = append(body, rawString(f), []byte{2})
+		}
+		c.send(rawPacket(0x82, body...))
+		c.expect(0x90)
+		c.close()
+	}
+	subscribed("away")
+	subscribed("late")
+	nodes[2].until("the clients are away", func(s admin.Status) bool { return s.Connections == 0 })
+	sub, pub := newDurable(t, nodes[2].mqtt, "sub", filters...), newDurable(t, nodes[0].mqtt, "pub")
+	eventually(t, patience, sub.idle)
+	sent := pub.publishNumbered(400, 0, topics...)
+	once := func(d *durable) {
+		t.Helper()
+		eventually(t, patience, func() error {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			for i := range sent {
+				if p := fmt.Sprintf("%d %d", 1+i%2, i); d.got[p] != 1 {
+					return fmt.Errorf("%q has come to %s %d times", p, d.id, d.got[p])
+				}
+			}
+			return nil
+		})
+	}
+	once(sub)
+	time.Sleep(handedOver)
+	late := newDurable(t, nodes[2].mqtt, "late")
+	once(late)
+	time.Sleep(handedOver)
+	nodes[2].kill()
+	sub.moveTo(nodes[1].mqtt)
+	late.moveTo(nodes[3].mqtt)
+	eventually(t, patience, sub.connected)
+	eventually(t, patience, late.connected)
+	away := newDurable(t, nodes[0].mqtt, "away")
+	once(away)
+	sent = pub.publishNumbered(16, sent, topics...)
+	for _, d := range []*durable{sub, late, away} {
+		once(d)
+	}
+	time.Sleep(handedOver) // what would come again takes its time
+	for _, d := range []*durable{sub, late, away} {
+		once(d)
+	}
+}
+
 // TestMovedThenDestroyed has a session go to another node, with all that waits for it, and that node be destroyed: what its client has not
 // acknowledged there comes where it goes on, though the node that it was at first has let go of it.
 func TestMovedThenDestroyed(t *testing.T) {

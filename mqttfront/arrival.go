@@ -5,8 +5,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
 // arriving is what a session needs to know that comes from another node. What waited there comes first, at its old positions;
@@ -14,20 +12,24 @@ import (
 // other's order.
 type arriving struct {
 	Arriving
-	a   Arrival
-	own map[Mark]Entry // of this node's own deliveries, while they wait
-	// idle is since when nothing has come from the other node, where all that waited there has, or is lost; zero: some of it is still to come.
-	idle time.Time
+	a     Arrival
+	own   map[Mark]Entry // of this node's own deliveries, while they wait
+	known bool           // all that the other node is to know of what the session has had has been said here
+	// idle is since when nothing more has become known of that, where all that waited there has come, or is lost; zero: some of it is still to come.
+	idle   time.Time
+	asking bool // nothing more comes from there; what others keep is still to be asked for
 }
 
-// joinIdle is for how long a session to which nothing comes any more from the node that had it waits for that to be over, before other parts
-// of it are joined with it: that node may be lost, or wait for one that is. Where it comes back after all some of what it knows the session to have had may
-// come twice.
+// joinIdle is for how long a session waits for what the node that had it may still get to know that it has had, before other parts of it are joined
+// with it: that node may be lost, or wait for one that is. Where it comes back after all some of that may come twice.
 const joinIdle = time.Minute
 
-// joinable reports whether other parts of a session may be joined with it while it comes from another node.
-func (a *arriving) joinable(now time.Time) bool {
-	return !a.idle.IsZero() && now.Sub(a.idle) > joinIdle
+// joinable reports whether another part of a session may be joined with it while it comes from another node.
+func (a *arriving) joinable(part Arriving, now time.Time) bool {
+	if a.From == part.From && a.Number == part.Number { // it is the one that comes
+		return false
+	}
+	return a.asking || a.known || !a.idle.IsZero() && now.Sub(a.idle) > joinIdle
 }
 
 // behind notes an own delivery that is in the log, and reports whether it has to wait there.
@@ -133,7 +135,8 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	b.rightsVersion.Add(1)
 	u.end()
 	known := newCountdown(a.Registered)
-	s.subscribeAll(h.Record.Subs, h.From.lost(), known.more())
+	promised, owed := owing(h.From.lost(), known.more())
+	s.subscribeAll(h.Record.Subs, h.From.lost(), promised)
 	s.tellArrived(h.From.Drained, within(passedPatience, known.more()))
 	known.one()
 	b.reg.Lock()
@@ -142,7 +145,7 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 	}
 	b.reg.Unlock()
 	b.stats.Arrivals.Add(1)
-	b.wg.Go(func() { s.runArrival(ended) })
+	b.wg.Go(func() { s.runArrival(ended, owed) })
 	return nil
 }
 
@@ -163,32 +166,9 @@ func (s *session) tellArrived(lost bool, done func()) {
 	}
 }
 
-// subscribeAll gives a session that has come back, or from elsewhere, its subscriptions, and calls done, unless it is nil, when
-// all are promised. from is the node, if any, to which was sent what they brought before, and which is lost with it.
-func (s *session) subscribeAll(recs []SubscriptionRecord, from Lost, done func()) {
-	s.mu.Lock()
-	var subs []*subscription
-	for _, r := range recs {
-		if sub := s.subscribeLocked(r); sub != nil {
-			subs = append(subs, sub)
-		}
-	}
-	stand := s.standingLocked()
-	s.mu.Unlock()
-	s.want(subs, stand, from, done)
-}
-
-// What is ours to tune.
-const (
-	// promiseAgain is when a promise for the whole swarm is asked for again where there was none, promiseAgainMost when later on, and promisePatience
-	// for how long: what others keep for a node that they have not reached for that long is dropped.
-	promiseAgain     = 2 * time.Second
-	promiseAgainMost = 30 * time.Second
-	promisePatience  = 7 * 24 * time.Hour
-	// passedPatience is for how long the node that a session comes from is not told of that because something that was published here before is still on
-	// its way: a rendezvous that does not answer for so long is replaced, or will be.
-	passedPatience = 15 * time.Second
-)
+// passedPatience is for how long the node that a session comes from is not told of that because something that was published here before is still on
+// its way: a rendezvous that does not answer for so long is replaced, or will be.
+const passedPatience = 15 * time.Second
 
 // within has something called once, after a time at the latest.
 func within(d time.Duration, f func()) func() {
@@ -198,79 +178,6 @@ func within(d time.Duration, f func()) func() {
 		t.Stop()
 		once.Do(f)
 	}
-}
-
-// promised returns what counts down when the swarm has promised a subscription, or the session has it no more. As long as that holds for the
-// nodes in reach alone, others may know of the node alone that the session comes from.
-func (s *session) promised(sub *subscription, left *countdown) func(Promise) {
-	if left.done == nil {
-		return nil
-	}
-	return s.b.untilSwarm(sub.inner, func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return !s.ended && s.subs.get(sub.filter) == sub
-	}, left.more())
-}
-
-// untilSwarm returns what takes the swarm's answer to a demand for a filter, and asks again until that is for the whole swarm, or nobody cares
-// any more. Then it calls done.
-func (b *Broker) untilSwarm(filter string, cares func() bool, done func()) func(Promise) {
-	until, pause := time.Now().Add(promisePatience), promiseAgain
-	var told func(Promise)
-	told = func(p Promise) {
-		if p == PromiseSwarm || time.Now().After(until) {
-			done()
-			return
-		}
-		time.AfterFunc(pause, func() {
-			select {
-			case <-b.stopped:
-				return
-			default:
-			}
-			if !cares() {
-				done()
-				return
-			}
-			b.demand(filter, func(*demand) {}, told)
-		})
-		pause = min(2*pause, promiseAgainMost)
-	}
-	return told
-}
-
-// subscribeLocked gives a session a subscription that it has not, and returns it, to be wanted; nil if it is none.
-func (s *session) subscribeLocked(r SubscriptionRecord) *subscription {
-	share, inner, err := topic.ParseShare(r.Filter)
-	if err != nil {
-		return nil
-	}
-	inner = s.key.mount().on(inner)
-	sub := &subscription{filter: r.Filter, share: share, inner: inner, id: r.ID, qos: r.QoS,
-		noLocal: r.NoLocal, retainAsPublished: r.RetainAsPublished, later: r.Later}
-	s.subs.set(sub)
-	if share == "" {
-		s.b.subs.Set(inner, s, sub)
-	}
-	s.b.stats.Subscriptions.Add(1)
-	return sub
-}
-
-// want tells the swarm of subscriptions that were made when the session stood as it says. from and done are those of subscribeAll: what
-// that node was sent is not for those that were made since.
-func (s *session) want(subs []*subscription, stand standing, from Lost, done func()) {
-	left := newCountdown(done)
-	for _, sub := range subs {
-		if sub.share != "" {
-			s.b.joinGroup(s, sub)
-		}
-		s.b.demand(sub.inner, func(d *demand) {
-			d.add(sub, stand, 1)
-			d.owe(s, sub, from)
-		}, s.promised(sub, left))
-	}
-	left.one()
 }
 
 // arriveLocked puts an entry from the other node into the queue or, where it was sent and no connection is here yet, into the
@@ -339,7 +246,7 @@ func (s *session) takeUpLocked(e *Entry) {
 // notTakenLocked is over with an entry that was taken up, and is not kept.
 func (s *session) notTakenLocked(u *burst, e *Entry) {
 	s.b.reopen(e)
-	u.over(*e)
+	u.over(s, *e)
 }
 
 // last returns the position of the last entry; 0: there is none.
@@ -373,9 +280,10 @@ func (s *session) takeArrived(got *Arrived) bool {
 			a.Drained = true
 			a.own = nil
 		}
-		if a.Drained {
+		if a.Drained && (a.idle.IsZero() || got.Drained || len(got.Had) > 0) {
 			a.idle = time.Now()
 		}
+		a.known = a.known || got.Known
 		s.saveLocked()
 	})
 	s.mu.Lock()
@@ -387,8 +295,9 @@ func (s *session) takeArrived(got *Arrived) bool {
 	return ok
 }
 
-// runArrival takes over what another node has of a session, until there is nothing more. ended says that it is so already.
-func (s *session) runArrival(ended bool) {
+// runArrival takes over what another node has of a session, until there is nothing more. ended says that it is so already. owed, unless it is
+// nil, is closed when the swarm has promised the session what was sent for it to a node that is lost.
+func (s *session) runArrival(ended bool, owed <-chan struct{}) {
 	b := s.b
 	s.mu.Lock()
 	a := s.move.arriving
@@ -417,7 +326,7 @@ func (s *session) runArrival(ended bool) {
 			return
 		}
 		if got.Lost {
-			s.loseRest()
+			owed = s.loseRest()
 		}
 		s.answer(a.a, got.Doubted)
 		if last > 0 {
@@ -426,22 +335,33 @@ func (s *session) runArrival(ended bool) {
 		}
 		ended = got.End
 	}
+	if owed != nil { // until then it is asked for, and over a restart too
+		s.mu.Lock()
+		a.asking = true
+		s.mu.Unlock()
+		select {
+		case <-owed:
+		case <-b.moves.Done():
+			return
+		}
+	}
 	s.endArrival()
 }
 
-// loseRest has a session want what was sent to the node that it comes from, and has not come before that was lost.
-func (s *session) loseRest() {
+// loseRest has a session want what was sent to the node that it comes from, and has not come before that was lost. It returns what is closed
+// when that is promised.
+func (s *session) loseRest() <-chan struct{} {
 	s.mu.Lock()
 	if s.move == nil || s.move.arriving == nil || s.ended {
 		s.mu.Unlock()
-		return
+		return nil
 	}
 	from, subs := s.move.lost(), s.subsLocked()
 	s.mu.Unlock()
-	for _, sub := range subs {
-		s.b.demand(sub.inner, func(d *demand) { d.owe(s, sub, from) }, nil)
-	}
+	promised, owed := owing(from, nil)
+	s.ask(subs, func(d *demand, sub *subscription) { d.owe(s, sub, from) }, promised)
 	s.tellArrived(true, nil)
+	return owed
 }
 
 // endArrival has a session be this node's alone.
@@ -500,10 +420,9 @@ func (s *session) resumeArrival() {
 	subs := s.subsLocked()
 	s.mu.Unlock()
 	known := newCountdown(a.Registered)
-	for _, sub := range subs {
-		s.b.demand(sub.inner, func(*demand) {}, s.promised(sub, known))
-	}
+	promised, owed := owing(from.lost(), known.more())
+	s.ask(subs, func(*demand, *subscription) {}, promised)
 	s.tellArrived(from.Drained, within(passedPatience, known.more()))
 	known.one()
-	s.b.wg.Go(func() { s.runArrival(false) })
+	s.b.wg.Go(func() { s.runArrival(false, owed) })
 }

@@ -62,7 +62,8 @@ type Broker struct {
 
 	wg      sync.WaitGroup // every goroutine
 	stopped chan struct{}  // closed by Close
-	ticked  chan struct{}  // gets one at each turn of runTicker that somebody waits for
+	opening opening
+	ticked  chan struct{} // gets one at each turn of runTicker that somebody waits for
 	once    sync.Once
 }
 

@@ -19,8 +19,9 @@ type burst struct {
 	touched  []*conn         // to be flushed
 	batch    []Outgoing      // to be published
 	lent     []proto.Message // those of batch that are still in the read buffer
+	roams    bool            // sessions may go on elsewhere
 	detoured bool            // some of batch come back from the swarm, which does not know of them yet
-	receipts []Receipt       // to be told
+	receipts []told          // to be told
 	synced   bool            // the store was told something that acknowledgements wait for
 	accepts  []accepted      // messages that need nobody to accept them
 	comps    []uint16        // packet IDs to be told with PUBCOMP when that they are free is safe
@@ -194,14 +195,19 @@ func (u *burst) end() {
 			u.plain[i] = nil
 		}
 	}
-	u.b = nil
+	u.b, u.roams = nil, false
 	bursts.Put(u)
 }
 
 // tell tells those who wait for what is over.
 func (u *burst) tell() {
+	u.tellThrough()
 	for i := 0; i < len(u.receipts); i++ {
-		u.receipts[i].Done()
+		r := &u.receipts[i]
+		if t, ok := r.Receipt.(*tally); ok && r.s != nil && !r.alone {
+			t.through(u.b, r.s)
+		}
+		r.Done()
 	}
 	clear(u.receipts)
 	u.receipts = u.receipts[:0]
@@ -216,6 +222,7 @@ type outMessage struct {
 	from   *session // whose client published it; nil: not known
 	tally  *tally   // counts the sessions that must be through with it; nil: nobody asks
 	alone  string   // as in Entry
+	recent bool     // as in Delivery
 
 	holding *holding // counts the sessions that it waits in; nil: none yet
 }
@@ -290,9 +297,9 @@ func (u *burst) serveOne(m *outMessage, t *target) {
 		u.send0(c, m, t.ids, retain)
 		return
 	}
-	e := Entry{Msg: m.owned(), IDs: t.ids, QoS: qos, Retain: retain, Alone: m.alone, held: m.held()}
+	e := Entry{Msg: m.owned(), IDs: t.ids, QoS: qos, Retain: retain, Alone: m.alone, held: m.held(), recent: m.recent}
 	if m.tally != nil {
-		m.tally.n.Add(1)
+		m.tally.add(t.s, m.alone == "")
 		e.Receipt = m.tally
 	}
 	t.s.offer(u, e)

@@ -1,33 +1,10 @@
 package mqttfront
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
-
-// tally counts the sessions that a delivery waits for, and tells its receipt when the last is through.
-type tally struct {
-	n atomic.Int64
-	r Receipt
-}
-
-// Done implements Receipt for one session.
-func (t *tally) Done() {
-	if t.n.Add(-1) == 0 {
-		t.r.Done()
-	}
-}
-
-// Mark implements Receipt.
-func (t *tally) Mark() Mark { return t.r.Mark() }
-
-// More implements Receipt.
-func (t *tally) More() { t.r.More() }
-
-// Refused implements Receipt.
-func (t *tally) Refused(g Group) { t.r.Refused(g) }
 
 // noMember deals with a message of a shared subscription that no member here can take.
 func (u *burst) noMember(m *outMessage, g Group) {
@@ -44,6 +21,7 @@ func (b *Broker) Deliver(batch []Delivery) {
 	b.deliverMu.Lock()
 	defer b.deliverMu.Unlock()
 	u := b.begin(time.Now())
+	u.roams = b.roams()
 	for i := range batch {
 		b.deliver(u, &batch[i])
 	}
@@ -58,10 +36,12 @@ func (b *Broker) deliver(u *burst, d *Delivery) {
 	if c, ok := d.Origin.(*conn); ok && c != nil {
 		m.from = c.sess
 	}
+	m.recent = d.Recent
 	if d.Receipt != nil {
 		m.keep = d.Msg
 		m.tally = &tally{r: d.Receipt}
 		m.tally.n.Store(1)
+		m.tally.known = u.roams
 	}
 	if !m.Expired(u.now) {
 		if d.Plain {
@@ -81,7 +61,8 @@ func (b *Broker) deliver(u *burst, d *Delivery) {
 		u.serveSession(m, sessionKey(s.Key))
 	}
 	if m.tally != nil {
-		u.receipts = append(u.receipts, m.tally)
+		m.tally.given(b)
+		u.receipts = append(u.receipts, told{m.tally, nil, false})
 	}
 	*m = outMessage{}
 }

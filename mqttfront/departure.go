@@ -20,6 +20,7 @@ type Departure struct {
 	more    chan struct{} // gets one when something was queued
 	back    atomic.Bool   // the session has come back here, and gets what is late itself
 	full    atomic.Bool   // nothing can be late any more
+	settled atomic.Bool   // what is recent can't be
 	drained chan struct{} // closed when the subscriptions are over, and what was sent here before has come
 
 	// Guarded by session.mu, number and to by registry.reg as well, and part by that alone.
@@ -224,11 +225,13 @@ func (d *Departure) setAside(e *Entry) {
 	e.held = nil
 }
 
-// passes reports whether a delivery is not for the session: it has come to where that is too, as what this node's clients publish has.
+// passes reports whether a delivery is not for the session: it has come to where that is too, as what this node's clients publish has, and what was
+// matched when everybody knew where it is.
 // Where the session has come back here, it puts what it gets itself behind what comes from elsewhere. So until all that was sent
 // here has come, that goes the long way too, ahead of what was sent elsewhere later; the session knows it again.
 func (d *Departure) passes(e *Entry) bool {
-	return e.QoS == 0 || d.over || d.full.Load() || d.stopped && (e.mark() == (Mark{}) || d.back.Load() && d.isDrained())
+	return e.QoS == 0 || d.over || d.full.Load() || e.recent && e.Alone == "" && d.settled.Load() ||
+		d.stopped && (e.mark() == (Mark{}) || d.back.Load() && d.isDrained())
 }
 
 // emptyLocked reports whether all of the session is at the other node, but for what may be late. session.mu is held.
@@ -259,7 +262,7 @@ func (d *Departure) offer(u *burst, e *Entry) {
 	switch {
 	case s.fullLocked(e.QoS, size), s.overShareLocked(e.QoS):
 		d.b.stats.DropQueue.Add(1)
-		u.over(*e)
+		u.over(s, *e)
 		return
 	}
 	s.count(1, size)
@@ -320,7 +323,10 @@ func (d *Departure) Stop() (drained <-chan struct{}) {
 	s.subs = nil
 	s.mu.Unlock()
 	d.b.stats.Subscriptions.Add(-int64(len(subs)))
-	left := newCountdown(func() { close(d.drained) })
+	left := newCountdown(func() {
+		close(d.drained)
+		d.settle(settleTicks)
+	})
 	for _, sub := range subs {
 		if sub.share != "" {
 			d.b.leaveGroup(s, sub)
@@ -329,6 +335,19 @@ func (d *Departure) Stop() (drained <-chan struct{}) {
 	}
 	left.one()
 	return d.drained
+}
+
+// settleTicks is for how many seconds what was matched before everybody knew where the session is may be on its way here.
+const settleTicks = 5
+
+// settle says in so many seconds, not counting those in which this process hangs, that what is recent was matched when everybody knew where the session
+// is.
+func (d *Departure) settle(ticks int) {
+	if ticks == 0 {
+		d.settled.Store(true)
+		return
+	}
+	time.AfterFunc(time.Second, func() { d.settle(ticks - 1) })
 }
 
 // goesOn reports whether the session still waits here to be fetched.
@@ -383,7 +402,7 @@ func (d *Departure) forsakeLocked(u *burst) {
 			if e.Receipt = d.receipts[e.Pos]; e.Receipt == nil {
 				d.b.reopen(&e)
 			}
-			u.over(e)
+			u.over(d.s, e)
 		}
 		d.s.mu.Unlock()
 		u.tell()

@@ -58,7 +58,8 @@ type Fetched struct {
 	Entries []Entry
 	More    <-chan struct{} // gets one when there may be more again, or the session is all here
 	// Here is how much of the session is here that has come from another node itself.
-	Here Wholeness
+	Here  Wholeness
+	Known bool // no more will be known of what the session has had, unless a part of it comes up
 	// Heard rises when more is known of what the session has had elsewhere, which Had returns. Who fetches is to know it before Entries.
 	Heard int
 }
@@ -89,6 +90,7 @@ func (d *Departure) Fetch(after uint64, n, size int) (f Fetched, err error) {
 	} else if a != nil {
 		f.Here = Partly
 	}
+	f.Known = s.joins == 0 && (s.move.arriving == nil || s.move.known)
 	if n == 0 {
 		return f, nil
 	}

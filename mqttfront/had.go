@@ -13,7 +13,7 @@ func (s *session) cameLocked(u *burst, e *Entry) bool {
 		return false
 	}
 	s.b.stats.Twice.Add(1)
-	u.over(*e)
+	u.over(s, *e)
 	return true
 }
 

@@ -48,17 +48,23 @@ type resuming struct {
 	a arrival
 }
 
+func (r resuming) Active() bool                                        { return false }
 func (r resuming) Resume(string, mqttfront.Arriving) mqttfront.Arrival { return r.a }
+
+// arrivingFrom makes a broker with a session that comes from another node, by a.
+func arrivingFrom(t *testing.T, from mqttfront.Arriving) (b *mqttfront.Broker, a arrival) {
+	st := storetest.NewSessions()
+	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a"), Arriving: &from})
+	b, _, _ = startWith(t, newLoner(), st, nil, nil)
+	a = arrival{came: make(chan mqttfront.Arrived)}
+	b.Roam(resuming{a: a})
+	return b, a
+}
 
 // TestHadIsPassedOn: what a session has had at a node that could not be reached becomes known when that is back. A node that the session
 // has gone on to meanwhile is told, but for what waits for it here.
 func TestHadIsPassedOn(t *testing.T) {
-	st := storetest.NewSessions()
-	kept(st, "c", mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a"),
-		Arriving: &mqttfront.Arriving{From: "before", Number: 1, Drained: true}})
-	b, _, _ := startWith(t, newLoner(), st, nil, nil)
-	a := arrival{came: make(chan mqttfront.Arrived)}
-	b.Roam(resuming{a: a})
+	b, a := arrivingFrom(t, mqttfront.Arriving{From: "before", Number: 1, Drained: true})
 	b.Deliver([]mqttfront.Delivery{{Msg: &proto.Message{Topic: "a", QoS: 2}, Plain: true, Receipt: marked{Epoch: 1, Seq: 2}}})
 	d := b.Depart(t.Context(), "\x00c", "after", 10, false)
 	h, err := d.Head(t.Context(), "after")
@@ -179,4 +185,103 @@ func TestRegisteredForAll(t *testing.T) {
 	eventually(t, "it is asked again", func() bool { return asked.Load() > 2 })
 	promised.Store(1)
 	eventually(t, "the other is told", func() bool { return registered.Load() == 2 })
+}
+
+// TestAsksUntilPromised: what a node was sent that is lost is asked for until the swarm has promised that, over a restart too, though the
+// session has all else that it will get. Parts of it may be joined meanwhile.
+func TestAsksUntilPromised(t *testing.T) {
+	lost := mqttfront.Lost{From: "lost", Database: 7}
+	record := mqttfront.SessionRecord{Expiry: time.Hour, Disconnected: time.Now(), Born: 1, Subs: subscribed("a", "b")}
+	ended := arrival{head: mqttfront.ArrivalHead{Record: record, From: mqttfront.Arriving{From: lost.From, Database: lost.Database, Number: 20, Drained: true}},
+		came: make(chan mqttfront.Arrived, 1)}
+	ended.came <- mqttfront.Arrived{End: true}
+	asks := func(l *loner) bool {
+		return slices.Equal(l.interest("a").Sessions, []mqttfront.SessionInterest{{Key: "\x00c", Lost: lost}})
+	}
+	st := storetest.NewSessions()
+	start := func() (b *mqttfront.Broker, l *loner, addr string, promised chan struct{}) {
+		l, promised = newLoner(), make(chan struct{})
+		l.slow = func(filter string) chan struct{} {
+			if filter == "a" {
+				return promised
+			}
+			return nil
+		}
+		b, _, addr = startWith(t, l, st, nil, nil)
+		b.Roam(claiming{a: ended})
+		return b, l, addr, promised
+	}
+	waits := func(b *mqttfront.Broker, l *loner) {
+		part := arrival{head: mqttfront.ArrivalHead{Record: mqttfront.SessionRecord{Born: 1}}, came: make(chan mqttfront.Arrived, 1)}
+		part.came <- mqttfront.Arrived{End: true}
+		eventually(t, "a part is joined", func() bool { return b.Join("\x00c", part) })
+		if !asks(l) {
+			t.Errorf("%+v is registered", l.interest("a"))
+		}
+	}
+	b, l, addr, promised := start()
+	never := promised
+	t.Cleanup(func() { close(never) })
+	if _, ack := connect(t, addr, connectOpts{id: "c", resume: true, props: sessionExpiry(3600)}); !ack.SessionPresent {
+		t.Error("no session is present")
+	}
+	waits(b, l)
+	ended.came <- mqttfront.Arrived{End: true}
+	st = st.Left()
+	b, l, _, promised = start()
+	waits(b, l)
+	close(promised)
+	eventually(t, "it is not asked for any more", func() bool { return !asks(l) })
+}
+
+// TestJoinsWhenAllIsKnown: a part of a session that comes from another node is joined with it once all is known of what it has had there, whatever
+// late still comes from there; not before, and not what comes anyway.
+func TestJoinsWhenAllIsKnown(t *testing.T) {
+	b, a := arrivingFrom(t, mqttfront.Arriving{From: "before", Number: 1})
+	joined := func(from string, number uint64) bool {
+		part := arrival{head: mqttfront.ArrivalHead{Record: mqttfront.SessionRecord{Born: 1}, From: mqttfront.Arriving{From: from, Number: number}},
+			came: make(chan mqttfront.Arrived, 1)}
+		part.came <- mqttfront.Arrived{End: true}
+		return b.Join("\x00c", part)
+	}
+	late := mqttfront.Arrived{Entries: []mqttfront.Entry{{Msg: &proto.Message{Topic: "a", QoS: 1}, QoS: 1, Pos: 1, Mark: mqttfront.Mark{Epoch: 1, Seq: 1}}}}
+	for _, step := range []struct {
+		came mqttfront.Arrived
+		want bool
+	}{{mqttfront.Arrived{Drained: true}, false}, {late, false}, {mqttfront.Arrived{Known: true}, true}, {late, true}} {
+		a.came <- step.came
+		a.came <- mqttfront.Arrived{} // the first is through
+		if joined("before", 1) {
+			t.Error("what comes anyway is joined too")
+		}
+		if joined("before", 2) != step.want || joined("other", 1) != step.want {
+			t.Errorf("after %+v: a part is joined: %v", step.came, !step.want)
+		}
+	}
+}
+
+// TestKnownOfWhatGoes: a node that has a session which goes on elsewhere says that all is known of what that has had, unless some of it is on its way there
+// itself.
+func TestKnownOfWhatGoes(t *testing.T) {
+	b, a := arrivingFrom(t, mqttfront.Arriving{From: "before", Number: 1})
+	d := b.Depart(t.Context(), "\x00c", "after", 10, false)
+	known := func() bool {
+		f, err := d.Fetch(0, 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Known
+	}
+	for _, step := range []struct {
+		came mqttfront.Arrived
+		want bool
+	}{{mqttfront.Arrived{Drained: true}, false}, {mqttfront.Arrived{Known: true}, true}} {
+		a.came <- step.came
+		a.came <- mqttfront.Arrived{}
+		if known() != step.want {
+			t.Errorf("after %+v: known %v", step.came, !step.want)
+		}
+	}
+	a.came <- mqttfront.Arrived{End: true}
+	eventually(t, "all is known where nothing comes any more", known)
 }

@@ -30,6 +30,8 @@ type loner struct {
 	arrived  func(key string, filters []string)
 	carried  func(ms []mqttfront.Mark, to string, done func())
 	store    mqttfront.SessionStore // where notes are kept
+	openFor  func(ms []mqttfront.Mark, keys []string)
+	through  func(ms []mqttfront.Mark, key string)
 	promise  mqttfront.Promise
 	detours  bool                                                          // retained messages, and what is behind them, come back by Deliver
 	back     chan func()                                                   // not nil: gets what brings them back, to be called one after another
@@ -62,6 +64,18 @@ func (l *loner) Wanted(name string) bool {
 }
 
 func (l *loner) Room(name string) bool { return l.noRoom == nil || !l.noRoom(name) }
+
+func (l *loner) OpenFor(ms []mqttfront.Mark, keys []string) {
+	if l.openFor != nil {
+		l.openFor(ms, keys)
+	}
+}
+
+func (l *loner) Through(ms []mqttfront.Mark, key string) {
+	if l.through != nil {
+		l.through(ms, key)
+	}
+}
 
 func (l *loner) RoomToRegister(filter string) bool { return l.Room(filter) }
 

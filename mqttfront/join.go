@@ -21,7 +21,7 @@ func (b *Broker) Join(key string, a Arrival) bool {
 	b.reg.Unlock()
 	rec := a.Head().Record
 	born := rec.Born
-	if s.ended || s.log == nil || s.move != nil && s.move.arriving != nil && !s.move.joinable(time.Now()) || born != s.born && born != 0 && s.born != 0 {
+	if s.ended || s.log == nil || s.move != nil && s.move.arriving != nil && !s.move.joinable(a.Head().From, time.Now()) || born != s.born && born != 0 && s.born != 0 {
 		s.mu.Unlock()
 		return false
 	}

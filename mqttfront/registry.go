@@ -415,11 +415,11 @@ func (b *Broker) finish(s *session) {
 	s.subs, s.will = nil, nil
 	for i := range s.win.n {
 		if e := s.win.at(i); e.Msg != nil {
-			u.orphan(*e)
+			u.orphan(s, *e)
 		}
 	}
 	for n := 1; s.queue.len() > 0 || s.spilled > 0 && s.fetchLocked(); n++ {
-		u.orphan(s.popLocked())
+		u.orphan(s, s.popLocked())
 		if n%headEntries == 0 { // it may be a long queue; nobody gives the session anything any more
 			s.mu.Unlock()
 			u.tell()
@@ -444,12 +444,12 @@ func (b *Broker) finish(s *session) {
 
 // orphan deals with a message that its session can't deliver any more. One of a shared subscription goes to
 // another member, unless it is QoS 2 and was sent [MQTT-4.8.2-5].
-func (u *burst) orphan(e Entry) {
+func (u *burst) orphan(s *session, e Entry) {
 	u.b.letGo(&e)
 	if e.Group != nil && e.QoS > 0 && (e.QoS == 1 || e.State == EntryWaiting || e.fresh) {
 		u.redo = append(u.redo, e)
 		return
 	}
 	u.b.stats.DropEnded.Add(1)
-	u.over(e)
+	u.over(s, e)
 }

@@ -69,6 +69,7 @@ type Arrived struct {
 	Entries []Entry   // by rising position, each with its Mark where it has one
 	Had     []MarkRun // as in ArrivalHead, where that is known only now
 	Drained bool      // all that waited has come; what comes from now on has come here too, or goes to the end of the queue
+	Known   bool      // with Drained, or after it: Had will not be followed by more, unless a part of the session comes up that is not known of now
 	End     bool      // nothing will follow
 	// Doubted is what has come to the other node since, which mostly comes here too: Known answers.
 	Doubted []MarkRun

@@ -133,13 +133,13 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 	size := int64(e.Msg.Size())
 	if s.ended {
 		s.b.stats.DropEnded.Add(1)
-		u.over(*e)
+		u.over(s, *e)
 		return
 	}
 	m := s.move
 	gone := m != nil && m.Departure != nil
 	if gone && m.passes(e) { // and so it has not had it
-		u.over(*e)
+		u.over(s, *e)
 		return
 	}
 	if s.cameLocked(u, e) {
@@ -150,22 +150,22 @@ func (s *session) offerLocked(u *burst, e *Entry) {
 		return
 	}
 	if e.QoS == 0 && s.conn.Load() == nil {
-		u.over(*e)
+		u.over(s, *e)
 		return
 	}
 	if s.fullLocked(e.QoS, size) {
 		s.b.stats.DropQueue.Add(1)
-		u.over(*e)
+		u.over(s, *e)
 		return
 	}
 	switch {
 	case s.overShareLocked(e.QoS):
 		s.b.stats.DropQueues.Add(1)
-		u.over(*e)
+		u.over(s, *e)
 		return
 	case e.QoS == 0 && s.waiting > 0 && s.b.strain.tight():
 		s.b.stats.DropMemory.Add(1)
-		u.over(*e)
+		u.over(s, *e)
 		return
 	}
 	s.count(1, size)
@@ -203,7 +203,7 @@ func (u *burst) part(e *Entry) {
 		return
 	}
 	e.Receipt.More()
-	u.over(*e)
+	u.over(nil, *e)
 	e.Mark, e.Receipt = e.Receipt.Mark(), nil
 }
 
@@ -242,8 +242,8 @@ func (s *session) overLocked(u *burst, e Entry) {
 		s.asksWait = false
 		u.asks = append(u.asks, s)
 	}
+	gone := s.move != nil && s.move.Departure != nil
 	if s.log != nil && e.Pos > 0 {
-		gone := s.move != nil && s.move.Departure != nil
 		// What is published at QoS 2, at whatever QoS it had it: by the time that it comes again the subscription may be one of QoS 2. And
 		// all, while a node is asked for what was sent to it: that is sent what comes here too, and is waited for for days.
 		asks := s.move != nil && s.move.arriving != nil
@@ -252,13 +252,20 @@ func (s *session) overLocked(u *burst, e Entry) {
 		}
 		s.log.Remove(&e)
 	}
-	u.over(e)
+	if e.Alone != "" && e.Receipt != nil && !gone {
+		u.receipts = append(u.receipts, told{e.Receipt, s, true})
+		return
+	}
+	u.over(s, e)
 }
 
-// over has the receipt of an entry told that nobody needs it any more.
-func (u *burst) over(e Entry) {
+// over has the receipt of an entry told that a session does not need it any more; nil: it does, and has another for it.
+func (u *burst) over(s *session, e Entry) {
 	if e.Receipt != nil {
-		u.receipts = append(u.receipts, e.Receipt)
+		if e.Group != nil || e.Alone != "" {
+			s = nil // see tally.held
+		}
+		u.receipts = append(u.receipts, told{e.Receipt, s, false})
 	}
 }
 
@@ -484,7 +491,7 @@ func (s *session) fetchableLocked(es []Entry) []Entry {
 // reopen gives an entry that an earlier process has left who is to be told when it is over.
 func (b *Broker) reopen(e *Entry) {
 	if e.Receipt == nil && e.Mark != (Mark{}) {
-		t := &tally{r: b.swarm.Receipt(e.Mark)}
+		t := &tally{r: b.swarm.Receipt(e.Mark), again: true}
 		t.n.Store(1)
 		e.Receipt = t
 	}

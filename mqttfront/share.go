@@ -161,5 +161,5 @@ func (u *burst) redeliver(e Entry) {
 	} else {
 		u.noMember(m, *e.Group)
 	}
-	u.over(e)
+	u.over(nil, e)
 }

@@ -38,6 +38,7 @@ type Stats struct {
 	DropQueues   atomic.Uint64 // the queues of all sessions are, and this one has more than its share
 	DropExpired  atomic.Uint64
 	DropTooLarge atomic.Uint64 // over the client's Maximum Packet Size
+	OpeningFull  atomic.Uint64 // deliveries of which the swarm is not told that they wait for few sessions alone: too many wait to be told
 	DropNoMember atomic.Uint64 // of a shared subscription, no member can take it
 	DropEnded    atomic.Uint64 // the session ended with it
 	// Messages from clients that were refused; of these, and of wills, those that access rules do not allow.

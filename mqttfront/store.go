@@ -125,6 +125,7 @@ type Entry struct {
 	counted bool     // its memory is
 	safeAt  uint64   // it goes out when the session is safe up to here
 	fresh   bool     // it has a packet ID, and was not sent yet
+	recent  bool     // as in Delivery, by which it came
 }
 
 // Queued says what is in the queue of a session.

@@ -53,6 +53,14 @@ type Swarm interface {
 	// with its Mark.
 	Receipt(m Mark) Receipt
 
+	// OpenFor says that deliveries wait for some sessions alone, MaxOpen at most, or for none that outlives its connection. Others, which were
+	// through with them in time, will not get them again elsewhere where this node is destroyed. It must not block.
+	OpenFor(ms []Mark, keys []string)
+
+	// Through says that a session is through with deliveries that OpenFor may have said wait for it, of each before Done of its Receipt. It
+	// must not block.
+	Through(ms []Mark, key string)
+
 	// Arrived says that a session has come from another node, with the filters of its subscriptions that are not shared. What clients
 	// of this node have published that may not have gone to where it was comes through Broker.Deliver, for it alone, once: it was not
 	// here when they were served. lost says that it comes without what is sent to where it was. done, which may be nil, is called once, from any goroutine or from within: when nothing of that is on its
@@ -174,6 +182,8 @@ type Delivery struct {
 	Origin Origin
 	// Receipt is told when nobody here needs the message any more; nil for QoS 0.
 	Receipt Receipt
+	// Recent: it was matched with what all nodes' subscribers want a moment ago.
+	Recent bool
 }
 
 // ForSession is a session that a message is for alone.

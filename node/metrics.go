@@ -99,6 +99,7 @@ func brokerSamples(b *mqttfront.Stats) []sample {
 		{"sessions_arrived_total", "Sessions that came from other nodes, with their clients.", c, float64(b.Arrivals.Load()), nil},
 		{"sessions_departed_total", "Sessions that other nodes have taken over, with their clients.", c, float64(b.Departures.Load()), nil},
 		{"sessions_joined_total", "Parts of sessions that were joined with the session, from other nodes or this one.", c, float64(b.Joins.Load()), nil},
+		{"sessions_open_untold_total", "Messages of which the swarm was not told that they wait for few sessions alone: too many did.", c, float64(b.OpeningFull.Load()), nil},
 		{"sessions_duplicates_total", "Messages that a session was not given because it had them at another node.", c, float64(b.Twice.Load()), nil},
 		{"takeovers_total", "Sessions taken over by a new connection.", c, float64(b.Takeovers.Load()), nil},
 	}

@@ -106,6 +106,20 @@ func (w *swarm) Arrived(key string, filters []string, lost bool, done func()) {
 	w.s.Arrived(roam.NameOf(key), filters, lost, done)
 }
 
+// OpenFor implements mqttfront.Swarm.
+func (w *swarm) OpenFor(ms []mqttfront.Mark, keys []string) {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = roam.NameOf(key)
+	}
+	w.s.OpenFor(identities(ms), names)
+}
+
+// Through implements mqttfront.Swarm.
+func (w *swarm) Through(ms []mqttfront.Mark, key string) {
+	w.s.Through(identities(ms), roam.NameOf(key))
+}
+
 // TakeUp implements mqttfront.Swarm.
 func (w *swarm) TakeUp(m mqttfront.Mark, key string) (alone string) {
 	name := roam.NameOf(key)
@@ -115,11 +129,15 @@ func (w *swarm) TakeUp(m mqttfront.Mark, key string) (alone string) {
 
 // Carried implements mqttfront.Swarm.
 func (w *swarm) Carried(ms []mqttfront.Mark, key, to string, hold time.Duration, done func()) {
+	w.s.Carried(identities(ms), to, roam.NameOf(key), hold, done)
+}
+
+func identities(ms []mqttfront.Mark) []core.Identity {
 	ids := make([]core.Identity, len(ms))
 	for i, m := range ms {
 		ids[i] = core.Identity(m)
 	}
-	w.s.Carried(ids, to, roam.NameOf(key), hold, done)
+	return ids
 }
 
 // Retained implements mqttfront.Swarm.
@@ -257,7 +275,7 @@ func (n *Node) pass(b *mqttfront.Broker, came []core.Delivery) {
 			n.roam.Deliver(*d)
 			continue
 		}
-		to := mqttfront.Delivery{Msg: d.Message, Plain: d.Plain, Groups: d.Groups}
+		to := mqttfront.Delivery{Msg: d.Message, Plain: d.Plain, Groups: d.Groups, Recent: d.Recent}
 		for _, g := range d.Groups {
 			if n.roam != nil && strings.HasPrefix(g.Filter, roam.Prefix) {
 				to.Groups = slices.DeleteFunc(slices.Clone(to.Groups), func(o proto.Group) bool { return o == g })

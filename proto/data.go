@@ -30,7 +30,8 @@ type Publish struct {
 	Served   bool
 	Echo     bool
 	Awaited  bool
-	Before   []string // nodes, MaxBefore at most
+	Before   []string      // nodes, MaxBefore at most
+	Sent     time.Duration // by the sender's clock, of retained messages; in whole milliseconds on the wire, 0: not said
 }
 
 // Group names a shared subscription: $share/NAME/FILTER.
@@ -46,6 +47,7 @@ type Deliver struct {
 	Stamp    uint64
 	Groups   []Group
 	Plain    bool
+	Recent   bool
 }
 
 func appendString(b []byte, n protowire.Number, s string) []byte {
@@ -152,7 +154,7 @@ func (p *Publish) append(b []byte, now time.Time) []byte {
 	for _, node := range p.Before {
 		b = appendString(b, 14, node)
 	}
-	return b
+	return appendUint(b, 15, uint64(max(0, p.Sent.Milliseconds()))) //nolint:gosec // not negative
 }
 
 func (d *Deliver) append(b []byte, now time.Time) []byte {
@@ -168,7 +170,8 @@ func (d *Deliver) append(b []byte, now time.Time) []byte {
 		b = appendString(b, 2, g.Filter)
 	}
 	b = appendUint(b, 7, d.Forget)
-	return appendFixed(b, 8, d.Stamp)
+	b = appendFixed(b, 8, d.Stamp)
+	return appendBool(b, 9, d.Recent)
 }
 
 // field is one field of a protobuf message as it was read.
@@ -328,6 +331,8 @@ func (p *Publish) decode(b []byte, m *Message, now time.Time) error {
 				return errBefore
 			}
 			p.Before = append(p.Before, string(f.bytes))
+		case 15<<3 | wireVarint:
+			p.Sent = time.Duration(min(f.num64, maxExpiry)) * time.Millisecond //nolint:gosec // bounded
 		}
 	}
 	return checkData(p.Message, p.Epoch, p.Seq)
@@ -371,6 +376,8 @@ func (d *Deliver) decode(b []byte, m *Message, now time.Time) error {
 			d.Forget = f.num64
 		case 8<<3 | wireFixed64:
 			d.Stamp = f.num64
+		case 9<<3 | wireVarint:
+			d.Recent = f.num64 != 0
 		}
 	}
 	if d.Message == nil {

@@ -27,7 +27,7 @@ func oracleMessage(m *Message) *pb.Message {
 func oraclePublish(p *Publish) *pb.Publish {
 	return &pb.Publish{Location: p.Location[:], Depth: uint32(p.Depth), Message: oracleMessage(p.Message), Epoch: p.Epoch, //nolint:gosec // small
 		Seq: p.Seq, Released: p.Released, Served: p.Served, Echo: p.Echo, Origin: []byte(p.Origin), Hops: uint32(p.Hops), //nolint:gosec // small
-		AgeMs: uint64(p.Age.Milliseconds()), Version: p.Version, Awaited: p.Awaited, Before: bytesOf(p.Before)} //nolint:gosec // not negative
+		AgeMs: uint64(p.Age.Milliseconds()), Version: p.Version, Awaited: p.Awaited, Before: bytesOf(p.Before), SentMs: uint64(p.Sent.Milliseconds())} //nolint:gosec // not negative
 }
 
 func bytesOf(all []string) (b [][]byte) {
@@ -38,7 +38,7 @@ func bytesOf(all []string) (b [][]byte) {
 }
 
 func oracleDeliver(d *Deliver) *pb.Deliver {
-	o := &pb.Deliver{Location: d.Location[:], Message: oracleMessage(d.Message), Epoch: d.Epoch, Seq: d.Seq, Plain: d.Plain,
+	o := &pb.Deliver{Location: d.Location[:], Message: oracleMessage(d.Message), Epoch: d.Epoch, Seq: d.Seq, Plain: d.Plain, Recent: d.Recent,
 		Forget: d.Forget, Stamp: d.Stamp}
 	for _, g := range d.Groups {
 		o.Groups = append(o.Groups, &pb.Group{Name: g.Name, Filter: g.Filter})
@@ -112,11 +112,14 @@ func (r random) publish() *Publish {
 	for range max(0, r.IntN(2*MaxBefore+1)-MaxBefore) {
 		p.Before = append(p.Before, strings.Repeat("b", MinNodeSize+r.IntN(MaxNodeSize-MinNodeSize+1)))
 	}
+	if r.bool() {
+		p.Sent = time.Duration(r.Uint64()>>(23+r.IntN(41))) * time.Millisecond //nolint:gosec // 41 bits
+	}
 	return p
 }
 
 func (r random) deliver() *Deliver {
-	d := &Deliver{Message: r.message(), Plain: r.bool(), Stamp: r.number(), Forget: r.number()}
+	d := &Deliver{Message: r.message(), Plain: r.bool(), Recent: r.bool(), Stamp: r.number(), Forget: r.number()}
 	copy(d.Location[:], r.bytes(LocationSize+1))
 	if r.bool() {
 		d.Epoch, d.Seq = r.number()|1, r.number()|1
@@ -193,9 +196,9 @@ func shuffled(r random, b []byte) []byte {
 // embedded message too, where protobuf would merge them: nobody sends two.
 func TestRepeatedFields(t *testing.T) {
 	first := &Publish{Message: &Message{Topic: "first", Payload: []byte("p"), QoS: 1, Retain: true}, Location: loc, Depth: 3, Epoch: 1, Seq: 2,
-		Released: 3, Age: time.Second, Origin: nodeA, Hops: 1, Version: 4, Served: true, Echo: true, Awaited: true, Before: []string{nodeA}}
+		Released: 3, Age: time.Second, Origin: nodeA, Hops: 1, Version: 4, Served: true, Echo: true, Awaited: true, Before: []string{nodeA}, Sent: time.Second}
 	last := &Publish{Message: &Message{Topic: "last", QoS: 2}, Location: [LocationSize]byte{1}, Depth: 4, Epoch: 5, Seq: 6,
-		Released: 7, Age: time.Minute, Origin: nodeB, Hops: 2, Version: 8, Served: true, Echo: true, Awaited: true, Before: []string{nodeB}}
+		Released: 7, Age: time.Minute, Origin: nodeB, Hops: 2, Version: 8, Served: true, Echo: true, Awaited: true, Before: []string{nodeB}, Sent: time.Minute}
 	body := func(frame any) []byte {
 		_, b, _, _, _ := Next(AppendFrame(nil, frame, now))
 		return b

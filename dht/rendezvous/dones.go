@@ -16,6 +16,10 @@ type done struct {
 	refused proto.Group
 	more    bool
 	takenUp string // not done, but taken over from another node with the session of this name
+
+	ids     []core.Identity // not one delivery, but all of these:
+	open    []string        // they wait for these sessions alone, or, where through says which, not for that one
+	through string
 }
 
 // Done says that the broker needs a delivered message no more. It takes no lock of the Service's but its own.
@@ -43,6 +47,17 @@ func (s *Service) RefuseEarlier(id core.Identity, g proto.Group) {
 // It takes no lock of the Service's but its own.
 func (s *Service) TakeUp(id core.Identity, name string) {
 	s.queueDone(done{earlier: id, takenUp: name})
+}
+
+// OpenFor says that messages wait for some sessions alone; see core.Node.OpenFor. It takes no lock of the Service's but its own.
+func (s *Service) OpenFor(ids []core.Identity, names []string) {
+	s.queueDone(done{ids: ids, open: names})
+}
+
+// Through says that a session is through with messages, of each before DoneEarlier; see core.Node.Through. It takes no lock of the Service's
+// but its own.
+func (s *Service) Through(ids []core.Identity, name string) {
+	s.queueDone(done{ids: ids, through: name})
 }
 
 func (s *Service) queueDone(d done) {
@@ -73,27 +88,37 @@ func (s *Service) runDones() {
 				do()
 			}
 			for _, d := range batch {
-				if d.takenUp != "" {
-					n.TakeUp(d.earlier, d.takenUp)
-					continue
-				}
-				if d.receipt == nil {
-					d.receipt = n.Receipt(d.earlier)
-				}
-				switch {
-				case d.receipt == nil: // it is over
-				case d.more:
-					n.More(d.receipt)
-				case d.refused.Filter != "":
-					n.Refuse(d.receipt, d.refused)
-				default:
-					n.Done(d.receipt)
-				}
+				d.tell(n)
 			}
 		})
 		clear(batch)
 		if batch = batch[:0]; cap(batch) > manyDones {
 			batch = nil // of a burst
 		}
+	}
+}
+
+func (d *done) tell(n *core.Node) {
+	switch {
+	case d.through != "":
+		n.Through(d.ids, d.through)
+		return
+	case d.ids != nil:
+		n.OpenFor(d.ids, d.open)
+		return
+	case d.takenUp != "":
+		n.TakeUp(d.earlier, d.takenUp)
+		return
+	case d.receipt == nil:
+		d.receipt = n.Receipt(d.earlier)
+	}
+	switch {
+	case d.receipt == nil: // it is over
+	case d.more:
+		n.More(d.receipt)
+	case d.refused.Filter != "":
+		n.Refuse(d.receipt, d.refused)
+	default:
+		n.Done(d.receipt)
 	}
 }

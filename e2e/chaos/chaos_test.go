@@ -85,7 +85,7 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("seed %d, %v\n%v", o.Seed, o.Duration, r)
 	if len(r.Violations) > 0 {
-		t.Errorf("%d violations; the history and the nodes' logs are in %s", len(r.Violations), o.Dir)
+		t.Errorf("seed %d: %d violations%s; the history and the nodes' logs are in %s", o.Seed, len(r.Violations), r.first(), o.Dir)
 	}
 }
 

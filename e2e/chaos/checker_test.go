@@ -16,7 +16,8 @@ type checker struct {
 	end    time.Duration
 
 	faults   []fault
-	storms   []span // when a fault was going on, or the swarm not whole again after it; in order
+	clocks   map[int]time.Duration // by node: what they show more than the machine's
+	storms   []span                // when a fault was going on, or the swarm not whole again after it; in order
 	messages map[string]*message
 	byTopic  map[string][]*message // what was published, in order
 	sessions map[string][]*session // by client, in order
@@ -31,6 +32,7 @@ type fault struct {
 	kind  FaultKind
 	nodes []int
 	gone  time.Duration // of a wipe: when the disk was
+	ahead bool          // of a clock: it was set ahead
 }
 
 func (f fault) has(node int) bool { return slices.Contains(f.nodes, node) }
@@ -137,7 +139,7 @@ func (c *checker) readFaults() {
 		case Fault:
 			kind := kindOf(e.Text)
 			c.report.Faults[kind]++
-			going[e.ID] = &fault{span: span{e.At, forever}, kind: kind, nodes: e.Nodes, gone: e.At}
+			going[e.ID] = &fault{span: span{e.At, forever}, kind: kind, nodes: e.Nodes, gone: e.At, ahead: kind == Clock && c.setsAhead(e)}
 			if storm == nil && !kind.harmless() {
 				storm = &span{e.At, forever}
 			}
@@ -170,6 +172,21 @@ func (c *checker) readFaults() {
 	}
 }
 
+// setsAhead notes what a clock is set to, and reports whether that is later than what it showed.
+func (c *checker) setsAhead(e Event) bool {
+	_, text, _ := strings.Cut(e.Text, "to ")
+	ahead, err := time.ParseDuration(text)
+	if err != nil {
+		c.violation(e, "harness", nil, err.Error())
+	}
+	if c.clocks == nil {
+		c.clocks = map[int]time.Duration{}
+	}
+	before := c.clocks[e.Nodes[0]]
+	c.clocks[e.Nodes[0]] = ahead
+	return ahead > before
+}
+
 // read takes in an event.
 func (c *checker) read(e Event) {
 	switch e.Kind {
@@ -178,6 +195,14 @@ func (c *checker) read(e Event) {
 	case Fault:
 		if kindOf(e.Text) == Wipe {
 			c.wipe(e)
+		}
+	case Wiped:
+		for _, all := range c.sessions {
+			for _, s := range all {
+				if last := len(s.wipes) - 1; last >= 0 && slices.Contains(e.Nodes, s.wipes[last].node) {
+					s.wipes[last].at = e.At // it may have received until then
+				}
+			}
 		}
 	case Connect, Connected, Closed:
 		c.readConnection(e)

@@ -1,6 +1,9 @@
 package chaos
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Excuse is why something that looks like a violation is none. All that are used are counted in the report.
 type Excuse string
@@ -32,11 +35,15 @@ const (
 	TwoHolders Excuse = "two connections of a client, with a fault in the time between"
 	// What waited for up to a second, because a rendezvous was out of reach, is stamped as if it had not.
 	WithinASecond Excuse = "an older retained message by up to a second, with a fault in the time between"
+	// A clock that is set tells the others, which nobody can where they do not reach each other.
+	ClockUnheard Excuse = "an older retained message, where a clock was set ahead with a fault in the time between"
 	// Who can't be told from the dead has its clients' wills sent by others, and arms them anew.
 	WillFalseAlarm Excuse = "the will of a client that was connected: its node was out of reach for so long that it was taken for dead"
 	// A session that goes on at another node while its own can't be reached has two parts, which are joined later. The other does not
 	// know what the first has had that nobody else could be told of, and at QoS 1 no identity tells what comes by both.
 	JoinedParts Excuse = "twice in a session that went on at another node, with a fault in the time between"
+	// A node says for which sessions alone it keeps a message after a second, where the network and those that it tells are well.
+	Unreported Excuse = "twice, where the disk of its node was wiped before that could say that the client had it"
 	// A session whose holder is out of reach is answered for by what the node itself has. What there is elsewhere is joined with it later.
 	SessionFault Excuse = "no session present at another node, with a fault in the time between"
 )
@@ -97,6 +104,16 @@ func (c *checker) calm(from, to time.Duration) bool {
 	return true
 }
 
+// calmBut is calm where nothing but some wipes was going on.
+func (c *checker) calmBut(wipes []wipe, from, to time.Duration) bool {
+	other := func(f fault) bool {
+		return !f.kind.harmless() && !(f.kind == Wipe && slices.ContainsFunc(wipes, func(w wipe) bool { return f.has(w.node) && f.from <= w.at && w.at <= f.gone }))
+	}
+	return !slices.ContainsFunc(c.storms, func(s span) bool {
+		return s.from <= to && s.to >= from && slices.ContainsFunc(c.faults, func(f fault) bool { return f.from <= s.to && f.to >= s.from && other(f) })
+	})
+}
+
 // calmFor reports whether no fault was going on for a stretch of time of this length between two times.
 func (c *checker) calmFor(length, from, to time.Duration) bool {
 	for _, s := range c.storms {
@@ -112,6 +129,11 @@ func (c *checker) calmFor(length, from, to time.Duration) bool {
 		from = max(from, s.to)
 	}
 	return to-from >= length
+}
+
+// clockUnheard reports whether a clock was set ahead before a time, and another time came before everybody can have heard of that.
+func (c *checker) clockUnheard(before, at time.Duration) bool {
+	return slices.ContainsFunc(c.faults, func(f fault) bool { return f.ahead && f.from <= before && !c.calmFor(handOver, f.from, at) })
 }
 
 // crashed reports whether a node, or any if it is 0, crashed between two times.

@@ -45,6 +45,16 @@ func (c *checker) violation(e Event, what string, s *session, why string) {
 	c.report.Violations = append(c.report.Violations, Violation{e, what, why})
 }
 
+// first says what the first violations are, in a line: what is read of a run may be its end alone.
+func (r *Report) first() string {
+	const shown = 3
+	var b strings.Builder
+	for _, v := range r.Violations[:min(shown, len(r.Violations))] {
+		fmt.Fprintf(&b, "; %s: %s %s %s (node %d): %s", v.What, v.Msg, v.Topic, v.Client, v.Node, v.Why)
+	}
+	return b.String()
+}
+
 // has reports whether there are violations of a kind.
 func (r *Report) has(what string) bool {
 	return slices.ContainsFunc(r.Violations, func(v Violation) bool { return v.What == what })

@@ -91,6 +91,10 @@ func (c *checker) newer(topic, msg string) (newest *message) {
 			c.report.excuse(WithinASecond)
 			continue
 		}
+		if c.clockUnheard(m.ackedAt, m.firstSend) {
+			c.report.excuse(ClockUnheard)
+			continue
+		}
 		newest = m
 	}
 	return newest

@@ -206,6 +206,9 @@ func (c *checker) twice(m *message, s *session, e Event, text string) {
 	case m.willOf != nil && c.alarmed(m.willOf):
 		c.report.excuse(WillFalseAlarm)
 		return
+	case s != nil && c.unreported(m, s, e):
+		c.report.excuse(Unreported)
+		return
 	case s != nil && c.inParts(m, s, e):
 		c.report.excuse(JoinedParts)
 		return
@@ -218,15 +221,29 @@ func (c *checker) twice(m *message, s *session, e Event, text string) {
 
 // inParts reports whether a session may have had a message in each of two parts: at QoS 2 it went on at another node in the time between.
 func (c *checker) inParts(m *message, s *session, e Event) bool {
-	since := time.Duration(0)
 	if e.QoS == 2 {
-		for _, got := range s.got[m.id] {
-			if got.At < e.At {
-				since = got.At
-			}
+		since := s.before(m, e)
+		return slices.ContainsFunc(s.moves, func(at time.Duration) bool {
+			return at > since && at < e.At && !c.calmBut(s.wipes, at-handingBack, e.At)
+		})
+	}
+	return e.QoS > 0 && slices.ContainsFunc(s.moves, func(at time.Duration) bool { return at < e.At && !c.calm(at-handingBack, e.At) })
+}
+
+// before returns when a session got a message before it got it again.
+func (s *session) before(m *message, e Event) (at time.Duration) {
+	for _, got := range s.got[m.id] {
+		if got.At < e.At {
+			at = got.At
 		}
 	}
-	return e.QoS > 0 && slices.ContainsFunc(s.moves, func(at time.Duration) bool { return at > since && at < e.At && !c.calm(at-handingBack, e.At) })
+	return at
+}
+
+// unreported reports whether a disk that a session was on was wiped before its node could say that the session was through with a message.
+func (c *checker) unreported(m *message, s *session, e Event) bool {
+	since := s.before(m, e)
+	return e.QoS == 2 && slices.ContainsFunc(s.wipes, func(w wipe) bool { return w.at > since && w.at < e.At && !c.calmFor(handOver, since, w.at) })
 }
 
 // asked reports whether a session may have been subscribed to a message when that was published.

@@ -88,14 +88,19 @@ func (b *book) do(verb string, args ...string) {
 	case "wait":
 		d, _ := time.ParseDuration(args[0] + "s")
 		b.at += d
-	case "fault": // ID KIND [NODES]
+	case "fault": // ID KIND [NODES [TO]]
 		e := Event{Kind: Fault, ID: int(args[0][0] - '0'), Text: args[1] + " for a while"}
 		if len(args) > 2 {
 			e.Nodes = node(args[2])
 		}
+		if len(args) > 3 {
+			e.Text = args[1] + " to " + args[3]
+		}
 		b.add(e)
 	case "mended":
 		b.add(Event{Kind: Mended, ID: int(args[0][0] - '0')})
+	case "wiped": // NODES
+		b.add(Event{Kind: Wiped, Nodes: node(args[0])})
 	case "whole", "ended", "drained":
 		b.add(Event{Kind: Kind(verb)})
 	case "trouble":
@@ -192,7 +197,10 @@ func TestChecker(t *testing.T) {
 		{"promised before it met the swarm", "fault 1 wipe 2 \n connect s2 \n subscribed s2 t 1 \n send p1 p1/1 1 \n mended 1 \n whole", "", Local},
 		{"the subscriber's disk, begun anew", "send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 \n whole", "lost", SessionFault},
 		{"the subscriber's disk, gone on with", "send p1 p1/1 2 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present elsewhere \n received s2 p1/1 2 \n whole", "", ""},
-		{"the subscriber's disk, twice", "send p1 p1/1 2 \n received s2 p1/1 2 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present \n received s2 p1/1 2 \n whole", "", JoinedParts},
+		{"the subscriber's disk, twice", "send p1 p1/1 2 \n received s2 p1/1 2 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present \n received s2 p1/1 2 \n whole", "", Unreported},
+		{"the subscriber's disk, twice, when it was known", "send p1 p1/1 2 \n received s2 p1/1 2 \n wait 5 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present \n received s2 p1/1 2 \n whole", "twice", ""},
+		{"the subscriber's disk, twice, after trouble", "fault 2 partition \n send p1 p1/1 2 \n received s2 p1/1 2 \n wait 5 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present \n received s2 p1/1 2 \n mended 2 \n whole", "", Unreported},
+		{"the subscriber's disk, twice, received as it was wiped", "send p1 p1/1 2 \n fault 1 wipe 2 \n received s2 p1/1 2 \n closed s2 lost \n wiped 2 \n mended 1 \n connect s2 present \n received s2 p1/1 2 \n whole", "", Unreported},
 		{"the disk of both", "send p2 p2/1 1 \n received s2 p2/0 0 \n publish p2 p2/0 0 \n wait 20 \n fault 1 wipe 2 \n closed s2 lost \n mended 1 \n connect s2 present \n whole", "lost", ""},
 		{"the subscriber's disk", "send p1 p1/1 1 \n received s2 p1/0 0 \n publish p1 p1/0 0 \n fault 1 wipe 2 \n mended 1 \n whole", "lost", ""},
 
@@ -273,6 +281,9 @@ func TestChecker(t *testing.T) {
 		{"retained, one of two at once", "publish p1 p1/1 1 retain \n publish p3 p3/1 1 retain \n acked p3 p3/1 \n acked p1 p1/1 \n answer 1 p1/1", "", ""},
 		{"retained, within a second", "fault 1 slow \n send p1 p1/1 1 retain \n send p3 p3/1 1 retain \n mended 1 \n whole \n answer 1 p1/1", "", WithinASecond},
 		{"retained, not within a second", "fault 1 slow \n send p1 p1/1 1 retain \n wait 1 \n send p3 p3/1 1 retain \n mended 1 \n whole \n answer 1 p1/1", "retained", ""},
+		{"retained, a clock set ahead in a fault", "fault 1 partition \n fault 2 clock 1 1h \n mended 2 \n send p1 p1/1 1 retain \n wait 2 \n send p3 p3/1 1 retain \n mended 1 \n whole \n answer 1 p1/1", "", ClockUnheard},
+		{"retained, a clock set back in a fault", "fault 1 partition \n fault 2 clock 1 -1h \n mended 2 \n send p1 p1/1 1 retain \n wait 2 \n send p3 p3/1 1 retain \n mended 1 \n whole \n answer 1 p1/1", "retained", ""},
+		{"retained, a clock set ahead, and heard of", "fault 2 clock 1 1h \n mended 2 \n wait 4 \n fault 1 partition \n send p1 p1/1 1 retain \n wait 2 \n send p3 p3/1 1 retain \n mended 1 \n whole \n answer 1 p1/1", "retained", ""},
 		{"retained, lost with a disk", "send p1 p1/1 1 retain \n send p3 p3/1 1 retain \n fault 1 wipe 3 \n mended 1 \n whole \n answer 1 p1/1", "", PublisherWiped},
 
 		{"trouble", "trouble a node has ended", "trouble", ""},

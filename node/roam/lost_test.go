@@ -105,6 +105,7 @@ func TestDoubted(t *testing.T) {
 	eachSeed(t, func(t *testing.T, seed uint64) {
 		w := newWorld(t, seed, 3)
 		defer w.close()
+		w.old = true
 		c, m := away(w)
 		other := newClient(w, "o", "t/#", w.nodes[0])
 		settle(t, time.Minute, other.standing)
@@ -125,6 +126,39 @@ func TestDoubted(t *testing.T) {
 		if n := w.nodes[0].b.Stats().QueuedMessages.Load(); n > 0 {
 			t.Errorf("%d messages are left at the first node", n)
 		}
+		m.check(t, false)
+	})
+}
+
+// TestRecentIsNotLate: what others at a node get, where a session was that everybody knows to be elsewhere by now, does not wait there to be
+// asked about, even while a node is out of reach that may have something late. That comes nevertheless.
+func TestRecentIsNotLate(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c, m := away(w)
+		other := newClient(w, "o", "t/#", w.nodes[0])
+		settle(t, time.Minute, other.standing)
+		w.nodes[2].crash()
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, m.come)
+		time.Sleep(time.Duration(10+w.below(10)) * time.Second)
+		before := w.nodes[0].store.appended.Load()
+		for range 100 {
+			m.publish(1)
+			time.Sleep(time.Duration(w.below(100)) * time.Millisecond)
+		}
+		settle(t, time.Minute, m.come)
+		if n := w.nodes[0].store.appended.Load() - before; n > 100 {
+			t.Errorf("%d messages were stored for one session", n)
+		}
+		w.mu.Lock()
+		w.old = true
+		w.mu.Unlock()
+		late := &proto.Message{Topic: "t/0", Payload: []byte(payload(m.sent)), QoS: byte(1 + m.sent%2)} //nolint:gosec // 1 or 2
+		m.sent++
+		w.nodes[0].b.Deliver([]mqttfront.Delivery{{Msg: late, Plain: true, Receipt: noReceipt{Epoch: 99, Seq: 1}}})
+		settle(t, time.Minute, m.come)
 		m.check(t, false)
 	})
 }

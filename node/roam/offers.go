@@ -20,7 +20,7 @@ const (
 	// lookForParts is how often a node looks for parts that nobody fetches. One is offered at the second look that finds it, and
 	// where that was of no use after twice the time each, up to maxOfferPause.
 	lookForParts  = 2 * time.Second
-	maxOfferPause = 5 * time.Minute
+	maxOfferPause = 30 * time.Second
 	// maxOffered is how many are offered at one look.
 	maxOffered = 64
 )
@@ -161,7 +161,7 @@ func (r *Roam) runJoin(l mqttfront.Left, from peer.ID) {
 		p.Close()
 		return
 	}
-	p.head = mqttfront.ArrivalHead{Record: recordOf(m.GetHead().GetState())}
+	p.head = mqttfront.ArrivalHead{Record: recordOf(m.GetHead().GetState()), From: mqttfront.Arriving{From: l.To, Number: l.Number}}
 	p.had = marksOf(m.GetHead().GetHad())
 	if !r.cfg.Broker.Join(l.Key, p) {
 		p.Close()

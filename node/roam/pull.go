@@ -298,7 +298,7 @@ func (p *pull) Next(ctx context.Context, after uint64) (mqttfront.Arrived, error
 			p.drop()
 			continue
 		}
-		got := mqttfront.Arrived{Drained: m.GetDrained(), End: m.GetEnd(), Had: marksOf(m.GetHead().GetHad()), Doubted: marksOf(m.GetDoubted())}
+		got := mqttfront.Arrived{Drained: m.GetDrained(), Known: m.GetKnown(), End: m.GetEnd(), Had: marksOf(m.GetHead().GetHad()), Doubted: marksOf(m.GetDoubted())}
 		if got.End {
 			_ = p.stream.Close()
 		}

@@ -218,7 +218,7 @@ func (f *fetching) runAnswers(in pbio.Reader) {
 
 // run sends what there is, until everything has come, or the stream is over. It reports whether everything has.
 func (f *fetching) run(ctx context.Context) bool {
-	said := false
+	said, known := false, false
 	onWay := []uint64{} // positions that were sent, and not taken
 	late := time.NewTimer(time.Hour)
 	defer late.Stop()
@@ -276,12 +276,15 @@ func (f *fetching) run(ctx context.Context) bool {
 				said, msg.Drained = true, true
 				late.Reset(max(lateTime, time.Until(f.back)))
 			}
+			if said && !known && got.Known {
+				known, msg.Known = true, true
+			}
 			if n > 0 && len(got.Entries) == 0 && over && len(onWay) == 0 && got.Here == mqttfront.Whole {
 				_ = f.out.WriteMsg(&pb.Moved{End: true})
 				f.d.End()
 				return true
 			}
-			if len(msg.Entries) > 0 || len(msg.Doubted) > 0 || msg.Drained || msg.Head != nil {
+			if len(msg.Entries) > 0 || len(msg.Doubted) > 0 || msg.Drained || msg.Known || msg.Head != nil {
 				if err := f.out.WriteMsg(msg); err != nil {
 					return false
 				}

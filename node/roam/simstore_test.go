@@ -2,6 +2,7 @@ package roam
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/mozzie-mqtt/mozzie/mqttfront"
 	"github.com/mozzie-mqtt/mozzie/mqttfront/storetest"
@@ -10,7 +11,8 @@ import (
 // simStore is a store that survives its node, and knows which messages it has had.
 type simStore struct {
 	*storetest.Sessions
-	whole sync.Mutex // held by Together, of which a crash leaves all or nothing; taken before world.mu
+	whole    sync.Mutex   // held by Together, of which a crash leaves all or nothing; taken before world.mu
+	appended atomic.Int64 // entries so far
 
 	mu       sync.Mutex
 	received map[mqttfront.Mark]bool
@@ -76,6 +78,7 @@ type simLog struct {
 }
 
 func (l simLog) Append(e *mqttfront.Entry) {
+	l.s.appended.Add(1)
 	kept := *e
 	if kept.Receipt != nil {
 		kept.Mark, kept.Receipt = kept.Receipt.Mark(), nil

@@ -21,7 +21,11 @@ func (s *simSwarm) Detour(*proto.Message) bool { return false }
 func (s *simSwarm) Wanted(string) bool         { return true }
 func (s *simSwarm) Room(string) bool           { return true }
 func (s *simSwarm) RoomToRegister(string) bool { return true }
-func (s *simSwarm) RetainedHere() int          { return 0 }
+
+// OpenFor and Through matter where a node is destroyed.
+func (s *simSwarm) OpenFor([]mqttfront.Mark, []string) {}
+func (s *simSwarm) Through([]mqttfront.Mark, string)   {}
+func (s *simSwarm) RetainedHere() int                  { return 0 }
 
 func (s *simSwarm) Arrived(_ string, _ []string, _ bool, done func()) { // what is published goes to all at once
 	if done != nil {

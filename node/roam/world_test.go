@@ -43,6 +43,7 @@ type world struct {
 	strange   bool             // nodes know of no other while they have met none
 	shy       bool             // nodes that are started have not met others yet
 	slowness  time.Duration    // the longest that a node takes to answer a stream
+	old       bool             // nothing is said to be recent
 }
 
 // simMessage is a message in custody.
@@ -50,6 +51,7 @@ type simMessage struct {
 	m      *proto.Message
 	mark   mqttfront.Mark
 	shares []*simShare
+	at     time.Time // when it was published
 }
 
 // owedLocked reports whether a session that has gone on without a node is to get the message.
@@ -378,7 +380,7 @@ func (w *world) publish(topic, payload string, qos byte) {
 func (w *world) publishLocked(from *simNode, m *proto.Message, epoch uint64, served bool) {
 	w.seq++
 	w.logf("published %q", m.Payload)
-	sm := &simMessage{m: m, mark: mqttfront.Mark{Epoch: epoch, Seq: w.seq}}
+	sm := &simMessage{m: m, mark: mqttfront.Mark{Epoch: epoch, Seq: w.seq}, at: time.Now()}
 	for _, n := range w.nodes {
 		if n == from && served {
 			continue
@@ -410,9 +412,9 @@ func (s *simShare) deliverLocked() {
 			n.w.mu.Unlock()
 			return
 		}
+		d := mqttfront.Delivery{Msg: s.m.m, Plain: s.plain, Receipt: &simReceipt{s, life}, Recent: !n.w.old && !s.delivered && time.Since(s.m.at) < 2*time.Second}
 		s.delivered = true
 		s.left = 1
-		d := mqttfront.Delivery{Msg: s.m.m, Plain: s.plain, Receipt: &simReceipt{s, life}}
 		names := s.sessions
 		b, r := n.b, n.r
 		n.w.mu.Unlock()

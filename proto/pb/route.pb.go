@@ -215,7 +215,8 @@ type Hello struct {
 	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Known         []*Known               `protobuf:"bytes,5,rep,name=known,proto3" json:"known,omitempty"`
 	Serves        bool                   `protobuf:"varint,6,opt,name=serves,proto3" json:"serves,omitempty"` // the sender is a member of sets: it does not come with empty hands
-	Time          uint64                 `protobuf:"varint,7,opt,name=time,proto3" json:"time,omitempty"`     // in milliseconds since 1970, as the sender's clock has it
+	Time          uint64                 `protobuf:"varint,7,opt,name=time,proto3" json:"time,omitempty"`     // the latest that the sender knows of, in milliseconds since 1970
+	Clock         uint64                 `protobuf:"fixed64,8,opt,name=clock,proto3" json:"clock,omitempty"`  // the one that Lease.ask is by, now; 0: not said
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +296,13 @@ func (x *Hello) GetServes() bool {
 func (x *Hello) GetTime() uint64 {
 	if x != nil {
 		return x.Time
+	}
+	return 0
+}
+
+func (x *Hello) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
 	}
 	return 0
 }
@@ -559,15 +567,16 @@ type Publish struct {
 	Message       *Message               `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Epoch         uint64                 `protobuf:"fixed64,4,opt,name=epoch,proto3" json:"epoch,omitempty"` // with seq the message's identity; 0 for a QoS 0 message that is not retained
 	Seq           uint64                 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`
-	Released      uint64                 `protobuf:"varint,6,opt,name=released,proto3" json:"released,omitempty"`         // the sender has let go of everything of this epoch up to here
-	Served        bool                   `protobuf:"varint,7,opt,name=served,proto3" json:"served,omitempty"`             // the publisher's node has served its own plain subscribers
-	Echo          bool                   `protobuf:"varint,8,opt,name=echo,proto3" json:"echo,omitempty"`                 // say so as soon as it has been passed on
-	Origin        []byte                 `protobuf:"bytes,9,opt,name=origin,proto3" json:"origin,omitempty"`              // the publisher's node; set by a member that passes it on within the set only
-	Hops          uint32                 `protobuf:"varint,10,opt,name=hops,proto3" json:"hops,omitempty"`                // how often it was passed on
-	AgeMs         uint64                 `protobuf:"varint,11,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // how long it has waited before
-	Version       uint64                 `protobuf:"varint,12,opt,name=version,proto3" json:"version,omitempty"`          // of the set that the publisher's node knows; 0: none that was agreed on
-	Awaited       bool                   `protobuf:"varint,13,opt,name=awaited,proto3" json:"awaited,omitempty"`          // its client's acknowledgement waits until it is on two disks: it is to be copied at once
-	Before        [][]byte               `protobuf:"bytes,14,rep,name=before,proto3" json:"before,omitempty"`             // nodes that it was sent to before, and that may have it
+	Released      uint64                 `protobuf:"varint,6,opt,name=released,proto3" json:"released,omitempty"`            // the sender has let go of everything of this epoch up to here
+	Served        bool                   `protobuf:"varint,7,opt,name=served,proto3" json:"served,omitempty"`                // the publisher's node has served its own plain subscribers
+	Echo          bool                   `protobuf:"varint,8,opt,name=echo,proto3" json:"echo,omitempty"`                    // say so as soon as it has been passed on
+	Origin        []byte                 `protobuf:"bytes,9,opt,name=origin,proto3" json:"origin,omitempty"`                 // the publisher's node; set by a member that passes it on within the set only
+	Hops          uint32                 `protobuf:"varint,10,opt,name=hops,proto3" json:"hops,omitempty"`                   // how often it was passed on
+	AgeMs         uint64                 `protobuf:"varint,11,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`    // how long it has waited before
+	Version       uint64                 `protobuf:"varint,12,opt,name=version,proto3" json:"version,omitempty"`             // of the set that the publisher's node knows; 0: none that was agreed on
+	Awaited       bool                   `protobuf:"varint,13,opt,name=awaited,proto3" json:"awaited,omitempty"`             // its client's acknowledgement waits until it is on two disks: it is to be copied at once
+	Before        [][]byte               `protobuf:"bytes,14,rep,name=before,proto3" json:"before,omitempty"`                // nodes that it was sent to before, and that may have it
+	SentMs        uint64                 `protobuf:"varint,15,opt,name=sent_ms,json=sentMs,proto3" json:"sent_ms,omitempty"` // when it was sent, by the clock that Lease.ask is by, where it is retained; 0: not said
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -698,6 +707,13 @@ func (x *Publish) GetBefore() [][]byte {
 		return x.Before
 	}
 	return nil
+}
+
+func (x *Publish) GetSentMs() uint64 {
+	if x != nil {
+		return x.SentMs
+	}
+	return 0
 }
 
 type Range struct {
@@ -928,6 +944,7 @@ type Deliver struct {
 	Groups        []*Group               `protobuf:"bytes,6,rep,name=groups,proto3" json:"groups,omitempty"`  // for one member of each of these
 	Forget        uint64                 `protobuf:"varint,7,opt,name=forget,proto3" json:"forget,omitempty"` // everything of this epoch up to here is over
 	Stamp         uint64                 `protobuf:"fixed64,8,opt,name=stamp,proto3" json:"stamp,omitempty"`  // retained messages: when it came, by the rendezvous' hybrid logical clock
+	Recent        bool                   `protobuf:"varint,9,opt,name=recent,proto3" json:"recent,omitempty"` // it was matched moments ago, and is sent for the first time
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1018,12 +1035,20 @@ func (x *Deliver) GetStamp() uint64 {
 	return 0
 }
 
+func (x *Deliver) GetRecent() bool {
+	if x != nil {
+		return x.Recent
+	}
+	return false
+}
+
 // 8
 type DeliverAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Stored        []*Ranges              `protobuf:"bytes,1,rep,name=stored,proto3" json:"stored,omitempty"`
 	Done          []*Ranges              `protobuf:"bytes,2,rep,name=done,proto3" json:"done,omitempty"`
 	Refused       []*Refusal             `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"` // looked at before done
+	Open          []*Open                `protobuf:"bytes,4,rep,name=open,proto3" json:"open,omitempty"`       // looked at before done
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1079,6 +1104,83 @@ func (x *DeliverAck) GetRefused() []*Refusal {
 	return nil
 }
 
+func (x *DeliverAck) GetOpen() []*Open {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+// Open says what messages that a node was sent still wait for there: these sessions alone, or none that outlives its connection. All others
+// are through with them. Where it says so more than once of a message, the last counts.
+type Open struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`         // in CopyDone
+	Sessions      []string               `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"` // as the filters of their groups in Deliver
+	Messages      []*Ranges              `protobuf:"bytes,3,rep,name=messages,proto3" json:"messages,omitempty"`
+	Through       bool                   `protobuf:"varint,4,opt,name=through,proto3" json:"through,omitempty"` // the other way round: these sessions are among those no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Open) Reset() {
+	*x = Open{}
+	mi := &file_route_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Open) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Open) ProtoMessage() {}
+
+func (x *Open) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Open.ProtoReflect.Descriptor instead.
+func (*Open) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Open) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Open) GetSessions() []string {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *Open) GetMessages() []*Ranges {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *Open) GetThrough() bool {
+	if x != nil {
+		return x.Through
+	}
+	return false
+}
+
 // Refusal says that a shared subscription has no member left that can take a message: another node is to.
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1091,7 +1193,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_route_proto_msgTypes[15]
+	mi := &file_route_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1205,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[15]
+	mi := &file_route_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1218,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{15}
+	return file_route_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Refusal) GetEpoch() uint64 {
@@ -1151,7 +1253,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_route_proto_msgTypes[16]
+	mi := &file_route_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1265,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[16]
+	mi := &file_route_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1278,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{16}
+	return file_route_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Forget) GetEpochs() []*Forget_Epoch {
@@ -1205,7 +1307,7 @@ type GroupInterest struct {
 
 func (x *GroupInterest) Reset() {
 	*x = GroupInterest{}
-	mi := &file_route_proto_msgTypes[17]
+	mi := &file_route_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1319,7 @@ func (x *GroupInterest) String() string {
 func (*GroupInterest) ProtoMessage() {}
 
 func (x *GroupInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[17]
+	mi := &file_route_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1332,7 @@ func (x *GroupInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInterest.ProtoReflect.Descriptor instead.
 func (*GroupInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{17}
+	return file_route_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GroupInterest) GetName() string {
@@ -1276,7 +1378,7 @@ type Interest struct {
 
 func (x *Interest) Reset() {
 	*x = Interest{}
-	mi := &file_route_proto_msgTypes[18]
+	mi := &file_route_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1390,7 @@ func (x *Interest) String() string {
 func (*Interest) ProtoMessage() {}
 
 func (x *Interest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[18]
+	mi := &file_route_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1403,7 @@ func (x *Interest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interest.ProtoReflect.Descriptor instead.
 func (*Interest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{18}
+	return file_route_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Interest) GetFilter() string {
@@ -1359,7 +1461,7 @@ type SessionInterest struct {
 
 func (x *SessionInterest) Reset() {
 	*x = SessionInterest{}
-	mi := &file_route_proto_msgTypes[19]
+	mi := &file_route_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1473,7 @@ func (x *SessionInterest) String() string {
 func (*SessionInterest) ProtoMessage() {}
 
 func (x *SessionInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[19]
+	mi := &file_route_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1486,7 @@ func (x *SessionInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionInterest.ProtoReflect.Descriptor instead.
 func (*SessionInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{19}
+	return file_route_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SessionInterest) GetName() string {
@@ -1425,7 +1527,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_route_proto_msgTypes[20]
+	mi := &file_route_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1539,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[20]
+	mi := &file_route_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1552,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{20}
+	return file_route_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Registration) GetOwner() []byte {
@@ -1514,7 +1616,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_route_proto_msgTypes[21]
+	mi := &file_route_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1628,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[21]
+	mi := &file_route_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1641,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{21}
+	return file_route_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Register) GetPlace() *Place {
@@ -1579,7 +1681,7 @@ type RegisterAck struct {
 
 func (x *RegisterAck) Reset() {
 	*x = RegisterAck{}
-	mi := &file_route_proto_msgTypes[22]
+	mi := &file_route_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1693,7 @@ func (x *RegisterAck) String() string {
 func (*RegisterAck) ProtoMessage() {}
 
 func (x *RegisterAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[22]
+	mi := &file_route_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1706,7 @@ func (x *RegisterAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAck.ProtoReflect.Descriptor instead.
 func (*RegisterAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{22}
+	return file_route_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RegisterAck) GetPlace() *Place {
@@ -1672,7 +1774,7 @@ type Replicate struct {
 
 func (x *Replicate) Reset() {
 	*x = Replicate{}
-	mi := &file_route_proto_msgTypes[23]
+	mi := &file_route_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1786,7 @@ func (x *Replicate) String() string {
 func (*Replicate) ProtoMessage() {}
 
 func (x *Replicate) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[23]
+	mi := &file_route_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1799,7 @@ func (x *Replicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicate.ProtoReflect.Descriptor instead.
 func (*Replicate) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{23}
+	return file_route_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Replicate) GetOp() uint64 {
@@ -1761,7 +1863,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_route_proto_msgTypes[24]
+	mi := &file_route_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1875,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[24]
+	mi := &file_route_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1888,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{24}
+	return file_route_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Found) GetOp() uint64 {
@@ -1823,7 +1925,7 @@ type FoundAck struct {
 
 func (x *FoundAck) Reset() {
 	*x = FoundAck{}
-	mi := &file_route_proto_msgTypes[25]
+	mi := &file_route_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1937,7 @@ func (x *FoundAck) String() string {
 func (*FoundAck) ProtoMessage() {}
 
 func (x *FoundAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[25]
+	mi := &file_route_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1950,7 @@ func (x *FoundAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FoundAck.ProtoReflect.Descriptor instead.
 func (*FoundAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{25}
+	return file_route_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FoundAck) GetOp() uint64 {
@@ -1890,7 +1992,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_route_proto_msgTypes[26]
+	mi := &file_route_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2004,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[26]
+	mi := &file_route_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2017,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{26}
+	return file_route_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Ballot) GetRound() uint64 {
@@ -1944,7 +2046,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_route_proto_msgTypes[27]
+	mi := &file_route_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2058,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[27]
+	mi := &file_route_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2071,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{27}
+	return file_route_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Prepare) GetPlace() *Place {
@@ -2010,7 +2112,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_route_proto_msgTypes[28]
+	mi := &file_route_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2124,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[28]
+	mi := &file_route_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2137,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{28}
+	return file_route_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Promise) GetPlace() *Place {
@@ -2107,7 +2209,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_route_proto_msgTypes[29]
+	mi := &file_route_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2221,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[29]
+	mi := &file_route_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2234,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{29}
+	return file_route_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Accept) GetPlace() *Place {
@@ -2176,7 +2278,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_route_proto_msgTypes[30]
+	mi := &file_route_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2290,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[30]
+	mi := &file_route_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2303,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{30}
+	return file_route_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Accepted) GetPlace() *Place {
@@ -2244,7 +2346,7 @@ type SetNews struct {
 
 func (x *SetNews) Reset() {
 	*x = SetNews{}
-	mi := &file_route_proto_msgTypes[31]
+	mi := &file_route_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2358,7 @@ func (x *SetNews) String() string {
 func (*SetNews) ProtoMessage() {}
 
 func (x *SetNews) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[31]
+	mi := &file_route_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2371,7 @@ func (x *SetNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNews.ProtoReflect.Descriptor instead.
 func (*SetNews) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{31}
+	return file_route_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetNews) GetPlace() *Place {
@@ -2307,7 +2409,7 @@ type RetainedMessage struct {
 
 func (x *RetainedMessage) Reset() {
 	*x = RetainedMessage{}
-	mi := &file_route_proto_msgTypes[32]
+	mi := &file_route_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2421,7 @@ func (x *RetainedMessage) String() string {
 func (*RetainedMessage) ProtoMessage() {}
 
 func (x *RetainedMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[32]
+	mi := &file_route_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2434,7 @@ func (x *RetainedMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedMessage.ProtoReflect.Descriptor instead.
 func (*RetainedMessage) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{32}
+	return file_route_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RetainedMessage) GetMessage() *Message {
@@ -2393,7 +2495,7 @@ type Custody struct {
 
 func (x *Custody) Reset() {
 	*x = Custody{}
-	mi := &file_route_proto_msgTypes[33]
+	mi := &file_route_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2507,7 @@ func (x *Custody) String() string {
 func (*Custody) ProtoMessage() {}
 
 func (x *Custody) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[33]
+	mi := &file_route_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2520,7 @@ func (x *Custody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custody.ProtoReflect.Descriptor instead.
 func (*Custody) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{33}
+	return file_route_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Custody) GetMessage() *Message {
@@ -2489,7 +2591,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_route_proto_msgTypes[34]
+	mi := &file_route_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2603,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[34]
+	mi := &file_route_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2616,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{34}
+	return file_route_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Seen) GetEpoch() uint64 {
@@ -2561,7 +2663,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_route_proto_msgTypes[35]
+	mi := &file_route_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +2675,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[35]
+	mi := &file_route_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +2688,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{35}
+	return file_route_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Transfer) GetOp() uint64 {
@@ -2651,7 +2753,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_route_proto_msgTypes[36]
+	mi := &file_route_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2765,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[36]
+	mi := &file_route_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2778,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{36}
+	return file_route_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HandOver) GetOp() uint64 {
@@ -2718,7 +2820,7 @@ type Inherit struct {
 
 func (x *Inherit) Reset() {
 	*x = Inherit{}
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +2832,7 @@ func (x *Inherit) String() string {
 func (*Inherit) ProtoMessage() {}
 
 func (x *Inherit) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +2845,7 @@ func (x *Inherit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherit.ProtoReflect.Descriptor instead.
 func (*Inherit) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{37}
+	return file_route_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Inherit) GetPlace() *Place {
@@ -2770,7 +2872,7 @@ type Seq struct {
 
 func (x *Seq) Reset() {
 	*x = Seq{}
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2782,7 +2884,7 @@ func (x *Seq) String() string {
 func (*Seq) ProtoMessage() {}
 
 func (x *Seq) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2795,7 +2897,7 @@ func (x *Seq) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seq.ProtoReflect.Descriptor instead.
 func (*Seq) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{38}
+	return file_route_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Seq) GetOwner() []byte {
@@ -2827,7 +2929,7 @@ type Inherited struct {
 
 func (x *Inherited) Reset() {
 	*x = Inherited{}
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +2941,7 @@ func (x *Inherited) String() string {
 func (*Inherited) ProtoMessage() {}
 
 func (x *Inherited) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +2954,7 @@ func (x *Inherited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherited.ProtoReflect.Descriptor instead.
 func (*Inherited) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{39}
+	return file_route_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Inherited) GetPlace() *Place {
@@ -2908,7 +3010,7 @@ type NoInterest struct {
 
 func (x *NoInterest) Reset() {
 	*x = NoInterest{}
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3022,7 @@ func (x *NoInterest) String() string {
 func (*NoInterest) ProtoMessage() {}
 
 func (x *NoInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3035,7 @@ func (x *NoInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoInterest.ProtoReflect.Descriptor instead.
 func (*NoInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{40}
+	return file_route_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *NoInterest) GetPlace() *Place {
@@ -2954,7 +3056,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3068,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3081,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{41}
+	return file_route_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Wake) GetOp() uint64 {
@@ -3010,7 +3112,7 @@ type Sync struct {
 
 func (x *Sync) Reset() {
 	*x = Sync{}
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3124,7 @@ func (x *Sync) String() string {
 func (*Sync) ProtoMessage() {}
 
 func (x *Sync) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3137,7 @@ func (x *Sync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sync.ProtoReflect.Descriptor instead.
 func (*Sync) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{42}
+	return file_route_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Sync) GetOp() uint64 {
@@ -3086,7 +3188,7 @@ type Retain struct {
 
 func (x *Retain) Reset() {
 	*x = Retain{}
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3098,7 +3200,7 @@ func (x *Retain) String() string {
 func (*Retain) ProtoMessage() {}
 
 func (x *Retain) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3111,7 +3213,7 @@ func (x *Retain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retain.ProtoReflect.Descriptor instead.
 func (*Retain) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{43}
+	return file_route_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Retain) GetOp() uint64 {
@@ -3156,7 +3258,7 @@ type RetainedQuery struct {
 
 func (x *RetainedQuery) Reset() {
 	*x = RetainedQuery{}
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3270,7 @@ func (x *RetainedQuery) String() string {
 func (*RetainedQuery) ProtoMessage() {}
 
 func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3283,7 @@ func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedQuery.ProtoReflect.Descriptor instead.
 func (*RetainedQuery) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{44}
+	return file_route_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RetainedQuery) GetOp() uint64 {
@@ -3235,7 +3337,7 @@ type RetainedReply struct {
 
 func (x *RetainedReply) Reset() {
 	*x = RetainedReply{}
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3247,7 +3349,7 @@ func (x *RetainedReply) String() string {
 func (*RetainedReply) ProtoMessage() {}
 
 func (x *RetainedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3260,7 +3362,7 @@ func (x *RetainedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedReply.ProtoReflect.Descriptor instead.
 func (*RetainedReply) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{45}
+	return file_route_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RetainedReply) GetOp() uint64 {
@@ -3325,7 +3427,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3337,7 +3439,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3350,7 +3452,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{46}
+	return file_route_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Child) GetOp() uint64 {
@@ -3395,7 +3497,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3407,7 +3509,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3420,7 +3522,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{47}
+	return file_route_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Copy) GetOp() uint64 {
@@ -3467,13 +3569,14 @@ type CopyDone struct {
 	Over          []*Ranges              `protobuf:"bytes,5,rep,name=over,proto3" json:"over,omitempty"`   // whole messages
 	Moved         []*CopyDone_Moved      `protobuf:"bytes,6,rep,name=moved,proto3" json:"moved,omitempty"` // what of a shared subscription is for another node now
 	Seen          []*Seen                `protobuf:"bytes,7,rep,name=seen,proto3" json:"seen,omitempty"`   // to who is to collect it: others that may have what is over, by their owed
+	Open          []*Open                `protobuf:"bytes,8,rep,name=open,proto3" json:"open,omitempty"`   // what is kept of nodes' shares is for these sessions alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CopyDone) Reset() {
 	*x = CopyDone{}
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3485,7 +3588,7 @@ func (x *CopyDone) String() string {
 func (*CopyDone) ProtoMessage() {}
 
 func (x *CopyDone) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3498,7 +3601,7 @@ func (x *CopyDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone.ProtoReflect.Descriptor instead.
 func (*CopyDone) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{48}
+	return file_route_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CopyDone) GetPlace() *Place {
@@ -3543,6 +3646,13 @@ func (x *CopyDone) GetSeen() []*Seen {
 	return nil
 }
 
+func (x *CopyDone) GetOpen() []*Open {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
 // 33: what registrations a member of a set has, so that the other can send what is missing.
 type Digest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3558,7 +3668,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +3680,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3693,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{49}
+	return file_route_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Digest) GetPlace() *Place {
@@ -3639,7 +3749,7 @@ type Leaving struct {
 
 func (x *Leaving) Reset() {
 	*x = Leaving{}
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3761,7 @@ func (x *Leaving) String() string {
 func (*Leaving) ProtoMessage() {}
 
 func (x *Leaving) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3774,7 @@ func (x *Leaving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
 func (*Leaving) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{50}
+	return file_route_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Leaving) GetNode() []byte {
@@ -3692,7 +3802,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +3814,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +3827,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{51}
+	return file_route_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Recall) GetStored() []*Ranges {
@@ -3741,7 +3851,7 @@ type Chosen struct {
 
 func (x *Chosen) Reset() {
 	*x = Chosen{}
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3753,7 +3863,7 @@ func (x *Chosen) String() string {
 func (*Chosen) ProtoMessage() {}
 
 func (x *Chosen) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3766,7 +3876,7 @@ func (x *Chosen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chosen.ProtoReflect.Descriptor instead.
 func (*Chosen) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{52}
+	return file_route_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Chosen) GetOp() uint64 {
@@ -3812,7 +3922,7 @@ type Carried struct {
 
 func (x *Carried) Reset() {
 	*x = Carried{}
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3824,7 +3934,7 @@ func (x *Carried) String() string {
 func (*Carried) ProtoMessage() {}
 
 func (x *Carried) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3837,7 +3947,7 @@ func (x *Carried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Carried.ProtoReflect.Descriptor instead.
 func (*Carried) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{53}
+	return file_route_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Carried) GetOp() uint64 {
@@ -3886,7 +3996,7 @@ type Forget_Epoch struct {
 
 func (x *Forget_Epoch) Reset() {
 	*x = Forget_Epoch{}
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3898,7 +4008,7 @@ func (x *Forget_Epoch) String() string {
 func (*Forget_Epoch) ProtoMessage() {}
 
 func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3911,7 +4021,7 @@ func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget_Epoch.ProtoReflect.Descriptor instead.
 func (*Forget_Epoch) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{16, 0}
+	return file_route_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *Forget_Epoch) GetEpoch() uint64 {
@@ -3944,13 +4054,15 @@ type Custody_Share struct {
 	HoldS         uint32                 `protobuf:"varint,5,opt,name=hold_s,json=holdS,proto3" json:"hold_s,omitempty"` // how long it is kept while the node is out of reach
 	Done          bool                   `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`                // the node has it; said of unsettled messages, and where it has taken another's place
 	Turn          uint32                 `protobuf:"varint,7,opt,name=turn,proto3" json:"turn,omitempty"`                // how many nodes it was meant for before, of a shared subscription: the highest counts
+	Partly        bool                   `protobuf:"varint,8,opt,name=partly,proto3" json:"partly,omitempty"`            // of its plain subscribers it waits for these sessions alone, see Open
+	Open          []string               `protobuf:"bytes,9,rep,name=open,proto3" json:"open,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Custody_Share) Reset() {
 	*x = Custody_Share{}
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3962,7 +4074,7 @@ func (x *Custody_Share) String() string {
 func (*Custody_Share) ProtoMessage() {}
 
 func (x *Custody_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3975,7 +4087,7 @@ func (x *Custody_Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custody_Share.ProtoReflect.Descriptor instead.
 func (*Custody_Share) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{33, 0}
+	return file_route_proto_rawDescGZIP(), []int{34, 0}
 }
 
 func (x *Custody_Share) GetNode() []byte {
@@ -4027,6 +4139,20 @@ func (x *Custody_Share) GetTurn() uint32 {
 	return 0
 }
 
+func (x *Custody_Share) GetPartly() bool {
+	if x != nil {
+		return x.Partly
+	}
+	return false
+}
+
+func (x *Custody_Share) GetOpen() []string {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
 type Seen_Owed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -4037,7 +4163,7 @@ type Seen_Owed struct {
 
 func (x *Seen_Owed) Reset() {
 	*x = Seen_Owed{}
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4049,7 +4175,7 @@ func (x *Seen_Owed) String() string {
 func (*Seen_Owed) ProtoMessage() {}
 
 func (x *Seen_Owed) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4062,7 +4188,7 @@ func (x *Seen_Owed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen_Owed.ProtoReflect.Descriptor instead.
 func (*Seen_Owed) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{34, 0}
+	return file_route_proto_rawDescGZIP(), []int{35, 0}
 }
 
 func (x *Seen_Owed) GetNode() []byte {
@@ -4090,7 +4216,7 @@ type CopyDone_Share struct {
 
 func (x *CopyDone_Share) Reset() {
 	*x = CopyDone_Share{}
-	mi := &file_route_proto_msgTypes[57]
+	mi := &file_route_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4102,7 +4228,7 @@ func (x *CopyDone_Share) String() string {
 func (*CopyDone_Share) ProtoMessage() {}
 
 func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[57]
+	mi := &file_route_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4115,7 +4241,7 @@ func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone_Share.ProtoReflect.Descriptor instead.
 func (*CopyDone_Share) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{48, 0}
+	return file_route_proto_rawDescGZIP(), []int{49, 0}
 }
 
 func (x *CopyDone_Share) GetEpoch() uint64 {
@@ -4154,7 +4280,7 @@ type CopyDone_Moved struct {
 
 func (x *CopyDone_Moved) Reset() {
 	*x = CopyDone_Moved{}
-	mi := &file_route_proto_msgTypes[58]
+	mi := &file_route_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4166,7 +4292,7 @@ func (x *CopyDone_Moved) String() string {
 func (*CopyDone_Moved) ProtoMessage() {}
 
 func (x *CopyDone_Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[58]
+	mi := &file_route_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4179,7 +4305,7 @@ func (x *CopyDone_Moved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone_Moved.ProtoReflect.Descriptor instead.
 func (*CopyDone_Moved) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{48, 1}
+	return file_route_proto_rawDescGZIP(), []int{49, 1}
 }
 
 func (x *CopyDone_Moved) GetEpoch() uint64 {
@@ -4247,7 +4373,7 @@ const file_route_proto_rawDesc = "" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04left\x18\x03 \x01(\bR\x04left\x12\x12\n" +
 	"\x04life\x18\x04 \x01(\x04R\x04life\x12\x12\n" +
-	"\x04gone\x18\x05 \x01(\bR\x04gone\"\xc1\x01\n" +
+	"\x04gone\x18\x05 \x01(\bR\x04gone\"\xd7\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x12\n" +
@@ -4255,7 +4381,8 @@ const file_route_proto_rawDesc = "" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12,\n" +
 	"\x05known\x18\x05 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\x12\x16\n" +
 	"\x06serves\x18\x06 \x01(\bR\x06serves\x12\x12\n" +
-	"\x04time\x18\a \x01(\x04R\x04time\"I\n" +
+	"\x04time\x18\a \x01(\x04R\x04time\x12\x14\n" +
+	"\x05clock\x18\b \x01(\x06R\x05clock\"I\n" +
 	"\x05Nodes\x12,\n" +
 	"\x05known\x18\x01 \x03(\v2\x16.mozzie.route.v1.KnownR\x05known\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x04R\x04time\"J\n" +
@@ -4275,7 +4402,7 @@ const file_route_proto_rawDesc = "" +
 	"\x03qos\x18\x04 \x01(\rR\x03qos\x12\x16\n" +
 	"\x06retain\x18\x05 \x01(\bR\x06retain\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xee\x02\n" +
+	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\x87\x03\n" +
 	"\aPublish\x12\x1a\n" +
 	"\blocation\x18\x01 \x01(\fR\blocation\x12\x14\n" +
 	"\x05depth\x18\x02 \x01(\rR\x05depth\x122\n" +
@@ -4291,7 +4418,8 @@ const file_route_proto_rawDesc = "" +
 	"\x06age_ms\x18\v \x01(\x04R\x05ageMs\x12\x18\n" +
 	"\aversion\x18\f \x01(\x04R\aversion\x12\x18\n" +
 	"\aawaited\x18\r \x01(\bR\aawaited\x12\x16\n" +
-	"\x06before\x18\x0e \x03(\fR\x06before\"+\n" +
+	"\x06before\x18\x0e \x03(\fR\x06before\x12\x17\n" +
+	"\asent_ms\x18\x0f \x01(\x04R\x06sentMs\"+\n" +
 	"\x05Range\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"N\n" +
@@ -4305,7 +4433,7 @@ const file_route_proto_rawDesc = "" +
 	"\awritten\x18\x03 \x03(\v2\x17.mozzie.route.v1.RangesR\awritten\"3\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06filter\x18\x02 \x01(\tR\x06filter\"\xf5\x01\n" +
+	"\x06filter\x18\x02 \x01(\tR\x06filter\"\x8d\x02\n" +
 	"\aDeliver\x12\x1a\n" +
 	"\blocation\x18\x01 \x01(\fR\blocation\x122\n" +
 	"\amessage\x18\x02 \x01(\v2\x18.mozzie.route.v1.MessageR\amessage\x12\x14\n" +
@@ -4314,12 +4442,19 @@ const file_route_proto_rawDesc = "" +
 	"\x05plain\x18\x05 \x01(\bR\x05plain\x12.\n" +
 	"\x06groups\x18\x06 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groups\x12\x16\n" +
 	"\x06forget\x18\a \x01(\x04R\x06forget\x12\x14\n" +
-	"\x05stamp\x18\b \x01(\x06R\x05stamp\"\x9e\x01\n" +
+	"\x05stamp\x18\b \x01(\x06R\x05stamp\x12\x16\n" +
+	"\x06recent\x18\t \x01(\bR\x06recent\"\xc9\x01\n" +
 	"\n" +
 	"DeliverAck\x12/\n" +
 	"\x06stored\x18\x01 \x03(\v2\x17.mozzie.route.v1.RangesR\x06stored\x12+\n" +
 	"\x04done\x18\x02 \x03(\v2\x17.mozzie.route.v1.RangesR\x04done\x122\n" +
-	"\arefused\x18\x03 \x03(\v2\x18.mozzie.route.v1.RefusalR\arefused\"_\n" +
+	"\arefused\x18\x03 \x03(\v2\x18.mozzie.route.v1.RefusalR\arefused\x12)\n" +
+	"\x04open\x18\x04 \x03(\v2\x15.mozzie.route.v1.OpenR\x04open\"\x85\x01\n" +
+	"\x04Open\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x1a\n" +
+	"\bsessions\x18\x02 \x03(\tR\bsessions\x123\n" +
+	"\bmessages\x18\x03 \x03(\v2\x17.mozzie.route.v1.RangesR\bmessages\x12\x18\n" +
+	"\athrough\x18\x04 \x01(\bR\athrough\"_\n" +
 	"\aRefusal\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12,\n" +
@@ -4422,7 +4557,7 @@ const file_route_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x18\n" +
 	"\acleared\x18\x05 \x01(\bR\acleared\x12\x15\n" +
-	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\xbe\x03\n" +
+	"\x06age_ms\x18\x06 \x01(\x04R\x05ageMs\"\xea\x03\n" +
 	"\aCustody\x122\n" +
 	"\amessage\x18\x01 \x01(\v2\x18.mozzie.route.v1.MessageR\amessage\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x10\n" +
@@ -4431,7 +4566,7 @@ const file_route_proto_rawDesc = "" +
 	"\x05stamp\x18\x05 \x01(\x06R\x05stamp\x12\x1c\n" +
 	"\tunsettled\x18\x06 \x01(\bR\tunsettled\x12\x16\n" +
 	"\x06except\x18\a \x01(\fR\x06except\x12\x18\n" +
-	"\aholders\x18\b \x03(\fR\aholders\x1a\xb8\x01\n" +
+	"\aholders\x18\b \x03(\fR\aholders\x1a\xe4\x01\n" +
 	"\x05Share\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
 	"\x05plain\x18\x02 \x01(\bR\x05plain\x12.\n" +
@@ -4439,7 +4574,9 @@ const file_route_proto_rawDesc = "" +
 	"\x06stored\x18\x04 \x01(\bR\x06stored\x12\x15\n" +
 	"\x06hold_s\x18\x05 \x01(\rR\x05holdS\x12\x12\n" +
 	"\x04done\x18\x06 \x01(\bR\x04done\x12\x12\n" +
-	"\x04turn\x18\a \x01(\rR\x04turn\"\xdc\x01\n" +
+	"\x04turn\x18\a \x01(\rR\x04turn\x12\x16\n" +
+	"\x06partly\x18\b \x01(\bR\x06partly\x12\x12\n" +
+	"\x04open\x18\t \x03(\tR\x04open\"\xdc\x01\n" +
 	"\x04Seen\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x12\n" +
 	"\x04upto\x18\x02 \x01(\x04R\x04upto\x12.\n" +
@@ -4517,14 +4654,15 @@ const file_route_proto_rawDesc = "" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x122\n" +
 	"\acustody\x18\x03 \x03(\v2\x18.mozzie.route.v1.CustodyR\acustody\x12&\n" +
 	"\x03set\x18\x04 \x01(\v2\x14.mozzie.route.v1.SetR\x03set\x12\x18\n" +
-	"\aoffered\x18\x05 \x01(\bR\aoffered\"\x84\x04\n" +
+	"\aoffered\x18\x05 \x01(\bR\aoffered\"\xaf\x04\n" +
 	"\bCopyDone\x12,\n" +
 	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x123\n" +
 	"\x04done\x18\x02 \x03(\v2\x1f.mozzie.route.v1.CopyDone.ShareR\x04done\x12\x0e\n" +
 	"\x02op\x18\x04 \x01(\x04R\x02op\x12+\n" +
 	"\x04over\x18\x05 \x03(\v2\x17.mozzie.route.v1.RangesR\x04over\x125\n" +
 	"\x05moved\x18\x06 \x03(\v2\x1f.mozzie.route.v1.CopyDone.MovedR\x05moved\x12)\n" +
-	"\x04seen\x18\a \x03(\v2\x15.mozzie.route.v1.SeenR\x04seen\x1aC\n" +
+	"\x04seen\x18\a \x03(\v2\x15.mozzie.route.v1.SeenR\x04seen\x12)\n" +
+	"\x04open\x18\b \x03(\v2\x15.mozzie.route.v1.OpenR\x04open\x1aC\n" +
 	"\x05Share\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -4573,7 +4711,7 @@ func file_route_proto_rawDescGZIP() []byte {
 	return file_route_proto_rawDescData
 }
 
-var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_route_proto_goTypes = []any{
 	(*Place)(nil),           // 0: mozzie.route.v1.Place
 	(*Set)(nil),             // 1: mozzie.route.v1.Set
@@ -4590,50 +4728,51 @@ var file_route_proto_goTypes = []any{
 	(*Group)(nil),           // 12: mozzie.route.v1.Group
 	(*Deliver)(nil),         // 13: mozzie.route.v1.Deliver
 	(*DeliverAck)(nil),      // 14: mozzie.route.v1.DeliverAck
-	(*Refusal)(nil),         // 15: mozzie.route.v1.Refusal
-	(*Forget)(nil),          // 16: mozzie.route.v1.Forget
-	(*GroupInterest)(nil),   // 17: mozzie.route.v1.GroupInterest
-	(*Interest)(nil),        // 18: mozzie.route.v1.Interest
-	(*SessionInterest)(nil), // 19: mozzie.route.v1.SessionInterest
-	(*Registration)(nil),    // 20: mozzie.route.v1.Registration
-	(*Register)(nil),        // 21: mozzie.route.v1.Register
-	(*RegisterAck)(nil),     // 22: mozzie.route.v1.RegisterAck
-	(*Replicate)(nil),       // 23: mozzie.route.v1.Replicate
-	(*Found)(nil),           // 24: mozzie.route.v1.Found
-	(*FoundAck)(nil),        // 25: mozzie.route.v1.FoundAck
-	(*Ballot)(nil),          // 26: mozzie.route.v1.Ballot
-	(*Prepare)(nil),         // 27: mozzie.route.v1.Prepare
-	(*Promise)(nil),         // 28: mozzie.route.v1.Promise
-	(*Accept)(nil),          // 29: mozzie.route.v1.Accept
-	(*Accepted)(nil),        // 30: mozzie.route.v1.Accepted
-	(*SetNews)(nil),         // 31: mozzie.route.v1.SetNews
-	(*RetainedMessage)(nil), // 32: mozzie.route.v1.RetainedMessage
-	(*Custody)(nil),         // 33: mozzie.route.v1.Custody
-	(*Seen)(nil),            // 34: mozzie.route.v1.Seen
-	(*Transfer)(nil),        // 35: mozzie.route.v1.Transfer
-	(*HandOver)(nil),        // 36: mozzie.route.v1.HandOver
-	(*Inherit)(nil),         // 37: mozzie.route.v1.Inherit
-	(*Seq)(nil),             // 38: mozzie.route.v1.Seq
-	(*Inherited)(nil),       // 39: mozzie.route.v1.Inherited
-	(*NoInterest)(nil),      // 40: mozzie.route.v1.NoInterest
-	(*Wake)(nil),            // 41: mozzie.route.v1.Wake
-	(*Sync)(nil),            // 42: mozzie.route.v1.Sync
-	(*Retain)(nil),          // 43: mozzie.route.v1.Retain
-	(*RetainedQuery)(nil),   // 44: mozzie.route.v1.RetainedQuery
-	(*RetainedReply)(nil),   // 45: mozzie.route.v1.RetainedReply
-	(*Child)(nil),           // 46: mozzie.route.v1.Child
-	(*Copy)(nil),            // 47: mozzie.route.v1.Copy
-	(*CopyDone)(nil),        // 48: mozzie.route.v1.CopyDone
-	(*Digest)(nil),          // 49: mozzie.route.v1.Digest
-	(*Leaving)(nil),         // 50: mozzie.route.v1.Leaving
-	(*Recall)(nil),          // 51: mozzie.route.v1.Recall
-	(*Chosen)(nil),          // 52: mozzie.route.v1.Chosen
-	(*Carried)(nil),         // 53: mozzie.route.v1.Carried
-	(*Forget_Epoch)(nil),    // 54: mozzie.route.v1.Forget.Epoch
-	(*Custody_Share)(nil),   // 55: mozzie.route.v1.Custody.Share
-	(*Seen_Owed)(nil),       // 56: mozzie.route.v1.Seen.Owed
-	(*CopyDone_Share)(nil),  // 57: mozzie.route.v1.CopyDone.Share
-	(*CopyDone_Moved)(nil),  // 58: mozzie.route.v1.CopyDone.Moved
+	(*Open)(nil),            // 15: mozzie.route.v1.Open
+	(*Refusal)(nil),         // 16: mozzie.route.v1.Refusal
+	(*Forget)(nil),          // 17: mozzie.route.v1.Forget
+	(*GroupInterest)(nil),   // 18: mozzie.route.v1.GroupInterest
+	(*Interest)(nil),        // 19: mozzie.route.v1.Interest
+	(*SessionInterest)(nil), // 20: mozzie.route.v1.SessionInterest
+	(*Registration)(nil),    // 21: mozzie.route.v1.Registration
+	(*Register)(nil),        // 22: mozzie.route.v1.Register
+	(*RegisterAck)(nil),     // 23: mozzie.route.v1.RegisterAck
+	(*Replicate)(nil),       // 24: mozzie.route.v1.Replicate
+	(*Found)(nil),           // 25: mozzie.route.v1.Found
+	(*FoundAck)(nil),        // 26: mozzie.route.v1.FoundAck
+	(*Ballot)(nil),          // 27: mozzie.route.v1.Ballot
+	(*Prepare)(nil),         // 28: mozzie.route.v1.Prepare
+	(*Promise)(nil),         // 29: mozzie.route.v1.Promise
+	(*Accept)(nil),          // 30: mozzie.route.v1.Accept
+	(*Accepted)(nil),        // 31: mozzie.route.v1.Accepted
+	(*SetNews)(nil),         // 32: mozzie.route.v1.SetNews
+	(*RetainedMessage)(nil), // 33: mozzie.route.v1.RetainedMessage
+	(*Custody)(nil),         // 34: mozzie.route.v1.Custody
+	(*Seen)(nil),            // 35: mozzie.route.v1.Seen
+	(*Transfer)(nil),        // 36: mozzie.route.v1.Transfer
+	(*HandOver)(nil),        // 37: mozzie.route.v1.HandOver
+	(*Inherit)(nil),         // 38: mozzie.route.v1.Inherit
+	(*Seq)(nil),             // 39: mozzie.route.v1.Seq
+	(*Inherited)(nil),       // 40: mozzie.route.v1.Inherited
+	(*NoInterest)(nil),      // 41: mozzie.route.v1.NoInterest
+	(*Wake)(nil),            // 42: mozzie.route.v1.Wake
+	(*Sync)(nil),            // 43: mozzie.route.v1.Sync
+	(*Retain)(nil),          // 44: mozzie.route.v1.Retain
+	(*RetainedQuery)(nil),   // 45: mozzie.route.v1.RetainedQuery
+	(*RetainedReply)(nil),   // 46: mozzie.route.v1.RetainedReply
+	(*Child)(nil),           // 47: mozzie.route.v1.Child
+	(*Copy)(nil),            // 48: mozzie.route.v1.Copy
+	(*CopyDone)(nil),        // 49: mozzie.route.v1.CopyDone
+	(*Digest)(nil),          // 50: mozzie.route.v1.Digest
+	(*Leaving)(nil),         // 51: mozzie.route.v1.Leaving
+	(*Recall)(nil),          // 52: mozzie.route.v1.Recall
+	(*Chosen)(nil),          // 53: mozzie.route.v1.Chosen
+	(*Carried)(nil),         // 54: mozzie.route.v1.Carried
+	(*Forget_Epoch)(nil),    // 55: mozzie.route.v1.Forget.Epoch
+	(*Custody_Share)(nil),   // 56: mozzie.route.v1.Custody.Share
+	(*Seen_Owed)(nil),       // 57: mozzie.route.v1.Seen.Owed
+	(*CopyDone_Share)(nil),  // 58: mozzie.route.v1.CopyDone.Share
+	(*CopyDone_Moved)(nil),  // 59: mozzie.route.v1.CopyDone.Moved
 }
 var file_route_proto_depIdxs = []int32{
 	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
@@ -4647,91 +4786,94 @@ var file_route_proto_depIdxs = []int32{
 	12, // 8: mozzie.route.v1.Deliver.groups:type_name -> mozzie.route.v1.Group
 	10, // 9: mozzie.route.v1.DeliverAck.stored:type_name -> mozzie.route.v1.Ranges
 	10, // 10: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
-	15, // 11: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
-	12, // 12: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
-	54, // 13: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
-	17, // 14: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
-	19, // 15: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
-	18, // 16: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
-	0,  // 17: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
-	20, // 18: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
-	0,  // 19: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 20: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 21: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
-	1,  // 22: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
-	20, // 23: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 24: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
-	0,  // 25: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
-	1,  // 26: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
-	0,  // 27: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 28: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 29: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
-	26, // 30: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 31: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
-	26, // 32: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
-	1,  // 33: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
-	26, // 34: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
-	26, // 35: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
-	0,  // 36: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
-	26, // 37: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 38: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
-	26, // 39: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 40: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
-	1,  // 41: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
-	7,  // 42: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
-	7,  // 43: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	55, // 44: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
-	9,  // 45: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
-	56, // 46: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
-	0,  // 47: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
-	20, // 48: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
-	32, // 49: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 50: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
-	33, // 51: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
-	34, // 52: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
-	0,  // 53: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
-	1,  // 54: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
-	0,  // 55: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
-	38, // 56: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
-	0,  // 57: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
-	1,  // 58: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
-	20, // 59: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 60: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
-	0,  // 61: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
-	0,  // 62: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
-	0,  // 63: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
-	32, // 64: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
-	1,  // 65: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
-	0,  // 66: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
-	32, // 67: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 68: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
-	31, // 69: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
-	0,  // 70: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
-	0,  // 71: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
-	0,  // 72: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
-	0,  // 73: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
-	33, // 74: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
-	1,  // 75: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
-	0,  // 76: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	57, // 77: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
-	10, // 78: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
-	58, // 79: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
-	34, // 80: mozzie.route.v1.CopyDone.seen:type_name -> mozzie.route.v1.Seen
-	0,  // 81: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 82: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	38, // 83: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 84: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 85: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
-	12, // 86: mozzie.route.v1.Carried.session:type_name -> mozzie.route.v1.Group
-	10, // 87: mozzie.route.v1.Carried.messages:type_name -> mozzie.route.v1.Ranges
-	12, // 88: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	9,  // 89: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
-	12, // 90: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
-	91, // [91:91] is the sub-list for method output_type
-	91, // [91:91] is the sub-list for method input_type
-	91, // [91:91] is the sub-list for extension type_name
-	91, // [91:91] is the sub-list for extension extendee
-	0,  // [0:91] is the sub-list for field type_name
+	16, // 11: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
+	15, // 12: mozzie.route.v1.DeliverAck.open:type_name -> mozzie.route.v1.Open
+	10, // 13: mozzie.route.v1.Open.messages:type_name -> mozzie.route.v1.Ranges
+	12, // 14: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
+	55, // 15: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	18, // 16: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
+	20, // 17: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
+	19, // 18: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
+	0,  // 19: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
+	21, // 20: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
+	0,  // 21: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 22: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 23: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
+	1,  // 24: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
+	21, // 25: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 26: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
+	0,  // 27: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
+	1,  // 28: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
+	0,  // 29: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
+	1,  // 30: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
+	0,  // 31: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
+	27, // 32: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 33: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
+	27, // 34: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
+	1,  // 35: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
+	27, // 36: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
+	27, // 37: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
+	0,  // 38: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
+	27, // 39: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 40: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
+	27, // 41: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
+	0,  // 42: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
+	1,  // 43: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
+	7,  // 44: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
+	7,  // 45: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
+	56, // 46: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	9,  // 47: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
+	57, // 48: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
+	0,  // 49: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
+	21, // 50: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
+	33, // 51: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 52: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
+	34, // 53: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
+	35, // 54: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
+	0,  // 55: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
+	1,  // 56: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
+	0,  // 57: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
+	39, // 58: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
+	0,  // 59: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
+	1,  // 60: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
+	21, // 61: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 62: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
+	0,  // 63: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
+	0,  // 64: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
+	0,  // 65: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
+	33, // 66: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
+	1,  // 67: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
+	0,  // 68: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
+	33, // 69: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 70: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
+	32, // 71: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
+	0,  // 72: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
+	0,  // 73: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
+	0,  // 74: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
+	0,  // 75: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
+	34, // 76: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
+	1,  // 77: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
+	0,  // 78: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
+	58, // 79: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	10, // 80: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
+	59, // 81: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
+	35, // 82: mozzie.route.v1.CopyDone.seen:type_name -> mozzie.route.v1.Seen
+	15, // 83: mozzie.route.v1.CopyDone.open:type_name -> mozzie.route.v1.Open
+	0,  // 84: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 85: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	39, // 86: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	10, // 87: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 88: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
+	12, // 89: mozzie.route.v1.Carried.session:type_name -> mozzie.route.v1.Group
+	10, // 90: mozzie.route.v1.Carried.messages:type_name -> mozzie.route.v1.Ranges
+	12, // 91: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	9,  // 92: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
+	12, // 93: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
+	94, // [94:94] is the sub-list for method output_type
+	94, // [94:94] is the sub-list for method input_type
+	94, // [94:94] is the sub-list for extension type_name
+	94, // [94:94] is the sub-list for extension extendee
+	0,  // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }
@@ -4745,7 +4887,7 @@ func file_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_route_proto_rawDesc), len(file_route_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   59,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -374,6 +374,7 @@ type Moved struct {
 	Drained       bool                   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"` // all that waited has come, and what comes from now on comes to the new holder too
 	End           bool                   `protobuf:"varint,6,opt,name=end,proto3" json:"end,omitempty"`         // nothing will follow
 	Wanted        bool                   `protobuf:"varint,7,opt,name=wanted,proto3" json:"wanted,omitempty"`   // what is offered will be fetched; with none it is of a session that is over
+	Known         bool                   `protobuf:"varint,9,opt,name=known,proto3" json:"known,omitempty"`     // with drained, or after it: all that this node is to know of what the session has had has been said
 	Doubted       []*MovedMarks          `protobuf:"bytes,8,rep,name=doubted,proto3" json:"doubted,omitempty"`  // what has come since drained, and the new holder has by itself, as a rule: had of Taken answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -454,6 +455,13 @@ func (x *Moved) GetEnd() bool {
 func (x *Moved) GetWanted() bool {
 	if x != nil {
 		return x.Wanted
+	}
+	return false
+}
+
+func (x *Moved) GetKnown() bool {
+	if x != nil {
+		return x.Known
 	}
 	return false
 }
@@ -756,7 +764,7 @@ const file_session_proto_rawDesc = "" +
 	"\x06number\x18\x02 \x01(\x06R\x06number\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\x04R\x05after\x12\x14\n" +
 	"\x05offer\x18\x04 \x01(\bR\x05offer\x12\x12\n" +
-	"\x04born\x18\x05 \x01(\x06R\x04born\"\xa1\x02\n" +
+	"\x04born\x18\x05 \x01(\x06R\x04born\"\xb7\x02\n" +
 	"\x05Moved\x120\n" +
 	"\x04head\x18\x01 \x01(\v2\x1c.mozzie.session.v1.MovedHeadR\x04head\x12\x12\n" +
 	"\x04none\x18\x02 \x01(\bR\x04none\x12\x1c\n" +
@@ -764,7 +772,8 @@ const file_session_proto_rawDesc = "" +
 	"\aentries\x18\x04 \x03(\v2\x1d.mozzie.session.v1.MovedEntryR\aentries\x12\x18\n" +
 	"\adrained\x18\x05 \x01(\bR\adrained\x12\x10\n" +
 	"\x03end\x18\x06 \x01(\bR\x03end\x12\x16\n" +
-	"\x06wanted\x18\a \x01(\bR\x06wanted\x127\n" +
+	"\x06wanted\x18\a \x01(\bR\x06wanted\x12\x14\n" +
+	"\x05known\x18\t \x01(\bR\x05known\x127\n" +
 	"\adoubted\x18\b \x03(\v2\x1d.mozzie.session.v1.MovedMarksR\adoubted\"\xb5\x01\n" +
 	"\tMovedHead\x125\n" +
 	"\x05state\x18\x01 \x01(\v2\x1f.mozzie.session.v1.SessionStateR\x05state\x12\x18\n" +

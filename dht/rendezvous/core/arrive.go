@@ -16,8 +16,8 @@ type arrival struct {
 	from      NodeID // who sent it here
 	publisher NodeID // the publisher's node, where this node may know it
 	released  uint64
-	version   uint64 // of the set that its publisher's node knows
-	age       time.Duration
+	version   uint64        // of the set that its publisher's node knows
+	age       time.Duration // when it came here
 	since     time.Duration // when it began to wait here; 0: it did not
 	hops      int
 	before    []string // nodes that it was sent to before, and that may have it
@@ -51,6 +51,9 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 	*a = arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
 		version: f.Version, age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo, awaited: f.Awaited,
 		before: f.Before}
+	if f.Sent != 0 {
+		a.age += p.lease.took(n.now, f.Sent)
+	}
 	if f.Hops > 0 {
 		a.publisher = NodeID(f.Origin)
 	}
@@ -72,6 +75,14 @@ func (n *Node) arrived(a *arrival) {
 		*a = arrival{}
 		n.spareArrival = a
 	}
+}
+
+// ageOf returns how long ago a message came to its publisher's node.
+func (n *Node) ageOf(a *arrival) time.Duration {
+	if a.since == 0 {
+		return a.age
+	}
+	return a.age + n.now - a.since
 }
 
 // arriveFrom takes a message from another node to its location.
@@ -143,7 +154,9 @@ func (n *Node) arriveAnywhere(place Place, at dht.Location, a *arrival) {
 // arrive deals with a message according to what this node is to its location.
 func (n *Node) arrive(l *location, a *arrival) {
 	if a.own != nil {
-		a.own.waits = false
+		if a.own.waits = false; a.own.kept { // it waited here, and went another way meanwhile
+			return
+		}
 	}
 	switch l.phase {
 	case serving:
@@ -214,11 +227,8 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 	r := n.route(place)
 	f := n.frames.Publish()
 	*f = proto.Publish{Message: a.m, Location: r.at, Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
-		Released: a.released, Version: a.version, Served: a.served, Echo: a.echo, Awaited: a.awaited, Hops: a.hops + 1, Age: a.age,
-		Before: n.withHolders(a.before, a.id, to)}
-	if a.since != 0 {
-		f.Age += n.now - a.since
-	}
+		Released: a.released, Version: a.version, Served: a.served, Echo: a.echo, Awaited: a.awaited, Hops: a.hops + 1, Age: n.ageOf(a),
+		Before: n.withHolders(a.before, a.id, to), Sent: n.sentNow(a.m)}
 	switch {
 	case !a.served:
 	case r.set.has(to): // only members of the set may know

@@ -23,13 +23,16 @@ const maxMoved = proto.SoftFrame / 256
 // kept while the node is out of reach. done is called when those who wait to hear that the messages are done know of it, or can't be told:
 // then Done may be called here.
 func (n *Node) Carried(ids []Identity, to, name string, hold time.Duration, done func()) {
-	c := &carrying{ids: ids, to: to, session: SessionInterest{Name: name}.group(), until: n.now + carryTime, done: done}
+	c := &carrying{ids: ids, to: to, at: n.upAs(to), session: SessionInterest{Name: name}.group(), until: n.now + carryTime, done: done}
 	for _, id := range ids {
 		if r := n.epochs[id.Epoch]; r != nil {
 			o := r.carriedWith(c)
 			if o == nil {
 				o = &carriedTo{to: to, session: c.session, hold: hold}
 				r.carried = append(r.carried, o)
+			}
+			if o.at == "" {
+				o.at = c.at
 			}
 			o.numbers.add(id.Seq)
 		}
@@ -40,7 +43,8 @@ func (n *Node) Carried(ids []Identity, to, name string, hold time.Duration, done
 // carriedTo are the messages of an epoch that another node has taken over with a session. Whoever asks for them later, since it had a copy and
 // was away, is told too.
 type carriedTo struct {
-	to      string
+	to      string // peer ID
+	at      NodeID // the node with that, which is another one where it comes with a new database; "": not known yet
 	session proto.Group
 	hold    time.Duration
 	numbers spans
@@ -50,7 +54,7 @@ type carriedTo struct {
 // carriedWith returns what of an epoch has gone where some messages are going; nil for nothing.
 func (r *received) carriedWith(c *carrying) *carriedTo {
 	for _, o := range r.carried {
-		if o.to == c.to && o.session == c.session {
+		if o.to == c.to && o.session == c.session && (o.at == c.at || o.at == "" || c.at == "") {
 			return o
 		}
 	}
@@ -69,8 +73,11 @@ func (r *received) trimCarried(upto uint64) {
 func (n *Node) answerDone(node NodeID, r *received, id Identity) {
 	if r != nil {
 		for _, o := range r.carried {
-			if to := n.upAs(o.to); to != "" && o.numbers.has(id.Seq) && !n.knows(node, o, id.Seq) {
-				n.tellWhere(node, to, o.session, o.hold, []*pb.Ranges{{Epoch: id.Epoch, Ranges: []*pb.Range{{From: id.Seq, To: id.Seq}}}}, nil)
+			if o.at == "" {
+				o.at = n.upAs(o.to)
+			}
+			if o.at != "" && o.numbers.has(id.Seq) && !n.knows(node, o, id.Seq) {
+				n.tellWhere(node, o.at, o.session, o.hold, []*pb.Ranges{{Epoch: id.Epoch, Ranges: []*pb.Range{{From: id.Seq, To: id.Seq}}}}, nil)
 			}
 		}
 	}
@@ -114,7 +121,8 @@ func (n *Node) tellWhere(node, to NodeID, session proto.Group, hold time.Duratio
 // carrying are messages that another node has taken over, of which those are being told who wait to hear that they are done.
 type carrying struct {
 	ids     []Identity
-	to      string
+	to      string // as in carriedTo, and at
+	at      NodeID
 	session proto.Group
 	until   time.Duration
 	done    func()
@@ -122,7 +130,10 @@ type carrying struct {
 
 // tellCarried tells those who have not been told, until there is nobody else.
 func (n *Node) tellCarried(c *carrying) {
-	to := n.upAs(c.to)
+	if c.at == "" {
+		c.at = n.upAs(c.to)
+	}
+	to := c.at
 	var hold time.Duration
 	all, waits := map[NodeID]*acks{}, to == ""
 	for _, id := range c.ids {
@@ -235,13 +246,13 @@ func (n *Node) carry(from, to NodeID, g proto.Group, hold time.Duration, message
 			}
 		})
 	}
-	n.redeliver(all, to) // which asks it to say when they are done
 	w := &gather{n: n, left: 1}
 	for _, c := range sortedKeys(copies) {
 		for moved := range slices.Chunk(copies[c], maxMoved) {
 			w.ask(c, func(op uint64) any { return &pb.CopyDone{Op: op, Moved: moved} })
 		}
 	}
+	n.redeliver(all, to) // which asks it to say when they are done
 	w.wait(done)
 	w.one()
 }

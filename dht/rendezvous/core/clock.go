@@ -33,13 +33,66 @@ func (n *Node) millis() uint64 {
 	return uint64(n.wall.UnixMilli()) //nolint:gosec // positive
 }
 
+// latest is the latest time that this node knows of: its own, or what another node or a stamp said, and what has passed since.
+func (n *Node) latest() uint64 {
+	now := n.millis()
+	if n.hasTime() { // else it is told the time yet, and then everything is stamped anew
+		now = max(now, uint64(n.now.Milliseconds()+n.lead)) //nolint:gosec // not negative
+	}
+	return now
+}
+
+// seeStamp takes this node's clock along with a stamp that another node, or this one, has given: a clock that is behind does not make what is
+// stamped here look older than what was stamped before elsewhere.
+func (n *Node) seeStamp(stamp uint64) {
+	n.moveClock(min(stamp, n.furthest()))
+}
+
+func (n *Node) moveClock(stamp uint64) {
+	n.clock = max(n.clock, stamp)
+	n.lead = max(n.lead, int64(stamp>>16)-n.now.Milliseconds()) //nolint:gosec // 48 bits
+}
+
+// furthest is how far another node's stamps may take this node's clock along: a clock that is a day ahead
+// must not make every stamp of the swarm meaningless.
+func (n *Node) furthest() uint64 { return (n.millis() + uint64(24*time.Hour/time.Millisecond)) << 16 }
+
+// stamp gives a retained message its place in time: a hybrid logical clock (Kulkarni et al. 2014), 48 bits of
+// milliseconds and 16 of counting. One that has waited, or was long on its way, is stamped that much earlier, by the latest clock that was heard of; one
+// that has not is newer than what is kept for its topic, whatever clock that was stamped by. Of one publisher's the later one is newer in any case.
+func (n *Node) stamp(l *location, a *arrival) uint64 {
+	now, kept := n.latest()<<16, n.cfg.Retained.Get(l.at, a.m.Topic)
+	newer := kept != nil && kept.ID.Epoch == a.id.Epoch && a.id.Epoch != 0
+	if newer && kept.ID.Seq >= a.id.Seq {
+		return kept.Stamp
+	}
+	var stamp uint64
+	if age := n.ageOf(a); age > time.Second {
+		stamp = now - min(now, uint64(age.Milliseconds())<<16) //nolint:gosec // positive
+	} else {
+		n.moveClock(max(n.clock+1, now))
+		stamp, newer = n.clock, true
+	}
+	if newer && kept != nil && kept.Stamp >= stamp && kept.Stamp+1 > kept.Stamp {
+		return kept.Stamp + 1
+	}
+	return stamp
+}
+
 // hasTime reports whether this node knows what time it is.
 func (n *Node) hasTime() bool { return n.millis() >= unsetMillis }
 
-// hearTime takes over the time that another node tells, where this one does not know it and has an earlier one.
+// hearTime hears of the latest time that another node knows of. A node that does not know the time takes it over.
 func (n *Node) hearTime(millis uint64) {
+	switch {
+	case millis > uint64(maxHeard.UnixMilli()): //nolint:gosec // positive
+		return
+	case n.hasTime():
+		n.seeStamp(millis << 16)
+		return
+	}
 	mine := n.millis()
-	if n.hasTime() || millis < mine+sameTime || millis > uint64(maxHeard.UnixMilli()) { //nolint:gosec // positive
+	if millis < mine+sameTime {
 		return
 	}
 	n.ahead += time.Duration(millis-mine) * time.Millisecond //nolint:gosec // below maxHeard
@@ -48,7 +101,7 @@ func (n *Node) hearTime(millis uint64) {
 	n.restamp(n.millis() - mine)
 }
 
-// tickClock notices that the machine's clock was set.
+// tickClock notices that the machine's clock was set, and tells what is later than what was told.
 func (n *Node) tickClock() {
 	behind := n.sinceBoot
 	n.sinceBoot = int64(n.millis()) - n.now.Milliseconds() //nolint:gosec // far from overflow
@@ -58,20 +111,29 @@ func (n *Node) tickClock() {
 	case n.timeless:
 		n.timeless = false
 		n.restamp(uint64(n.sinceBoot - behind)) //nolint:gosec // it was before unsetBefore, and is not now
+	case int64(n.latest())-n.now.Milliseconds() > n.told+sameTime: //nolint:gosec // below maxHeard
+		n.tellTime()
+	}
+}
+
+// tellTime tells other nodes the time, so that all stamp by the same, even where they can't reach each other for a while.
+func (n *Node) tellTime() {
+	latest := n.latest()
+	n.told = int64(latest) - n.now.Milliseconds() //nolint:gosec // below maxHeard
+	for _, p := range n.ordered {
+		if p.up {
+			n.send(p.id, &pb.Nodes{Time: latest})
+		}
 	}
 }
 
 // restamp gives what was stamped without the time later stamps, by so many milliseconds. It tells other nodes the time, and
 // then what is retained at the locations that this node serves.
 func (n *Node) restamp(by uint64) {
-	for _, p := range n.ordered {
-		if p.up {
-			n.send(p.id, &pb.Nodes{Time: n.millis()})
-		}
-	}
+	n.tellTime()
 	timeless, now := unsetMillis<<16, n.millis()<<16
 	if n.clock < timeless {
-		n.clock = min(n.clock+by<<16, now)
+		n.moveClock(min(n.clock+by<<16, now))
 	}
 	for _, l := range n.sortedLocations() {
 		n.eachRetained(l, func(k *Kept) {
@@ -81,7 +143,7 @@ func (n *Node) restamp(by uint64) {
 			later := *k
 			later.Stamp = min(k.Stamp+by<<16, now)
 			n.cfg.Retained.Set(l.at, &later)
-			n.clock = max(n.clock, later.Stamp)
+			n.seeStamp(later.Stamp)
 			if l.phase == serving {
 				n.keepElsewhere(l, &later, nil)
 			}

@@ -17,6 +17,7 @@ func (n *Node) succeed(l *location) {
 		}
 	}
 	n.promote(l)
+	n.rematch(l, slices.DeleteFunc(slices.Clone(l.order.live()), func(e *entry) bool { return e.copy || e.unset == nil })) // registrations came while it did not serve
 }
 
 // promote makes this node's second copies its own duty: it is the rendezvous now.
@@ -292,7 +293,7 @@ func (n *Node) sharesToPB(e *entry) *pb.Custody {
 			continue
 		}
 		p := &pb.Custody_Share{Node: []byte(s.node), Plain: s.plain, Stored: s.stored, Done: s.done,
-			HoldS: uint32(s.hold / time.Second), Turn: s.turn} //nolint:gosec // bounded by MaxHold
+			HoldS: uint32(s.hold / time.Second), Turn: s.turn, Partly: s.open != nil, Open: s.open.names()} //nolint:gosec // bounded by MaxHold
 		for _, g := range s.groups {
 			p.Groups = append(p.Groups, &pb.Group{Name: g.Name, Filter: g.Filter})
 		}
@@ -407,54 +408,6 @@ func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
 	}
 	if l.phase == serving {
 		n.promote(l)
-	}
-	n.ackSafe(p.id, f.GetOp())
-}
-
-// tellCopies tells the holders of second copies that one node's share need not be kept.
-func (n *Node) tellCopies(e *entry, node NodeID) {
-	for _, c := range e.copies {
-		if n.inReach(c) {
-			n.send(c, &pb.CopyDone{Place: e.l.place.pb(), Done: []*pb.CopyDone_Share{
-				{Epoch: e.id.Epoch, Seq: e.id.Seq, Node: []byte(node)}}})
-		}
-	}
-}
-
-func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
-	open := false
-	for _, rs := range f.GetOver() {
-		s := n.streams[rs.GetEpoch()]
-		switch {
-		case s == nil:
-		case f.GetOp() != 0 && n.confide(p, s, rs.GetRanges()): // else the other has forgotten it, and could not ask again
-			open = true
-		default:
-			s.eachEntry(rs.GetRanges(), func(e *entry) {
-				if open = open || !e.copy; e.copy {
-					e.noteChosen()
-					n.letGoOf(e)
-				}
-			})
-		}
-	}
-	unknown := n.takeConfided(f.GetSeen())
-	for _, m := range f.GetMoved() {
-		n.receiveMoved(m)
-	}
-	for _, d := range f.GetDone() {
-		if s := n.streams[d.GetEpoch()]; s != nil {
-			if e := s.entries.get(d.GetSeq()); e != nil && e.copy {
-				n.shareDone(e, NodeID(d.GetNode()))
-			}
-		}
-	}
-	if open { // this node serves it, for its own part, or the other did not know who else may have it
-		n.refuse(p.id, f.GetOp())
-		return
-	}
-	if len(unknown) > 0 && f.GetOp() != 0 && n.tellOn(p, f, unknown) {
-		return
 	}
 	n.ackSafe(p.id, f.GetOp())
 }

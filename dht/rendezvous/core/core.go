@@ -77,9 +77,12 @@ type Node struct {
 	strangers map[NodeID]time.Duration // nodes that are no peers, and when they were dialled last
 	timers    timers
 
-	op    uint64 // the last number given to an operation
-	seqs  uint64 // the highest number of a registration that was forgotten
-	clock uint64 // hybrid logical clock: the last stamp given or seen
+	op    uint64   // the last number given to an operation
+	seqs  uint64   // the highest number of a registration that was forgotten
+	clock uint64   // hybrid logical clock: the last stamp given or seen
+	lead  int64    // the latest time given or seen, less what now was then, in milliseconds
+	told  int64    // that of what others were told
+	dated []*entry // messages of which is to be written who is done with them
 
 	timeless  bool  // the time was not known at the last tick
 	sinceBoot int64 // the time at the last tick, less what now was, in milliseconds
@@ -116,6 +119,7 @@ type Node struct {
 	born    time.Duration // when At was called first
 	cut     bool          // see cutOff
 	cutAt   time.Duration // when that was found out
+	joined  bool          // it came to others that served, with empty hands
 	brings  bool          // it has locations from an earlier life, or has made a set of which it is the only member
 	merging time.Duration // until then sets may stand that this node's are about to be joined with
 

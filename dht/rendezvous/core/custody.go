@@ -18,9 +18,14 @@ type share struct {
 	ups    int  // sent: peer.ups of then
 	stored bool
 	done   bool
-	late   bool   // the node had been sent another one that was not done: what it says it is done with may be that alone
-	turn   uint32 // how many nodes were picked for its groups before; see shared.go
+	late   bool     // the node had been sent another one that was not done: what it says it is done with may be that alone
+	turn   uint32   // how many nodes were picked for its groups before; see shared.go
+	open   *openFor // for whom alone its plain part, or where it has none the whole, is still open there; nil: that is not known
 }
+
+// recentFor is for how long after it was matched a message is recent: what is not has been matched, it may be, before a registration that
+// everybody knows of by now.
+const recentFor = 2 * time.Second
 
 // entry is a message in custody here.
 type entry struct {
@@ -50,6 +55,9 @@ type entry struct {
 	stored   bool     // it is on this node's disk, beside others'
 	acked    bool     // who sent it was told that it may let go
 	gone     bool
+	matched  bool // here, when it came, by this process
+	dated    bool // it is about to be written anew
+	said     bool // those who have copies were told something of it
 }
 
 func (e *entry) isGone() bool { return e.gone }
@@ -88,41 +96,6 @@ func (n *Node) enter(e *entry) {
 			n.owe(e, e.shares[i].node)
 		}
 	}
-}
-
-// store keeps a message in custody, over a restart where another relies on that.
-func (n *Node) store(e *entry) {
-	var r *pb.StoredCustody
-	if e.own != nil && !e.own.kept {
-		r = n.ownRecord(e.own)
-	}
-	if e.copy || e.copying || e.copied() || e.written {
-		if r == nil {
-			r = &pb.StoredCustody{Place: e.l.place.pb()}
-		}
-		r.Copy = n.sharesToPB(e)
-		n.stands(e.l)
-		e.stored = true
-	}
-	n.cfg.Custody.Put(e.id, e.m, r)
-}
-
-// rewrite has what has changed of a message in custody known over a restart too.
-func (n *Node) rewrite(e *entry) {
-	if e.stored && !e.gone {
-		n.store(e)
-	}
-}
-
-// unstore lets go of a message of this node's clients that others keep, unless it is in custody here beside that.
-func (n *Node) unstore(id Identity) {
-	if s := n.streams[id.Epoch]; s != nil {
-		if e := s.entries.get(id.Seq); e != nil && !e.over() {
-			n.store(e)
-			return
-		}
-	}
-	n.cfg.Custody.Delete(id)
 }
 
 // owe counts a share in custody for a node. What is kept for a node is limited: beyond that the oldest goes
@@ -199,7 +172,7 @@ func (n *Node) deliver(e *entry, s *share) {
 	}
 	d := n.frames.Deliver()
 	*d = proto.Deliver{Message: e.m, Location: e.l.at, Epoch: e.id.Epoch, Seq: e.id.Seq, Forget: e.s.low,
-		Plain: s.plain, Groups: s.groups, Stamp: e.stamp}
+		Plain: s.plain, Groups: s.groups, Stamp: e.stamp, Recent: e.matched && !s.sent && n.now-e.at < recentFor}
 	if s.node == n.self {
 		s.sent = true
 		n.deliverHere(n.self, d)
@@ -271,17 +244,25 @@ func (n *Node) redeliver(entries []*entry, node NodeID) {
 	}
 }
 
-func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
-	each := func(ranges []*pb.Ranges, do func(e *entry)) {
-		for _, rs := range ranges {
-			s := n.streams[rs.GetEpoch()]
-			if s == nil {
-				continue
-			}
+// entryOf returns a message in custody here; nil where it is not.
+func (n *Node) entryOf(id Identity) *entry {
+	if s := n.streams[id.Epoch]; s != nil {
+		return s.entries.get(id.Seq)
+	}
+	return nil
+}
+
+// eachOf calls do with those of some messages that are in custody here.
+func (n *Node) eachOf(messages []*pb.Ranges, do func(e *entry)) {
+	for _, rs := range messages {
+		if s := n.streams[rs.GetEpoch()]; s != nil {
 			s.eachEntry(rs.GetRanges(), do)
 		}
 	}
-	each(f.GetStored(), func(e *entry) {
+}
+
+func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
+	n.eachOf(f.GetStored(), func(e *entry) {
 		for i := range e.shares {
 			if s := &e.shares[i]; s.node == p.id && s.sent { // it speaks of what it was sent
 				s.stored = true
@@ -291,7 +272,10 @@ func (n *Node) receiveDeliverAck(p *peer, f *pb.DeliverAck) {
 	for _, r := range f.GetRefused() {
 		n.refused(Identity{r.GetEpoch(), r.GetSeq()}, proto.Group{Name: r.GetGroup().GetName(), Filter: r.GetGroup().GetFilter()}, p.id)
 	}
-	each(f.GetDone(), func(e *entry) { n.shareAcked(e, p.id) })
+	for _, o := range f.GetOpen() {
+		n.receiveOpen(o, p.id, func(do func(*entry)) { n.eachOf(o.GetMessages(), do) })
+	}
+	n.eachOf(f.GetDone(), func(e *entry) { n.shareAcked(e, p.id) })
 }
 
 // shareDone notes that a node needs a message no more.
@@ -299,14 +283,14 @@ func (n *Node) shareDone(e *entry, node NodeID) { n.endShares(e, node, false) }
 
 // shareAcked notes that a node is done with what was sent to it of a message.
 func (n *Node) shareAcked(e *entry, node NodeID) {
-	late := !e.copy && slices.ContainsFunc(e.shares, func(s share) bool { return s.node == node && s.late && !s.done })
+	late := slices.ContainsFunc(e.shares, func(s share) bool { return s.node == node && s.late && !s.done })
 	n.endShares(e, node, true)
 	if !late || e.gone {
 		return
 	}
-	for i := range e.shares { // the node may not have had this when it said so; it is sent again, and answers again
+	for i := range e.shares { // the node may not have had this when it said so; it is sent again, by who has custody then, and answers again
 		if s := &e.shares[i]; s.node == node && s.late && !s.done {
-			s.late = false
+			s.late, s.sent = false, false
 			n.deliver(e, s)
 		}
 	}
@@ -322,7 +306,10 @@ func (n *Node) endShares(e *entry, node NodeID, sent bool) {
 		n.endShare(e, s)
 		ended = true
 	}
-	if ended && e.copied() && !e.copy && e.left > 0 && e.doneFor(node) && e.decided() { // else it is still to get something of it
+	if ended && e.stored && e.m.QoS == 2 && e.left > 0 {
+		n.date(e)
+	}
+	if ended && !e.copy && e.left > 0 && e.doneFor(node) && e.decided() { // else it is still to get something of it
 		n.tellCopies(e, node)
 	}
 	n.finish(e)

@@ -335,6 +335,11 @@ func TestReplaced(t *testing.T) {
 	})
 }
 
+// cameFrom is a session that was at a node, as a registration names it.
+func cameFrom(name string, id core.NodeID) core.SessionInterest {
+	return core.SessionInterest{Name: name, From: id.Peer(), Database: binary.BigEndian.Uint64([]byte(id[:8]))}
+}
+
 // TestGoesOnWithout: what is for a session at a node that loses its database is kept, and comes to the session where that goes on, there or elsewhere,
 // once. What came to it there is not owed by the node that was: it does not come when the session goes on once more.
 func TestGoesOnWithout(t *testing.T) {
@@ -358,7 +363,7 @@ func TestGoesOnWithout(t *testing.T) {
 		}
 		const name = "$session-00/s"
 		goOn := func(v *simNode, without core.NodeID, long time.Duration) {
-			from := core.SessionInterest{Name: name, From: without.Peer(), Database: binary.BigEndian.Uint64([]byte(without[:8]))}
+			from := cameFrom(name, without)
 			stands := false
 			for _, w := range s.nodes {
 				w.session = ""
@@ -403,16 +408,30 @@ func TestGoesOnWithout(t *testing.T) {
 			heir = others[0]
 		}
 		if heir != back && s.rng.IntN(2) == 0 { // it is lost too, before it is through with that
+			heir.asleep = s.rng.IntN(2) == 0
 			goOn(heir, victim.id, time.Duration(s.rng.Int64N(int64(time.Second))))
 			s.destroy(heir)
 			publishers = publishers[1:]
+			missed = slices.DeleteFunc(missed, func(p *published) bool { return p.node == heir && s.now-p.at < 5*time.Second }) // nobody else may have it
 			if s.rng.IntN(2) == 0 {
 				s.join(s.addPeer(heir.id.Peer()))
 			}
 			s.run(time.Duration(s.rng.Int64N(int64(10 * time.Second))))
-			goOn(others[1], heir.id, time.Minute)
+			most := 2
+			if next := others[1]; s.rng.IntN(2) == 0 { // and so is the one after it, for a while
+				most = 3
+				next.asleep = s.rng.IntN(2) == 0
+				goOn(next, heir.id, time.Duration(s.rng.Int64N(int64(time.Second))))
+				next.crash()
+				s.run(time.Duration(s.rng.Int64N(int64(10 * time.Second))))
+				goOn(others[2], next.id, time.Duration(s.rng.Int64N(int64(20*time.Second))))
+				next.reboot() // which may be the only one by now to have some of it
+				s.run(time.Minute)
+			} else {
+				goOn(next, heir.id, time.Minute)
+			}
 			for _, p := range missed {
-				if n := p.took["session/"+name]; n < 1 || n > 2 {
+				if n := p.took["session/"+name]; n < 1 || n > most {
 					s.fail("%s of node %d, published at %v, came to the session %d times", p.id, p.node.i, p.at-time.Hour, n)
 				}
 			}

@@ -54,13 +54,7 @@ func TestCrashes(t *testing.T) {
 		s.unhurried = seed%5 == 0
 		s.grow(5)
 		s.run(3 * time.Second)
-		for _, v := range s.nodes {
-			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
-				if s.rng.IntN(2) == 0 {
-					v.subscribe(f, 2)
-				}
-			}
-		}
+		s.subscribeSome()
 		s.run(8 * time.Second)
 		for range 6 {
 			for range 20 {

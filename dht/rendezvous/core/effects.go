@@ -66,6 +66,7 @@ type Delivery struct {
 	Origin  any      // what was given to Publish, when the message is this node's own
 	Receipt *Receipt // to be given to Node.Done; nil where nobody waits for it
 	Plain   bool
+	Recent  bool // it was matched moments ago
 }
 
 // Take returns the effects of the events since the last Take. The slice is reused by the events after the

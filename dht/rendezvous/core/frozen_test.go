@@ -50,13 +50,7 @@ func TestStopsBesideFrozen(t *testing.T) {
 		s.diskTime = []time.Duration{0, 10 * time.Millisecond, 100 * time.Millisecond}[seed%3]
 		s.grow(3 + s.rng.IntN(3))
 		s.run(3 * time.Second)
-		for _, v := range s.nodes {
-			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
-				if s.rng.IntN(2) == 0 {
-					v.subscribe(f, 2)
-				}
-			}
-		}
+		s.subscribeSome()
 		s.run(8 * time.Second)
 		victim := s.pick()
 		others := func() *simNode {

@@ -112,7 +112,8 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	if l.phase == founding {
 		l.phase, l.filler, l.since, l.asking = filling, p.id, n.now, nil
 		l.set = Set{}
-		n.settle(l) // what waited goes to who fills it
+		n.disinherit(l) // they ask again, and hear when it is filled
+		n.settle(l)     // what waited goes to who fills it
 	}
 	if l.phase == filling {
 		l.since = n.now
@@ -135,6 +136,9 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	for _, c := range f.GetCustody() {
 		n.contest(l, c, p.id, true)
 		n.takeCustody(l, c, p.id)
+	}
+	if l.phase == serving { // the other may not come to hand over
+		n.promote(l)
 	}
 	n.ackSafe(p.id, f.GetOp())
 }
@@ -245,7 +249,7 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 		return
 	}
 	for _, i := range f.GetInheritors() {
-		if id := NodeID(i); id.valid() && id != n.self {
+		if id := NodeID(i); id.valid() && id != n.self && l.set.Version > 0 {
 			put(&l.inheritors, id, true)
 			n.need(id)
 		}

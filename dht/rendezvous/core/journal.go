@@ -148,7 +148,7 @@ func (n *Node) restore() {
 	n.restoreReceived() // before anything is delivered
 	all := n.restoreCopies()
 	for _, l := range n.sortedLocations() {
-		n.eachRetained(l, func(k *Kept) { n.clock = max(n.clock, min(k.Stamp, n.furthest())) })
+		n.eachRetained(l, func(k *Kept) { n.seeStamp(k.Stamp) })
 		n.review(l)
 	}
 	n.restoreOutbox(all)

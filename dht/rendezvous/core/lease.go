@@ -15,12 +15,12 @@ type lease struct {
 	held    time.Duration // until when this node holds the other's lease
 	granted time.Duration // until when the other may hold this node's
 	renewed time.Duration // when another connection was asked for
-	// What the other asks with tells how long it was on its way, beside the quickest: ahead is by how much this node's clock is
-	// ahead of the other's, at most. The other counts on this node until counts, at most; 0: it is not known.
-	ahead  time.Duration
-	counts time.Duration
-	heard  time.Duration // when the other was alive, as its leases and questions tell
-	spoke  bool          // it was heard at all
+	// What says when it was sent tells how long it was on its way, beside the quickest: ahead is by how much this node's clock was
+	// ahead of the other's, at most, at met; 0: it is not known.
+	ahead, met time.Duration
+	counts     time.Duration // until when the other counts on this node, at most; 0: it is not known
+	heard      time.Duration // when the other was alive, as its leases and questions tell
+	spoke      bool          // it was heard at all
 }
 
 // hear notes that the other was alive at a time.
@@ -33,9 +33,6 @@ func (l *lease) hear(at time.Duration) {
 // stalledAfter is how long a node that is out of reach, and not down, is asked for leases before the connection is given up. TCP waits
 // longer and longer before it sends again what was lost in a cut: once that is over, it may wait as long as the cut was.
 const stalledAfter = 2 * time.Second
-
-// creep is how much ahead may be off by after another leaseEvery, as clocks are: a thousandth.
-const creep = leaseEvery / 1000
 
 // need says that this node depends on another for a while. The lease is asked for at once, ahead of
 // whatever is sent next.
@@ -90,15 +87,27 @@ func (n *Node) receiveLease(p *peer, f *pb.Lease) {
 	}
 }
 
+// drift is how much one clock gains on another, at most: one in a thousand.
+const drift = 1000
+
+// hearClock hears what the other's clock showed when it sent something that has come now.
+func (l *lease) hearClock(now, sent time.Duration) {
+	ahead := now - sent
+	if l.met != 0 {
+		ahead = min(ahead, l.ahead+(now-l.met)/drift)
+	}
+	l.ahead, l.met = ahead, now
+}
+
 // hearAsk notes when the other asked for a lease, by its clock.
 func (l *lease) hearAsk(now, asked time.Duration) {
-	ahead := now - asked
-	if l.counts == 0 || ahead < l.ahead+creep {
-		l.ahead = ahead
-	} else {
-		l.ahead += creep
-	}
-	l.counts = now + LeaseTime - (ahead - l.ahead)
+	l.counts = now + LeaseTime - l.took(now, asked)
+}
+
+// took returns for how long what the other sent at a time, by its clock, was on its way beside what is quickest.
+func (l *lease) took(now, sent time.Duration) time.Duration {
+	l.hearClock(now, sent)
+	return now - sent - l.ahead
 }
 
 // late reports whether what comes from the other now was sent to a node that it has taken for out of reach since: this

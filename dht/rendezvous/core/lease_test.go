@@ -11,8 +11,11 @@ import (
 // that is stopped for a while, or a link that is cut and whose streams do not break.
 func (s *sim) hang(v *simNode, d time.Duration) {
 	for _, w := range s.nodes {
-		s.links[[2]int{v.i, w.i}], s.links[[2]int{w.i, v.i}] = s.now+d, s.now+d
+		for _, link := range [][2]int{{v.i, w.i}, {w.i, v.i}} {
+			s.links[link] = max(s.links[link], s.now+d)
+		}
 	}
+	s.silent = max(s.silent, s.now+d)
 }
 
 // TestHangsWithRetained has a rendezvous hang while retained messages are on their way to it, for longer than a lease. They

@@ -1,8 +1,11 @@
 package core_test
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/dht/rendezvous/core"
 )
 
 // checkAll checks everything at the end of a simulation.
@@ -39,21 +42,7 @@ func (s *sim) checkNothingLeft() {
 // groups of nodes are cut off from one another. When it is whole again everything has come to everybody, and is gone.
 func TestNothingLeft(t *testing.T) {
 	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
-		s := newSim(t, seed, 3*time.Millisecond)
-		s.depth = 1 + int(seed%2)
-		s.loss, s.disorder = true, true
-		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second}[seed%3]
-		s.lazy = time.Duration(s.rng.IntN(2)) * 20 * time.Second
-		s.grow(2 + s.rng.IntN(4))
-		s.run(3 * time.Second)
-		for _, v := range s.nodes {
-			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
-				if s.rng.IntN(2) == 0 {
-					v.subscribe(f, 2)
-				}
-			}
-		}
-		s.run(8 * time.Second)
+		s := newSubscribed(t, seed)
 		for range 6 {
 			s.trouble()
 		}
@@ -61,6 +50,68 @@ func TestNothingLeft(t *testing.T) {
 		s.checkAll()
 		s.report(seed)
 	})
+}
+
+// TestNothingLeftOfTraffic does the same, several at once and links that hang among them, while clients publish all the time.
+func TestNothingLeftOfTraffic(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSubscribed(t, seed)
+		every, ends := []time.Duration{50 * time.Millisecond, 300 * time.Millisecond, 2 * time.Second}[s.rng.IntN(3)], false
+		var publish func()
+		publish = func() {
+			if ends {
+				return
+			}
+			if v := s.nodes[s.rng.IntN(len(s.nodes))]; v.alive && !v.leaving && s.now >= v.frozen {
+				s.publishOne(v)
+			}
+			s.after(time.Duration(s.rng.Int64N(int64(2*every))), publish)
+		}
+		publish()
+		pause := func(most time.Duration) { s.run(time.Duration(s.rng.Int64N(int64(most)))) }
+		for range 5 {
+			for range 1 + s.rng.IntN(2) {
+				if s.rng.IntN(4) == 0 {
+					s.hang(s.nodes[s.rng.IntN(len(s.nodes))], time.Duration(s.rng.Int64N(int64(12*time.Second))))
+				} else {
+					s.fault()
+				}
+				pause([]time.Duration{300 * time.Millisecond, 8 * time.Second}[s.rng.IntN(2)])
+			}
+			pause(10 * time.Second)
+			s.heal()
+			pause(10 * time.Second)
+		}
+		ends = true
+		s.run(100 * time.Second)
+		s.checkAll()
+		s.report(seed)
+	})
+}
+
+// newSubscribed returns a small swarm with slow disks that has subscriptions of every kind.
+func newSubscribed(t *testing.T, seed uint64) *sim {
+	s := newSim(t, seed, 3*time.Millisecond)
+	s.depth = 1 + int(seed%2)
+	s.loss, s.disorder = true, true
+	s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second}[seed%3]
+	s.lazy = time.Duration(s.rng.IntN(2)) * 20 * time.Second
+	s.grow(2 + s.rng.IntN(4))
+	s.run(3 * time.Second)
+	s.subscribeSome()
+	s.run(8 * time.Second)
+	return s
+}
+
+// subscribeSome has every node make some subscriptions, of every kind.
+func (s *sim) subscribeSome() {
+	for _, v := range s.nodes {
+		for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
+			if s.rng.IntN(2) == 0 {
+				v.subscribe(f, 2)
+			}
+		}
+	}
 }
 
 // trouble does something to the swarm while clients publish, and ends it.
@@ -133,14 +184,16 @@ func (s *sim) oneWay(v *simNode, d time.Duration) {
 	}
 }
 
-// split cuts the swarm in two.
-func (s *sim) split() {
+// split cuts the swarm in two. Some nodes may see both sides.
+func (s *sim) split(both ...*simNode) {
 	side := make([]bool, len(s.nodes))
 	for i := range side {
 		side[i] = s.rng.IntN(2) == 0
 	}
 	s.note("split %v", side)
-	s.apart = func(v, w *simNode) bool { return side[v.i] != side[w.i] }
+	s.apart = func(v, w *simNode) bool {
+		return side[v.i] != side[w.i] && !slices.Contains(both, v) && !slices.Contains(both, w)
+	}
 	for _, v := range s.nodes {
 		for _, w := range s.nodes[:v.i] {
 			if s.apart(v, w) {
@@ -201,13 +254,7 @@ func TestRestartedWhileCut(t *testing.T) {
 		s.lazy = time.Duration(s.rng.IntN(2)) * 5 * time.Second
 		s.grow(3 + s.rng.IntN(5))
 		s.run(3 * time.Second)
-		for _, v := range s.nodes {
-			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
-				if s.rng.IntN(2) == 0 {
-					v.subscribe(f, 2)
-				}
-			}
-		}
+		s.subscribeSome()
 		v := s.pick()
 		v.subscribe("+/+", 2)
 		s.run(8 * time.Second)
@@ -236,6 +283,79 @@ func TestRestartedWhileCut(t *testing.T) {
 		some(10)
 		s.rejoin(v)
 		some(10)
+		s.run(90 * time.Second)
+		s.checkAll()
+		s.report(seed)
+	})
+}
+
+// TestStoppedThenCut has a rendezvous that stopped politely, or crashed, started again while it is cut off from the others, who go on without
+// it: what its clients publish meanwhile, which it takes itself for the rendezvous of, comes to all who were subscribed when it is back among them, and
+// takes its place again.
+func TestStoppedThenCut(t *testing.T) {
+	eachSeed(t, *seeds, func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder = true, true
+		s.diskTime = 10 * time.Millisecond
+		s.grow(7)
+		s.run(3 * time.Second)
+		v := s.membersOf(core.Place{Prefix: "a", Depth: 1})[0]
+		for _, w := range s.nodes {
+			if w != v && s.rng.IntN(2) == 0 {
+				w.subscribe("a/#", 2)
+			}
+		}
+		s.run(8 * time.Second)
+		some := func(n int, own bool) {
+			for range s.rng.IntN(n) {
+				w := v
+				if !own || s.rng.IntN(2) == 0 {
+					w = s.pick()
+				}
+				if w.alive && s.now >= w.frozen {
+					w.publish([]string{"a/x", "a/y", "a/z"}[s.rng.IntN(3)], byte(1+s.rng.IntN(2)), s.rng.IntN(4) > 0, []string{"v", ""}[s.rng.IntN(2)])
+				}
+				s.run(time.Duration(s.rng.Int64N(int64(200 * time.Millisecond))))
+			}
+		}
+		pause := func(most time.Duration) { s.run(time.Duration(s.rng.Int64N(int64(most)))) }
+		some(20, true)
+		if s.rng.IntN(2) == 0 {
+			v.stop()
+			s.run(9 * time.Second)
+			if v.alive {
+				v.crash()
+			}
+			v.leaving = false
+			pause(3 * time.Second)
+			s.cut(v)
+		} else {
+			s.cut(v)
+			pause(3 * time.Second)
+			v.crash()
+			pause(10 * time.Second)
+		}
+		some(20, false)
+		v.reboot()
+		for range s.rng.IntN(6) {
+			some(15, true)
+			switch w := s.pick(); s.rng.IntN(3) {
+			case 0:
+				if w.alive && w != v {
+					w.crash()
+					pause(3 * time.Second)
+					w.reboot()
+				}
+			case 1:
+				if s.now >= v.frozen && v.alive {
+					s.freeze(v, time.Duration(s.rng.Int64N(int64(3*time.Second))))
+				}
+			}
+			some(15, true)
+		}
+		s.run(max(0, v.frozen+1-s.now))
+		s.rejoin(v)
+		some(30, true)
 		s.run(90 * time.Second)
 		s.checkAll()
 		s.report(seed)

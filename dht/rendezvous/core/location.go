@@ -63,9 +63,9 @@ type location struct {
 	feeding  map[NodeID]bool         // members that are being sent what is retained
 	children map[Place]time.Duration // places below that hold retained messages, and when they last said so
 	listed   bool                    // the places above know that this one does
-	listedAt time.Duration
+	listedAt time.Duration           // when that was told them, or could not be
 	listing  bool
-	onListed []func()
+	onListed []*listWaiter
 
 	order      fifo[*entry] // in custody, as they came; some are over
 	hasty      []*entry     // of these, to be copied before the effects are taken
@@ -407,7 +407,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 		n.tickRegisters(l)
 		n.tickCustody(l, full)
 		n.tickChange(l)
-		n.tickListing(l)
+		n.tickListing(l, full)
 		n.tickUnsettled(l)
 		if l.pulling {
 			n.drainPulled(l)

@@ -42,6 +42,7 @@ type peer struct {
 	store   acks
 	done    acks
 	refused []*pb.Refusal
+	open    opens
 	dirty   bool
 
 	lease      lease
@@ -102,13 +103,13 @@ func (n *Node) addPeer(id NodeID) *peer {
 // Hello returns the first frame for a stream to any node.
 func (n *Node) Hello(life uint64, addresses []string) *pb.Hello {
 	return &pb.Hello{Node: []byte(n.self), Version: proto.RouteVersion, Life: life, Addresses: addresses, Known: n.knownNodes(),
-		Serves: n.serves(), Time: n.millis()}
+		Serves: n.serves(), Time: n.latest(), Clock: uint64(n.now)} //nolint:gosec // not below 0
 }
 
 // serves reports whether this node does not come with empty hands where it meets others: who has just come to a
-// swarm brings nothing that the swarm does not know, unless it has sets from before.
+// swarm that was there brings nothing that the swarm does not know, unless it has sets from before.
 func (n *Node) serves() bool {
-	return len(n.locations) > 0 && (n.brings || n.now-n.born > mergeTime)
+	return len(n.locations) > 0 && (n.brings || !n.joined || n.now-n.born > mergeTime)
 }
 
 // bridges reports whether a node that says Hello knows none of the others that this node has met, or has made sets
@@ -181,15 +182,19 @@ func (n *Node) Up(h *pb.Hello) {
 		// Each may have made sets without the other: what stands at one is news at the other.
 		n.merging = n.now + mergeTime
 	}
+	n.joined = n.joined || h.GetServes() && !n.serves()
 	p.up, p.reach, p.seen, p.since = true, true, true, n.now
 	n.savePeer(p)
 	p.ups++
 	p.lease = lease{granted: p.lease.granted, heard: p.lease.heard, spoke: p.lease.spoke} // it may still count on that one
+	if c := h.GetClock(); c != 0 {
+		p.lease.hearClock(n.now, time.Duration(c)) //nolint:gosec // whatever it is, it is compared alone
+	}
 	if news {
 		n.spread(id, []*pb.Known{p.known()})
 	}
 	n.learnNodes(id, h.GetKnown())
-	n.send(id, &pb.Nodes{Known: n.knownNodes()}) // what was learnt since Hello was made
+	n.send(id, &pb.Nodes{Known: n.knownNodes(), Time: n.latest()}) // what was learnt since Hello was made
 	n.peerInReach(p)
 }
 
@@ -222,7 +227,7 @@ func (n *Node) Down(id NodeID) {
 	}
 	p.up = false
 	p.acks, p.refuses = p.acks[:0], nil
-	p.taken, p.kept, p.written, p.store, p.done, p.refused = acks{}, acks{}, acks{}, acks{}, acks{}, nil
+	p.taken, p.kept, p.written, p.store, p.done, p.refused, p.open = acks{}, acks{}, acks{}, acks{}, acks{}, nil, nil
 	n.outOfReach(p)
 	if p.ending {
 		p.ending = false
@@ -253,6 +258,7 @@ func (n *Node) peerInReach(p *peer) {
 			n.enliven(s)
 		}
 	}
+	n.tellAgain(p)
 	n.resendShares(p)
 	n.resendRoutes(p)
 	n.exchangeDigests(p)
@@ -435,8 +441,13 @@ func (n *Node) flushAcks() {
 		if taken, kept, written := p.taken.take(), p.kept.take(), p.written.take(); taken != nil || kept != nil || written != nil {
 			n.send(p.id, &pb.PublishAck{Taken: taken, Kept: kept, Written: written})
 		}
-		if stored, done := p.store.take(), p.done.take(); stored != nil || done != nil || p.refused != nil {
-			n.send(p.id, &pb.DeliverAck{Stored: stored, Done: done, Refused: p.refused})
+		stored, done, open := p.store.take(), p.done.take(), p.open.take("")
+		for len(open) > 1 {
+			n.send(p.id, &pb.DeliverAck{Stored: stored, Open: open[:1]})
+			stored, open = nil, open[1:]
+		}
+		if stored != nil || done != nil || p.refused != nil || open != nil {
+			n.send(p.id, &pb.DeliverAck{Stored: stored, Done: done, Refused: p.refused, Open: open})
 			p.refused = nil
 		}
 		if len(p.acks)+len(p.refuses) > 0 {

@@ -39,13 +39,7 @@ func TestPower(t *testing.T) {
 		s.lazy = time.Duration(s.rng.IntN(2)) * 5 * time.Second
 		s.grow(3 + s.rng.IntN(3))
 		s.run(3 * time.Second)
-		for _, v := range s.nodes {
-			for _, f := range []string{"#", "a/#", "+/b", "$share/g/a/+"} {
-				if s.rng.IntN(2) == 0 {
-					v.subscribe(f, 2)
-				}
-			}
-		}
+		s.subscribeSome()
 		s.run(8 * time.Second)
 		some := func(most time.Duration) {
 			for range s.rng.IntN(20) {

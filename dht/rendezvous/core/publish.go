@@ -300,7 +300,7 @@ func (n *Node) transmitTo(e *pending, to NodeID) {
 	e.via, e.sent = to, n.now
 	f := n.frames.Publish()
 	*f = proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour, Version: r.set.Version,
-		Awaited: e.custody == CustodyAwaited, Before: before}
+		Awaited: e.custody == CustodyAwaited, Before: before, Sent: n.sentNow(e.m)}
 	if e.epoch != nil {
 		f.Epoch, f.Seq, f.Released = e.epoch.id, e.seq, e.epoch.release
 		if age := n.now - e.at; age > time.Second {
@@ -308,6 +308,14 @@ func (n *Node) transmitTo(e *pending, to NodeID) {
 		}
 	}
 	n.send(to, f)
+}
+
+// sentNow is what Publish says of when it was sent: the place in time of what is retained depends on how long it was on its way.
+func (n *Node) sentNow(m *proto.Message) time.Duration {
+	if !m.Retain {
+		return 0
+	}
+	return n.now
 }
 
 // before notes that a message goes to a node, and returns the others that it may have been sent to before.

@@ -126,6 +126,8 @@ type received struct {
 	closed  bool       // nothing will follow
 	touched time.Duration
 	carried []*carriedTo // what is not done, but at another node
+	opened  []openHere   // what is known to wait for few sessions alone
+	through []openHere   // what some sessions are through with, before that was known, or that came for them alone
 }
 
 // Receipt stands for a message that this node's broker has and has not dealt with yet. The core keeps none: very many messages
@@ -195,6 +197,12 @@ func (r *received) group(g proto.Group) *spans {
 	return s
 }
 
+// cameFor reports whether a message came for a group.
+func (r *received) cameFor(g proto.Group, seq uint64) bool {
+	s := r.groups[g]
+	return s != nil && s.has(seq)
+}
+
 // nothing reports whether no number is remembered: what was said to close the epoch knows all of it.
 func (r *received) nothing() bool {
 	for _, s := range r.groups {
@@ -223,6 +231,7 @@ func (n *Node) forgetUpto(epoch uint64, r *received, upto uint64) {
 	n.cfg.Received.Forget(epoch, upto)
 	r.plain.trim(upto)
 	r.trimCarried(upto)
+	r.trimOpened(upto)
 	for g, s := range r.groups {
 		if s.trim(upto); len(*s) == 0 {
 			delete(r.groups, g)
@@ -267,11 +276,14 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 		n.stats.Duplicates++
 		if u.left == 0 {
 			n.answerDone(from, r, id)
-		} else if n.willTell(r, &u, from) {
+			return
+		}
+		if n.willTell(r, &u, from) {
 			u.stored = false
 			r.open.put(f.Seq, u)
 			n.unstored.push(id)
 		}
+		n.answerOpen(from, id, r)
 		return
 	}
 	n.willTell(r, &u, from)
@@ -279,7 +291,7 @@ func (n *Node) deliverHere(from NodeID, f *proto.Deliver) {
 	r.open.put(f.Seq, u)
 	n.unstored.push(id)
 	n.stats.Delivered++
-	d := Delivery{Message: f.Message, Plain: plain, Groups: groups, Receipt: &Receipt{id}}
+	d := Delivery{Message: f.Message, Plain: plain, Groups: groups, Receipt: &Receipt{id}, Recent: f.Recent}
 	if s := n.mine[f.Epoch]; s != nil {
 		if e := s.open.get(f.Seq); e != nil {
 			d.Origin = e.origin
@@ -299,7 +311,7 @@ func (n *Node) deliverOwn(e *pending) {
 	}
 	r.open.put(e.seq, undone{left: 1})
 	n.stats.Delivered++
-	n.out = append(n.out, Effect{Kind: Deliver, Delivery: Delivery{Message: e.m, Plain: true, Origin: e.origin, Receipt: &Receipt{e.id()}}})
+	n.out = append(n.out, Effect{Kind: Deliver, Delivery: Delivery{Message: e.m, Plain: true, Origin: e.origin, Receipt: &Receipt{e.id()}, Recent: n.now-e.at < recentFor}})
 }
 
 // receiveRecall tells another rendezvous, or the same one after its link broke, what became of messages that
@@ -317,8 +329,11 @@ func (n *Node) receiveRecall(p *peer, f *pb.Recall) {
 				}
 				if u.left == 0 {
 					n.answerDone(p.id, r, Identity{rs.GetEpoch(), seq})
-				} else if n.willTell(r, &u, p.id) {
-					r.open.put(seq, u)
+				} else {
+					if n.willTell(r, &u, p.id) {
+						r.open.put(seq, u)
+					}
+					n.answerOpen(p.id, Identity{rs.GetEpoch(), seq}, r)
 				}
 			}
 		}
@@ -327,10 +342,8 @@ func (n *Node) receiveRecall(p *peer, f *pb.Recall) {
 
 // ownOrigin finds the client of a message that this node publishes and serves itself.
 func (n *Node) ownOrigin(id Identity) any {
-	if s := n.streams[id.Epoch]; s != nil {
-		if e := s.entries.get(id.Seq); e != nil && e.own != nil {
-			return e.own.origin
-		}
+	if e := n.entryOf(id); e != nil && e.own != nil {
+		return e.own.origin
 	}
 	return nil
 }
@@ -393,10 +406,8 @@ func (n *Node) Refuse(c *Receipt, g proto.Group) {
 
 func (n *Node) doneWith(from NodeID, id Identity) {
 	if from == n.self {
-		if s := n.streams[id.Epoch]; s != nil {
-			if e := s.entries.get(id.Seq); e != nil {
-				n.shareAcked(e, n.self)
-			}
+		if e := n.entryOf(id); e != nil {
+			n.shareAcked(e, n.self)
 		}
 		return
 	}

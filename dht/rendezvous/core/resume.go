@@ -22,7 +22,7 @@ func (n *Node) resume(place Place, owner NodeID, filters []string) {
 		}
 		for _, l := range n.sortedLocations() {
 			if l.place == place || l.isBelow(place) {
-				n.resumeAt(l, owner, f, i, l.order.live())
+				n.resumeAt(l, owner, f, i, l.order.live(), false)
 			}
 		}
 	}
@@ -42,41 +42,57 @@ func (n *Node) standing(place Place, owner NodeID, filter string) *Interest {
 	return t.owners[owner].interests[filter]
 }
 
-// resumeAll does that for messages that have just become this node's duty.
+// resumeAll does that for messages that have just become this node's duty. A session may have gone on without its node several times, each
+// time owed what the one before had been given: in which order nobody says here.
 func (n *Node) resumeAll(l *location, entries []*entry) {
-	for _, t := range append(slices.Clone(n.ancestors(l).tables), &l.table) {
-		for _, o := range sortedKeys(t.owners) {
-			for _, f := range sortedKeys(t.owners[o].interests) {
-				if i := t.owners[o].interests[f]; len(i.Sessions) > 0 {
-					n.resumeAt(l, o, f, i, entries)
+	tables := append(slices.Clone(n.ancestors(l).tables), &l.table)
+	for pass, added := 0, true; added; pass++ {
+		added = false
+		for _, t := range tables {
+			for _, o := range sortedKeys(t.owners) {
+				for _, f := range sortedKeys(t.owners[o].interests) {
+					if i := t.owners[o].interests[f]; len(i.Sessions) > 0 {
+						added = n.resumeAt(l, o, f, i, entries, pass > 0) || added
+					}
 				}
 			}
 		}
 	}
 }
 
-func (n *Node) resumeAt(l *location, owner NodeID, filter string, i *Interest, entries []*entry) {
+// resumeAt does that for one registration, and reports whether anything is owed to it. With once those who have been given a message for a session before
+// are left out.
+func (n *Node) resumeAt(l *location, owner NodeID, filter string, i *Interest, entries []*entry, once bool) (added bool) {
 	if l.phase != serving {
-		return
+		return false
 	}
 	for _, e := range slices.Clone(entries) {
 		if e.gone || e.copy || e.m.QoS == 0 || !topic.Match(filter, e.m.Topic) {
 			continue
 		}
 		for _, s := range i.Sessions {
-			if e.owedTo(s) {
+			if e.owedTo(s) && !(once && e.wasGiven(owner, s.group())) {
 				n.addShare(e, share{node: owner, hold: i.Hold, groups: []proto.Group{s.group()}, turn: e.turn(s.group()) + 1})
+				added = true
 			}
 		}
 	}
+	return added
 }
 
-// owedTo reports whether the node that a session was at may not be through with a message for it, and nobody else was given that.
+// wasGiven reports whether a message was meant for a group at a node.
+func (e *entry) wasGiven(node NodeID, g proto.Group) bool {
+	return slices.ContainsFunc(e.shares, func(s share) bool { return s.node == node && slices.Contains(s.groups, g) })
+}
+
+// owedTo reports whether the node that a session was at may not be through with a message for it, and nobody else was given that. Of nodes that were
+// given it for the session one after another, the last counts.
 func (e *entry) owedTo(i SessionInterest) (owed bool) {
+	last := e.turn(i.group())
 	for _, s := range e.shares {
-		own := slices.Contains(s.groups, i.group())
+		own := s.turn == last && slices.Contains(s.groups, i.group())
 		switch open := !s.done && s.node.is(i.From, i.Database); {
-		case open && (s.plain || own):
+		case open && (s.plain || own) && s.open.has(i.group()), open && s.plain && own:
 			owed = true
 		case own:
 			return false

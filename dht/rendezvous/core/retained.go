@@ -42,7 +42,7 @@ func (n *Node) keepRetained(l *location, k *Kept) {
 		}
 		return
 	}
-	n.clock = max(n.clock, min(k.Stamp, n.furthest()))
+	n.seeStamp(k.Stamp)
 	n.stands(l)
 	n.cfg.Retained.Set(l.at, k)
 }
@@ -51,10 +51,6 @@ func (n *Node) tombstonesFull(k *Kept) bool {
 	number, bytes := n.cfg.Retained.Tombstones()
 	return number >= n.cfg.Limits.RetainedTopics || bytes+k.Message.Size() > n.cfg.Limits.RetainedBytes
 }
-
-// furthest is how far another node's stamps may take this node's clock along: a clock that is a day ahead
-// must not make every stamp of the swarm meaningless.
-func (n *Node) furthest() uint64 { return (n.millis() + uint64(24*time.Hour/time.Millisecond)) << 16 }
 
 // retain keeps a message that has been stamped here, and has the other members keep it.
 func (n *Node) retain(l *location, e *entry) {
@@ -140,10 +136,6 @@ func (n *Node) sweep(l *location) {
 		}
 		return old
 	})
-	if l.phase == serving && l.place.Depth > 0 && n.cfg.Retained.Len(l.at) > 0 && (!l.listed || n.now-l.listedAt > relistEvery) {
-		l.listed = false
-		n.list(l)
-	}
 	old := (n.millis() - min(n.millis(), uint64(MaxHold/time.Millisecond))) << 16
 	n.eachRetained(l, func(k *Kept) {
 		if k.Cleared && k.Stamp < old || k.Message.Expired(n.wall) {
@@ -272,16 +264,25 @@ func (n *Node) whenListed(l *location, m *proto.Message, f func()) {
 		f()
 		return
 	}
-	called := false
-	once := func() {
-		if !called {
-			called = true
-			f()
-		}
-	}
-	l.onListed = append(l.onListed, once)
-	n.timers.set(n.now+promiseTime, once)
+	n.awaitListed(l, func(bool) { f() })
+}
+
+// awaitListed has a location listed above, and calls f when it is, or cannot be for a while.
+func (n *Node) awaitListed(l *location, f func(ok bool)) {
+	w := &listWaiter{f}
+	l.onListed = append(l.onListed, w)
+	n.timers.set(n.now+promiseTime, func() { w.answer(false) })
 	n.list(l)
+}
+
+// listWaiter waits until a location is listed. call is nil when it does no more.
+type listWaiter struct{ call func(ok bool) }
+
+func (w *listWaiter) answer(ok bool) {
+	if call := w.call; call != nil {
+		w.call = nil
+		call(ok)
+	}
 }
 
 // list has a location put on the list of the place above.
@@ -292,21 +293,32 @@ func (n *Node) list(l *location) {
 	l.listing = true
 	parent := l.above[0].place
 	n.listAt(parent, l.place, 0, func(ok bool) {
-		l.listing = false
+		l.listing, l.listedAt = false, n.now
 		if !ok {
 			return
 		}
-		l.listed, l.listedAt = true, n.now
-		calls := l.onListed
+		l.listed = true
+		waiters := l.onListed
 		l.onListed = nil
-		for _, call := range calls {
-			call()
+		for _, w := range waiters {
+			w.answer(true)
 		}
 	})
 }
 
-func (n *Node) tickListing(l *location) {
-	if len(l.onListed) > 0 {
+// relistAfter is how long after a location could not be listed that is tried again where nobody waits for it.
+const relistAfter = 10 * time.Second
+
+// tickListing has a location listed that holds retained messages, or lists some that do: who was its rendezvous before may not have come to it.
+func (n *Node) tickListing(l *location, full bool) {
+	l.onListed = slices.DeleteFunc(l.onListed, func(w *listWaiter) bool { return w.call == nil })
+	waited := len(l.onListed) > 0
+	if !waited && !full || l.place.Depth == 0 || n.cfg.Retained.Len(l.at) == 0 && len(l.children) == 0 {
+		return
+	}
+	if since := n.now - l.listedAt; l.listed && since > relistEvery {
+		l.listed = false
+	} else if waited || since > relistAfter {
 		n.list(l)
 	}
 }
@@ -363,8 +375,7 @@ func (n *Node) listHere(l *location, child Place, done func(ok bool)) {
 			done(true)
 			return
 		}
-		l.onListed = append(l.onListed, func() { done(true) })
-		n.list(l)
+		n.awaitListed(l, done)
 	})
 }
 

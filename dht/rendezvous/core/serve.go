@@ -1,9 +1,5 @@
 package core
 
-import (
-	"time"
-)
-
 // serve does the rendezvous' part for one message.
 func (n *Node) serve(l *location, a *arrival, above ancestry) {
 	keep := a.id.Epoch != 0
@@ -41,7 +37,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 		return
 	}
 	s.seen.add(a.id.Seq)
-	e := &entry{l: l, s: s, id: a.id, m: a.m, size: a.m.Size(), at: n.now, stamp: stamp, own: a.own}
+	e := &entry{l: l, s: s, id: a.id, m: a.m, size: a.m.Size(), at: n.now, stamp: stamp, own: a.own, matched: true}
 	if e.shares = e.few[:0]; len(dests) > len(e.few) {
 		e.shares = make([]share, 0, len(dests))
 	}
@@ -128,19 +124,4 @@ func (n *Node) goOut(e *entry, echo, awaited bool) {
 		n.hasten(e)
 	}
 	n.finish(e)
-}
-
-// stamp gives a retained message its place in time: a hybrid logical clock (Kulkarni et al. 2014), 48 bits of
-// milliseconds and 16 of counting. One that has waited is stamped that much earlier; one that has not is newer than what
-// is kept for its topic, whatever clock that was stamped by.
-func (n *Node) stamp(l *location, a *arrival) uint64 {
-	now := n.millis() << 16
-	if a.age > time.Second {
-		return now - min(now, uint64(a.age.Milliseconds())<<16) //nolint:gosec // positive
-	}
-	n.clock = max(n.clock+1, now)
-	if k := n.cfg.Retained.Get(l.at, a.m.Topic); k != nil && k.Stamp >= n.clock && k.Stamp+1 > k.Stamp {
-		return k.Stamp + 1
-	}
-	return n.clock
 }

@@ -301,6 +301,9 @@ func (n *Node) mergeShares(e *entry, c *pb.Custody) {
 	news := false
 	for _, p := range c.GetShares() {
 		s, ok := shareOf(p)
+		if ok && s.open != nil {
+			n.mergeOpen(e, &s)
+		}
 		for _, g := range s.groups {
 			to := s
 			to.plain, to.stored, to.groups = false, false, []proto.Group{g}
@@ -310,6 +313,16 @@ func (n *Node) mergeShares(e *entry, c *pb.Custody) {
 	if news {
 		n.rewrite(e)
 	}
+}
+
+// mergeOpen takes over for whom alone a node keeps what it was sent. What is left of that holds for the share's groups.
+func (n *Node) mergeOpen(e *entry, s *share) {
+	if s.plain {
+		n.openAt(e, s.node, s.open)
+		s.open = nil
+		return
+	}
+	n.throughAlone(e, s.node, s.through())
 }
 
 // tellMoved tells a node what of a message that it has a copy of is for other nodes now than it knows.
@@ -334,6 +347,9 @@ func (n *Node) tellMoved(e *entry, c *pb.Custody, to NodeID) {
 func shareOf(p *pb.Custody_Share) (s share, ok bool) {
 	s = share{node: NodeID(p.GetNode()), plain: p.GetPlain(), stored: p.GetStored(), done: p.GetDone(), hold: holdOf(p.GetHoldS()),
 		turn: p.GetTurn()}
+	if p.GetPartly() {
+		s.open = openOf(p.GetOpen())
+	}
 	for _, g := range p.GetGroups() {
 		if g, ok := groupOf(g); ok {
 			s.groups = append(s.groups, g)

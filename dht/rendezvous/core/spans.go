@@ -114,6 +114,9 @@ func (s *spans) trim(upto uint64) {
 	*s = t
 }
 
+// empty reports whether there is nothing behind a number.
+func (s spans) empty(upto uint64) bool { return len(s) == 0 || s[len(s)-1].to <= upto }
+
 func (s spans) pb() []*pb.Range {
 	r := make([]*pb.Range, len(s))
 	for i, e := range s {
@@ -139,6 +142,11 @@ func (a *acks) add(id Identity) {
 		a.order = append(a.order, id.Epoch)
 	}
 	s.add(id.Seq)
+}
+
+func (a *acks) has(id Identity) bool {
+	s := a.epochs[id.Epoch]
+	return s != nil && s.has(id.Seq)
 }
 
 // take returns what was collected, in the order of the epochs' first numbers, and begins anew.
