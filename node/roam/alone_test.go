@@ -86,6 +86,34 @@ func TestAloneBeforeOthers(t *testing.T) {
 	})
 }
 
+// TestAloneSlowly: a client whose session was at a node that can't be reached is let in by one that was started a moment ago, also
+// where those that it reaches take longer than it waits to meet others.
+func TestAloneSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		c.moveTo(nil)
+		w.nodes[0].crash()
+		w.nodes[1].crash()
+		w.mu.Lock()
+		w.unmerged = true
+		w.mu.Unlock()
+		w.nodes[1].start()
+		unblock := w.nodes[1].block()
+		c.moveTo(w.nodes[1])
+		time.Sleep(claimTime + 2*time.Second)
+		unblock()
+		settle(t, time.Minute, c.attached)
+		w.mu.Lock()
+		if c.refused > 0 {
+			t.Errorf("the client was refused %d times", c.refused)
+		}
+		w.mu.Unlock()
+	})
+}
+
 // TestAloneKnowsItsOwn: a session that has begun anew at a node that sees no other gets what clients of that node publish once, though it
 // comes by the part that is joined with it as well.
 func TestAloneKnowsItsOwn(t *testing.T) {

@@ -380,12 +380,13 @@ func (r *Roam) whoHas(ctx context.Context, h *hold) (last *claim, later chan *cl
 	defer enough.Stop()
 	tooLong := time.NewTimer(findTime)
 	defer tooLong.Stop()
+	waits := r.meeting(h.key)
 	for doubts := unsure; ; {
 		select {
 		case last = <-found:
 			return last, nil, nil
 		case <-doubts: // nobody in reach knows of it, and others may
-			if !r.meeting(h.key) {
+			if !waits || !r.meeting(h.key) {
 				return nil, found, nil
 			}
 			doubts = nil
@@ -393,6 +394,7 @@ func (r *Roam) whoHas(ctx context.Context, h *hold) (last *claim, later chan *cl
 			if doubts == nil || len(r.cfg.Host.Network().Peers()) == 0 {
 				return nil, found, nil
 			}
+			waits = false
 		case <-tooLong.C:
 			return nil, nil, errors.New("who has the session can't be found out now")
 		case <-ctx.Done():
