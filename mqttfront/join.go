@@ -105,6 +105,14 @@ func (b *Broker) Has(key string) (born, number uint64, here bool) {
 	return s.born, s.number, !s.ended
 }
 
+// Connected reports whether the client of a session is connected here.
+func (b *Broker) Connected(key string) bool {
+	b.reg.Lock()
+	defer b.reg.Unlock()
+	s := b.sessions[sessionKey(key)]
+	return s != nil && s.conn.Load() != nil
+}
+
 // runJoin takes over a part of a session, until there is nothing more.
 func (s *session) runJoin(a Arrival) {
 	b := s.b

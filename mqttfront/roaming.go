@@ -23,7 +23,7 @@ type Roaming interface {
 	// Holds reports whether this node is known to be the holder of a session.
 	Holds(key string) bool
 	// Claim makes this node the holder of a session that a client wants to go on with, and returns what there is of it
-	// elsewhere; nil if that is nothing or older than what is here, which it is joined with, or there is no other node now. It waits for that, until ctx is over at most. It fails
+	// elsewhere; nil if that is nothing or older than what is here, which it is joined with, or this node is the holder, or there is no other node now. It waits for that, until ctx is over at most. It fails
 	// where it can't find out who has the session, or another node has claimed it since.
 	Claim(ctx context.Context, key string) (Arrival, error)
 	// Release says that a client did not get the session that was claimed for it, and that there is none here.
@@ -197,9 +197,6 @@ func (b *Broker) fetch(nc *newConnection, key sessionKey) (done func(), err erro
 }
 
 func (b *Broker) bring(ctx context.Context, key sessionKey) error {
-	if b.roaming.Holds(string(key)) {
-		return nil
-	}
 	a, err := b.roaming.Claim(ctx, string(key))
 	switch {
 	case err != nil:

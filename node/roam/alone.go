@@ -17,6 +17,13 @@ func (r *Roam) runClaimLate(h *hold, found chan *claim) {
 	if _, _, here := r.cfg.Broker.Has(h.key); !here {
 		return
 	}
+	r.mu.Lock()
+	since := last != nil && outranks(last.GetNumber(), last.node, h.number, r.self) // by the time it came here
+	r.mu.Unlock()
+	if since && !r.cfg.Broker.Connected(h.key) { // its client has gone there
+		r.lose(h, last)
+		return
+	}
 	r.goOnHere(h, last)
 }
 

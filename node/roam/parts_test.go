@@ -18,6 +18,49 @@ func (n *simNode) block() (unblock func()) {
 	return func() { close(open) }
 }
 
+// deafen keeps a node from hearing anything of the swarm until what it returns is called.
+func (n *simNode) deafen() (undo func()) {
+	open := make(chan struct{})
+	n.downLink.do(func() { <-open })
+	return func() { close(open) }
+}
+
+// TestBackBeforeItHears: a client that is back at the node of its session stays connected when that hears of a claim that was made
+// elsewhere before.
+func TestBackBeforeItHears(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3)
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		m := &traffic{w: w, c: c}
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		w.cutOff(0, 1)
+		hears := w.nodes[0].deafen()
+		c.moveTo(w.nodes[1])
+		settle(t, time.Minute, c.attached)
+		m.publish(20)
+		time.Sleep(time.Duration(w.below(10_000)) * time.Millisecond)
+		c.moveTo(w.nodes[0])
+		settle(t, time.Minute, c.attached)
+		w.mu.Lock()
+		before := c.connects
+		w.mu.Unlock()
+		hears()
+		w.cutOne(false)
+		m.publish(20)
+		settle(t, time.Minute, m.come)
+		settle(t, 5*time.Minute, w.whole)
+		m.check(t, false)
+		w.mu.Lock()
+		if c.connects != before {
+			t.Errorf("the client had to connect %d times more", c.connects-before)
+		}
+		w.mu.Unlock()
+	})
+}
+
 // TestPacketIDsOfTheLost: what a client takes for a message again, because of an exchange with a node that is lost, is not a new one, however
 // many come.
 func TestPacketIDsOfTheLost(t *testing.T) {

@@ -41,6 +41,7 @@ type Broker interface {
 	Reclaim(key, to string, number uint64) *mqttfront.Departure
 	Sessions(each func(key string, rec mqttfront.SessionRecord))
 	Has(key string) (born, number uint64, here bool)
+	Connected(key string) bool
 	Adopt(key string, rec mqttfront.SessionRecord, from mqttfront.Lost)
 	Join(key string, a mqttfront.Arrival) bool
 	Left() []mqttfront.Left
@@ -311,6 +312,11 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 		return nil, nil
 	}
 	h := r.holdLocked(key)
+	if h.mine { // it is said again once the client has it
+		h.backLocked(r)
+		r.mu.Unlock()
+		return nil, nil
+	}
 	h.claiming = true
 	r.mu.Unlock()
 	last, later, err := r.whoHas(ctx, h)
@@ -403,10 +409,18 @@ func (r *Roam) whoHas(ctx context.Context, h *hold) (last *claim, later chan *cl
 	}
 }
 
+// backLocked notes that a client goes on with a session that is here: it outranks what was claimed elsewhere before, and is heard of later.
+func (h *hold) backLocked(r *Roam) {
+	if h.state != nil { // else it ends with its connection
+		h.number = r.next(h.number)
+	}
+}
+
 // claimLate has a client go on with what is here, and claims that when it is known who had it.
 func (r *Roam) claimLate(h *hold, found chan *claim) {
 	r.mu.Lock()
 	h.claiming = false
+	h.number = r.next(h.number)
 	r.alone[h.key] = time.Now()
 	r.mu.Unlock()
 	r.goes(func() { r.runClaimLate(h, found) })
