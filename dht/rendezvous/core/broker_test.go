@@ -194,6 +194,24 @@ func idOf(r *core.Receipt) (id core.Identity) {
 	return id
 }
 
+// sessionTakes has a session that goes on without the node that it was at take what came to its node. What came for itself before it knows
+// again, and the other way about.
+func (v *simNode) sessionTakes(p *published, r *core.Receipt) {
+	if _, had := v.disk.live.entries[entryKey{idOf(r), proto.Group{Name: "session", Filter: v.session}}]; had {
+		return
+	}
+	p.took["session/"+v.session]++
+	if r != nil {
+		k := plainly(r.Identity(), v.session)
+		v.disk.write(func(to *stores) { to.entries[k] = false })
+	}
+}
+
+// plainly is how a session's having had what came to its node is on the disk.
+func plainly(id core.Identity, name string) entryKey {
+	return entryKey{id, proto.Group{Name: "to the node", Filter: name}}
+}
+
 func (v *simNode) deliver(d core.Delivery) {
 	s, life := v.s, v.life
 	i := slices.IndexFunc(s.published, func(q *published) bool { return bytes.Equal(q.m.Properties, d.Message.Properties) })
@@ -213,10 +231,13 @@ func (v *simNode) deliver(d core.Delivery) {
 		}
 	}
 	if d.Plain && v.session != "" {
-		p.took["session/"+v.session]++
+		v.sessionTakes(p, d.Receipt)
 	}
 	for _, g := range d.Groups {
 		key := g.Name + "/" + g.Filter
+		if _, had := v.disk.live.entries[plainly(idOf(d.Receipt), g.Filter)]; had && g.Name == "session" {
+			continue
+		}
 		if v.interests["$share/"+g.Name+"/"+g.Filter] == nil && g.Name != "session" && d.Receipt != nil {
 			s.after(0, func() { v.doIn(life, func() { v.n.Refuse(d.Receipt, g) }) })
 			continue
