@@ -205,6 +205,60 @@ func TestRandomMoves(t *testing.T) {
 	})
 }
 
+// TestMovesOnInCalm has a client go on from node to node after all nodes are back and all links are whole, when parts of its session are
+// still here and there: what is published from then on comes once, and the parts are joined though it does not rest.
+func TestMovesOnInCalm(t *testing.T) {
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed, 3+int(seed/5%2))
+		defer w.close()
+		c := newClient(w, "c", "t/#", w.nodes[0])
+		settle(t, time.Minute, c.standing)
+		m := &traffic{w: w, c: c}
+		for range 10 + w.below(20) {
+			m.publish(w.below(20))
+			m.upward(w.below(5))
+			switch w.below(6) {
+			case 0:
+				if n := w.nodes[w.below(len(w.nodes))]; n.isUp() {
+					n.crash()
+				}
+			case 1:
+				w.restartOne()
+			case 2:
+				w.cutOne(true)
+			case 3:
+				settle(t, 5*time.Minute, c.attached)
+			case 4: // it vanishes for a while
+				c.moveTo(nil)
+			}
+			time.Sleep(w.pause())
+			c.moveTo(w.nodes[w.below(len(w.nodes))])
+			time.Sleep(w.pause())
+		}
+		for w.restartOne() {
+		}
+		w.cutOne(false)
+		time.Sleep(10 * time.Second)
+		longest := []int{1000, 5000, 20_000}[w.below(3)]
+		for until := time.Now().Add(5 * time.Minute); time.Now().Before(until); {
+			m.publish(w.below(20))
+			m.upward(w.below(5))
+			time.Sleep(time.Duration(w.below(longest)) * time.Millisecond)
+			c.moveTo(w.nodes[w.below(len(w.nodes))])
+			settle(t, 5*time.Minute, c.attached)
+		}
+		for i, n := range w.nodes {
+			for _, l := range n.b.Left() {
+				t.Errorf("node %d still has a part: %v", i, l)
+			}
+		}
+		settle(t, 10*time.Minute, m.come)
+		settle(t, time.Minute, c.idle)
+		settle(t, 15*time.Minute, w.whole)
+		m.check(t, false)
+	})
+}
+
 // claimAhead has the claims of a node be as if they had been made later.
 func (n *simNode) claimAhead(by time.Duration) {
 	n.r.mu.Lock()
