@@ -329,7 +329,7 @@ func (n *Node) tickInherited() {
 			n.inheritFrom(i)
 		}
 		for _, o := range sortedKeys(i.owners) {
-			if r := i.owners[o]; n.now-r.refreshed > max(r.hold(), MinHold) || n.departed(o, r.hold()) {
+			if n.lapsed(i.owners[o]) {
 				i.table.drop(o)
 			}
 		}

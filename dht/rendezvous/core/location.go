@@ -434,7 +434,7 @@ func (n *Node) tickLocation(l *location, full bool) {
 		n.need(m)
 	}
 	for _, o := range sortedKeys(l.owners) {
-		if r := l.owners[o]; n.now-r.refreshed > max(r.hold(), MinHold) || n.departed(o, r.hold()) {
+		if n.lapsed(l.owners[o]) {
 			n.dropRegistrations(l, o) // what is kept for it may be for one above, which stands longer: see lapse
 		}
 	}

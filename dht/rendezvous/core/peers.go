@@ -69,6 +69,16 @@ func (n *Node) departed(id NodeID, hold time.Duration) bool {
 	return p != nil && (p.forgotten || (p.gone || p.left) && hold == 0) && !p.reach
 }
 
+// lapsed reports whether nobody wants any more what is registered. It is asked at every tick, of registrations with many filters too.
+func (n *Node) lapsed(r *registration) bool {
+	quiet := n.now - r.refreshed
+	if p := n.peers[r.owner]; quiet <= MinHold && (p == nil || p.reach) {
+		return false
+	}
+	hold := r.hold()
+	return quiet > max(hold, MinHold) || n.departed(r.owner, hold)
+}
+
 // inReach reports whether a node can be talked to; this node can.
 func (n *Node) inReach(id NodeID) bool {
 	if id == n.self {
@@ -205,13 +215,13 @@ func (n *Node) lose(p *peer, forgotten bool) {
 	p.gone, p.forgotten = true, forgotten
 	n.savePeer(p)
 	for _, l := range n.sortedLocations() {
-		if r := l.owners[p.id]; r != nil && n.departed(p.id, r.hold()) {
+		if r := l.owners[p.id]; r != nil && n.lapsed(r) {
 			n.dropRegistrations(l, p.id)
 		}
 		n.lapse(l)
 	}
 	for _, i := range n.inherited {
-		if r := i.owners[p.id]; r != nil && n.departed(p.id, r.hold()) {
+		if r := i.owners[p.id]; r != nil && n.lapsed(r) {
 			i.drop(p.id)
 		}
 	}
