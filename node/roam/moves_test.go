@@ -171,30 +171,7 @@ func TestRandomMoves(t *testing.T) {
 			w.nodes[0].claimAhead(2 * time.Hour)
 		}
 		m := &traffic{w: w, c: c}
-		for range 10 + w.below(20) {
-			m.publish(w.below(20))
-			m.upward(w.below(5))
-			switch w.below(6) {
-			case 0:
-				if n := w.nodes[w.below(len(w.nodes))]; crashes && n.isUp() {
-					n.crash()
-				}
-			case 1:
-				w.restartOne()
-			case 2:
-				w.cutOne(!calm && !hasty && !slow)
-			case 3:
-				settle(t, 5*time.Minute, c.attached)
-			case 4: // it vanishes for a while
-				c.moveTo(nil)
-			}
-			time.Sleep(w.pause())
-			if calm {
-				settle(t, 5*time.Minute, c.attached)
-			}
-			c.moveTo(w.nodes[w.below(len(w.nodes))])
-			time.Sleep(w.pause())
-		}
+		m.moveAbout(t, calm, !calm && !hasty && !slow, crashes)
 		for w.restartOne() {
 		}
 		w.cutOne(false)
@@ -203,6 +180,36 @@ func TestRandomMoves(t *testing.T) {
 		settle(t, 15*time.Minute, w.whole)
 		m.check(t, calm)
 	})
+}
+
+// moveAbout has the client go from node to node at random moments, after its CONNACK where it waits for that, while messages go both ways,
+// links break and nodes crash, where they do.
+func (m *traffic) moveAbout(t *testing.T, waits, cuts, crashes bool) {
+	w, c := m.w, m.c
+	for range 10 + w.below(20) {
+		m.publish(w.below(20))
+		m.upward(w.below(5))
+		switch w.below(6) {
+		case 0:
+			if n := w.nodes[w.below(len(w.nodes))]; crashes && n.isUp() {
+				n.crash()
+			}
+		case 1:
+			w.restartOne()
+		case 2:
+			w.cutOne(cuts)
+		case 3:
+			settle(t, 5*time.Minute, c.attached)
+		case 4: // it vanishes for a while
+			c.moveTo(nil)
+		}
+		time.Sleep(w.pause())
+		if waits {
+			settle(t, 5*time.Minute, c.attached)
+		}
+		c.moveTo(w.nodes[w.below(len(w.nodes))])
+		time.Sleep(w.pause())
+	}
 }
 
 // TestMovesOnInCalm has a client go on from node to node after all nodes are back and all links are whole, when parts of its session are
@@ -214,27 +221,7 @@ func TestMovesOnInCalm(t *testing.T) {
 		c := newClient(w, "c", "t/#", w.nodes[0])
 		settle(t, time.Minute, c.standing)
 		m := &traffic{w: w, c: c}
-		for range 10 + w.below(20) {
-			m.publish(w.below(20))
-			m.upward(w.below(5))
-			switch w.below(6) {
-			case 0:
-				if n := w.nodes[w.below(len(w.nodes))]; n.isUp() {
-					n.crash()
-				}
-			case 1:
-				w.restartOne()
-			case 2:
-				w.cutOne(true)
-			case 3:
-				settle(t, 5*time.Minute, c.attached)
-			case 4: // it vanishes for a while
-				c.moveTo(nil)
-			}
-			time.Sleep(w.pause())
-			c.moveTo(w.nodes[w.below(len(w.nodes))])
-			time.Sleep(w.pause())
-		}
+		m.moveAbout(t, false, true, true)
 		for w.restartOne() {
 		}
 		w.cutOne(false)
