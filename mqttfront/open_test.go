@@ -1,6 +1,7 @@
 package mqttfront_test
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"testing"
@@ -16,7 +17,8 @@ import (
 // holding is a Roaming with other nodes, where all sessions are here.
 type holding struct{ claiming }
 
-func (holding) Holds(string) bool { return true }
+func (holding) Holds(string) bool                                        { return true }
+func (holding) Claim(context.Context, string) (mqttfront.Arrival, error) { return nil, nil }
 
 // TestOpenFor: where some sessions are through with a delivery and others are not, the swarm is told for which that outlive their connections
 // it is kept, and again when there are fewer. Of those that have it on the disk alone it is told that they are through.

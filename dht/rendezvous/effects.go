@@ -104,7 +104,7 @@ func (s *Service) outside(effects []core.Effect) {
 		case core.Accept, core.AcceptKept:
 			s.accepted = append(s.accepted, Accepted{e.Delivery.Origin, e.Once, e.Packet, e.Custody, e.Kind == core.AcceptKept})
 		case core.Call:
-			s.queueCall(e.Call)
+			s.called = append(s.called, e.Call)
 		case core.Dial:
 			s.dial(e)
 		case core.Reconnect:
@@ -127,6 +127,11 @@ func (s *Service) outside(effects []core.Effect) {
 		clear(s.deliveries)
 		s.deliveries = s.deliveries[:0]
 	}
+	for i, f := range s.called { // what was found of retained messages is not what has just come
+		s.queueCall(f)
+		s.called[i] = nil
+	}
+	s.called = s.called[:0]
 }
 
 // whenSafe has the core go on with what waited for the disk. It may be called with mu held.

@@ -138,6 +138,7 @@ type Service struct {
 	deliverMu  sync.Mutex
 	deliveries []core.Delivery
 	accepted   []Accepted
+	called     []func()
 
 	callMu   sync.Mutex
 	calls    []func()

@@ -87,6 +87,28 @@ func breakStreams(h host.Host) (n int) {
 	return n
 }
 
+// TestFoundBehindDelivered: what is found of retained messages comes behind what the broker is delivered at the same time, so that it knows what
+// has just come from what was there before.
+func TestFoundBehindDelivered(t *testing.T) {
+	came := make(chan string, 2)
+	n := start(t, newHost(t), func(c *Config) {
+		c.Deliver = func([]core.Delivery) {
+			time.Sleep(50 * time.Millisecond) // what does not wait for it is ahead
+			came <- "delivered"
+		}
+	})
+	n.subscribe(t, "a")
+	n.step(func(c *core.Node) {
+		c.Publish(core.Publication{Message: &proto.Message{Topic: "a", Payload: []byte("x"), Retain: true}})
+		c.Retained("a", func([]*proto.Message) { came <- "found" }, func() {})
+	})
+	for _, want := range []string{"delivered", "found"} {
+		if got := <-came; got != want {
+			t.Fatalf("%s came, want %s", got, want)
+		}
+	}
+}
+
 // TestStreamsBreak: streams that break are opened again; of what was on its way at QoS 1 and 2 nothing is lost
 // and nothing comes twice.
 func TestStreamsBreak(t *testing.T) {

@@ -408,6 +408,7 @@ func (n *Node) receiveCopy(p *peer, f *pb.Copy) {
 	}
 	if l.phase == serving {
 		n.promote(l)
+		n.tellBehind(p.id, f.GetCustody())
 	}
 	n.ackSafe(p.id, f.GetOp())
 }

@@ -19,52 +19,85 @@ func (n *Node) tellCopies(e *entry, node NodeID) {
 	}
 }
 
-// tellAgain tells a node that is in reach again, of messages that it may have copies of, who is done with them and for whom alone they are kept: what
-// was said of that while it was not, or by a stream that broke, it has not heard.
-func (n *Node) tellAgain(p *peer) {
-	f := new(pb.CopyDone)
-	open := map[string]*opens{} // by the node that keeps them
-	told := 0
-	flush := func() {
-		for _, node := range sortedKeys(open) {
-			f.Open = append(f.Open, open[node].take(NodeID(node))...)
-		}
-		if told > 0 {
-			n.send(p.id, f)
-		}
-		f, told = new(pb.CopyDone), 0
-		clear(open)
+// retelling is what a node is told once more of messages that it may have copies of: who is done with them, and for whom alone they are kept.
+type retelling struct {
+	n    *Node
+	to   NodeID
+	f    *pb.CopyDone
+	open map[string]*opens // by the node that keeps them
+	told int
+}
+
+func (n *Node) retell(to NodeID) *retelling {
+	return &retelling{n: n, to: to, f: new(pb.CopyDone), open: map[string]*opens{}}
+}
+
+// add adds what there is to say of a message, but for what the other knows.
+func (r *retelling) add(e *entry, knows func(*share) bool) {
+	if !e.said || e.gone || e.copy || !e.decided() {
+		return
 	}
+	for i := range e.shares {
+		s := &e.shares[i]
+		switch {
+		case s.done && !e.doneFor(s.node), !s.done && s.open == nil, knows(s):
+			continue
+		case s.done:
+			r.f.Done = append(r.f.Done, &pb.CopyDone_Share{Epoch: e.id.Epoch, Seq: e.id.Seq, Node: []byte(s.node)})
+		default:
+			o := s.open
+			if !s.plain {
+				o = &openFor{s.through()}
+			}
+			if r.open[string(s.node)] == nil {
+				r.open[string(s.node)] = new(opens)
+			}
+			r.open[string(s.node)].add(e.id, o, !s.plain)
+		}
+		r.told++
+	}
+	if r.told >= maxMoved {
+		r.send()
+	}
+}
+
+func (r *retelling) send() {
+	for _, node := range sortedKeys(r.open) {
+		r.f.Open = append(r.f.Open, r.open[node].take(NodeID(node))...)
+	}
+	if r.told > 0 {
+		r.n.send(r.to, r.f)
+	}
+	r.f, r.told = new(pb.CopyDone), 0
+	clear(r.open)
+}
+
+// tellAgain tells a node that is in reach again what was said while it was not, or by a stream that broke: it has not heard that.
+func (n *Node) tellAgain(p *peer) {
+	r := n.retell(p.id)
 	for _, l := range n.sortedLocations() {
 		for _, e := range l.order.live() {
-			if !e.said || e.gone || e.copy || !e.decided() || !slices.Contains(e.copies, p.id) {
-				continue
-			}
-			for i := range e.shares {
-				s := &e.shares[i]
-				switch {
-				case s.done && !e.doneFor(s.node), !s.done && s.open == nil:
-					continue
-				case s.done:
-					f.Done = append(f.Done, &pb.CopyDone_Share{Epoch: e.id.Epoch, Seq: e.id.Seq, Node: []byte(s.node)})
-				default:
-					o := s.open
-					if !s.plain {
-						o = &openFor{s.through()}
-					}
-					if open[string(s.node)] == nil {
-						open[string(s.node)] = new(opens)
-					}
-					open[string(s.node)].add(e.id, o, !s.plain)
-				}
-				told++
-			}
-			if told >= maxMoved {
-				flush()
+			if slices.Contains(e.copies, p.id) {
+				r.add(e, func(*share) bool { return false })
 			}
 		}
 	}
-	flush()
+	r.send()
+}
+
+// tellBehind tells a node that offers copies what it did not take in while it served the messages itself.
+func (n *Node) tellBehind(to NodeID, all []*pb.Custody) {
+	r := n.retell(to)
+	for _, c := range all {
+		if e := n.entryOf(Identity{c.GetEpoch(), c.GetSeq()}); e != nil {
+			r.add(e, func(s *share) bool {
+				return slices.ContainsFunc(c.GetShares(), func(p *pb.Custody_Share) bool {
+					return NodeID(p.GetNode()) == s.node && p.GetPlain() == s.plain && (p.GetDone() || !s.done && p.GetPartly())
+				})
+			})
+		}
+	}
+	r.send()
 }
 
 func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
