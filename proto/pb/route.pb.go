@@ -2657,6 +2657,8 @@ type Transfer struct {
 	Children      []*Place               `protobuf:"bytes,5,rep,name=children,proto3" json:"children,omitempty"`
 	Custody       []*Custody             `protobuf:"bytes,6,rep,name=custody,proto3" json:"custody,omitempty"`
 	Seen          []*Seen                `protobuf:"bytes,7,rep,name=seen,proto3" json:"seen,omitempty"`
+	// What of custody is unsettled has been matched against these registrations, at the place and above it, or is not for them. Empty: not known.
+	Matched       []*Matched `protobuf:"bytes,8,rep,name=matched,proto3" json:"matched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2740,6 +2742,65 @@ func (x *Transfer) GetSeen() []*Seen {
 	return nil
 }
 
+func (x *Transfer) GetMatched() []*Matched {
+	if x != nil {
+		return x.Matched
+	}
+	return nil
+}
+
+type Matched struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Place         *Place                 `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"`
+	Have          []*Seq                 `protobuf:"bytes,2,rep,name=have,proto3" json:"have,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Matched) Reset() {
+	*x = Matched{}
+	mi := &file_route_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Matched) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Matched) ProtoMessage() {}
+
+func (x *Matched) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Matched.ProtoReflect.Descriptor instead.
+func (*Matched) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Matched) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *Matched) GetHave() []*Seq {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
 // 21: the last word of a rendezvous that no longer is: everything that it sent has arrived.
 type HandOver struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2753,7 +2814,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2826,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2839,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{37}
+	return file_route_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HandOver) GetOp() uint64 {
@@ -2820,7 +2881,7 @@ type Inherit struct {
 
 func (x *Inherit) Reset() {
 	*x = Inherit{}
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2832,7 +2893,7 @@ func (x *Inherit) String() string {
 func (*Inherit) ProtoMessage() {}
 
 func (x *Inherit) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2845,7 +2906,7 @@ func (x *Inherit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherit.ProtoReflect.Descriptor instead.
 func (*Inherit) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{38}
+	return file_route_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Inherit) GetPlace() *Place {
@@ -2872,7 +2933,7 @@ type Seq struct {
 
 func (x *Seq) Reset() {
 	*x = Seq{}
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +2945,7 @@ func (x *Seq) String() string {
 func (*Seq) ProtoMessage() {}
 
 func (x *Seq) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +2958,7 @@ func (x *Seq) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seq.ProtoReflect.Descriptor instead.
 func (*Seq) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{39}
+	return file_route_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Seq) GetOwner() []byte {
@@ -2929,7 +2990,7 @@ type Inherited struct {
 
 func (x *Inherited) Reset() {
 	*x = Inherited{}
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2941,7 +3002,7 @@ func (x *Inherited) String() string {
 func (*Inherited) ProtoMessage() {}
 
 func (x *Inherited) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2954,7 +3015,7 @@ func (x *Inherited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherited.ProtoReflect.Descriptor instead.
 func (*Inherited) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{40}
+	return file_route_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Inherited) GetPlace() *Place {
@@ -3010,7 +3071,7 @@ type NoInterest struct {
 
 func (x *NoInterest) Reset() {
 	*x = NoInterest{}
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3083,7 @@ func (x *NoInterest) String() string {
 func (*NoInterest) ProtoMessage() {}
 
 func (x *NoInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3096,7 @@ func (x *NoInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoInterest.ProtoReflect.Descriptor instead.
 func (*NoInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{41}
+	return file_route_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *NoInterest) GetPlace() *Place {
@@ -3056,7 +3117,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3068,7 +3129,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +3142,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{42}
+	return file_route_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Wake) GetOp() uint64 {
@@ -3112,7 +3173,7 @@ type Sync struct {
 
 func (x *Sync) Reset() {
 	*x = Sync{}
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3185,7 @@ func (x *Sync) String() string {
 func (*Sync) ProtoMessage() {}
 
 func (x *Sync) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3198,7 @@ func (x *Sync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sync.ProtoReflect.Descriptor instead.
 func (*Sync) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{43}
+	return file_route_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Sync) GetOp() uint64 {
@@ -3188,7 +3249,7 @@ type Retain struct {
 
 func (x *Retain) Reset() {
 	*x = Retain{}
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3261,7 @@ func (x *Retain) String() string {
 func (*Retain) ProtoMessage() {}
 
 func (x *Retain) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3274,7 @@ func (x *Retain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retain.ProtoReflect.Descriptor instead.
 func (*Retain) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{44}
+	return file_route_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Retain) GetOp() uint64 {
@@ -3258,7 +3319,7 @@ type RetainedQuery struct {
 
 func (x *RetainedQuery) Reset() {
 	*x = RetainedQuery{}
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3331,7 @@ func (x *RetainedQuery) String() string {
 func (*RetainedQuery) ProtoMessage() {}
 
 func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3344,7 @@ func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedQuery.ProtoReflect.Descriptor instead.
 func (*RetainedQuery) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{45}
+	return file_route_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RetainedQuery) GetOp() uint64 {
@@ -3337,7 +3398,7 @@ type RetainedReply struct {
 
 func (x *RetainedReply) Reset() {
 	*x = RetainedReply{}
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3349,7 +3410,7 @@ func (x *RetainedReply) String() string {
 func (*RetainedReply) ProtoMessage() {}
 
 func (x *RetainedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +3423,7 @@ func (x *RetainedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedReply.ProtoReflect.Descriptor instead.
 func (*RetainedReply) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{46}
+	return file_route_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RetainedReply) GetOp() uint64 {
@@ -3427,7 +3488,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3500,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3513,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{47}
+	return file_route_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Child) GetOp() uint64 {
@@ -3497,7 +3558,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3509,7 +3570,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3522,7 +3583,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{48}
+	return file_route_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Copy) GetOp() uint64 {
@@ -3576,7 +3637,7 @@ type CopyDone struct {
 
 func (x *CopyDone) Reset() {
 	*x = CopyDone{}
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3649,7 @@ func (x *CopyDone) String() string {
 func (*CopyDone) ProtoMessage() {}
 
 func (x *CopyDone) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3662,7 @@ func (x *CopyDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone.ProtoReflect.Descriptor instead.
 func (*CopyDone) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{49}
+	return file_route_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CopyDone) GetPlace() *Place {
@@ -3668,7 +3729,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3680,7 +3741,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3693,7 +3754,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{50}
+	return file_route_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Digest) GetPlace() *Place {
@@ -3749,7 +3810,7 @@ type Leaving struct {
 
 func (x *Leaving) Reset() {
 	*x = Leaving{}
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3761,7 +3822,7 @@ func (x *Leaving) String() string {
 func (*Leaving) ProtoMessage() {}
 
 func (x *Leaving) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3774,7 +3835,7 @@ func (x *Leaving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
 func (*Leaving) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{51}
+	return file_route_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Leaving) GetNode() []byte {
@@ -3802,7 +3863,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3814,7 +3875,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3827,7 +3888,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{52}
+	return file_route_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Recall) GetStored() []*Ranges {
@@ -3851,7 +3912,7 @@ type Chosen struct {
 
 func (x *Chosen) Reset() {
 	*x = Chosen{}
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +3924,7 @@ func (x *Chosen) String() string {
 func (*Chosen) ProtoMessage() {}
 
 func (x *Chosen) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +3937,7 @@ func (x *Chosen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chosen.ProtoReflect.Descriptor instead.
 func (*Chosen) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{53}
+	return file_route_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Chosen) GetOp() uint64 {
@@ -3922,7 +3983,7 @@ type Carried struct {
 
 func (x *Carried) Reset() {
 	*x = Carried{}
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3934,7 +3995,7 @@ func (x *Carried) String() string {
 func (*Carried) ProtoMessage() {}
 
 func (x *Carried) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3947,7 +4008,7 @@ func (x *Carried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Carried.ProtoReflect.Descriptor instead.
 func (*Carried) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{54}
+	return file_route_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Carried) GetOp() uint64 {
@@ -3996,7 +4057,7 @@ type Forget_Epoch struct {
 
 func (x *Forget_Epoch) Reset() {
 	*x = Forget_Epoch{}
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4008,7 +4069,7 @@ func (x *Forget_Epoch) String() string {
 func (*Forget_Epoch) ProtoMessage() {}
 
 func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4062,7 +4123,7 @@ type Custody_Share struct {
 
 func (x *Custody_Share) Reset() {
 	*x = Custody_Share{}
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4135,7 @@ func (x *Custody_Share) String() string {
 func (*Custody_Share) ProtoMessage() {}
 
 func (x *Custody_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4163,7 +4224,7 @@ type Seen_Owed struct {
 
 func (x *Seen_Owed) Reset() {
 	*x = Seen_Owed{}
-	mi := &file_route_proto_msgTypes[57]
+	mi := &file_route_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4175,7 +4236,7 @@ func (x *Seen_Owed) String() string {
 func (*Seen_Owed) ProtoMessage() {}
 
 func (x *Seen_Owed) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[57]
+	mi := &file_route_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4216,7 +4277,7 @@ type CopyDone_Share struct {
 
 func (x *CopyDone_Share) Reset() {
 	*x = CopyDone_Share{}
-	mi := &file_route_proto_msgTypes[58]
+	mi := &file_route_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4228,7 +4289,7 @@ func (x *CopyDone_Share) String() string {
 func (*CopyDone_Share) ProtoMessage() {}
 
 func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[58]
+	mi := &file_route_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4241,7 +4302,7 @@ func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone_Share.ProtoReflect.Descriptor instead.
 func (*CopyDone_Share) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{49, 0}
+	return file_route_proto_rawDescGZIP(), []int{50, 0}
 }
 
 func (x *CopyDone_Share) GetEpoch() uint64 {
@@ -4280,7 +4341,7 @@ type CopyDone_Moved struct {
 
 func (x *CopyDone_Moved) Reset() {
 	*x = CopyDone_Moved{}
-	mi := &file_route_proto_msgTypes[59]
+	mi := &file_route_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4292,7 +4353,7 @@ func (x *CopyDone_Moved) String() string {
 func (*CopyDone_Moved) ProtoMessage() {}
 
 func (x *CopyDone_Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[59]
+	mi := &file_route_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4305,7 +4366,7 @@ func (x *CopyDone_Moved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone_Moved.ProtoReflect.Descriptor instead.
 func (*CopyDone_Moved) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{49, 1}
+	return file_route_proto_rawDescGZIP(), []int{50, 1}
 }
 
 func (x *CopyDone_Moved) GetEpoch() uint64 {
@@ -4584,7 +4645,7 @@ const file_route_proto_rawDesc = "" +
 	"\x04owed\x18\x04 \x03(\v2\x1a.mozzie.route.v1.Seen.OwedR\x04owed\x1aJ\n" +
 	"\x04Owed\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12.\n" +
-	"\x06ranges\x18\x02 \x03(\v2\x16.mozzie.route.v1.RangeR\x06ranges\"\xde\x02\n" +
+	"\x06ranges\x18\x02 \x03(\v2\x16.mozzie.route.v1.RangeR\x06ranges\"\x92\x03\n" +
 	"\bTransfer\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12C\n" +
@@ -4592,7 +4653,11 @@ const file_route_proto_rawDesc = "" +
 	"\bretained\x18\x04 \x03(\v2 .mozzie.route.v1.RetainedMessageR\bretained\x122\n" +
 	"\bchildren\x18\x05 \x03(\v2\x16.mozzie.route.v1.PlaceR\bchildren\x122\n" +
 	"\acustody\x18\x06 \x03(\v2\x18.mozzie.route.v1.CustodyR\acustody\x12)\n" +
-	"\x04seen\x18\a \x03(\v2\x15.mozzie.route.v1.SeenR\x04seen\"\x90\x01\n" +
+	"\x04seen\x18\a \x03(\v2\x15.mozzie.route.v1.SeenR\x04seen\x122\n" +
+	"\amatched\x18\b \x03(\v2\x18.mozzie.route.v1.MatchedR\amatched\"a\n" +
+	"\aMatched\x12,\n" +
+	"\x05place\x18\x01 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12(\n" +
+	"\x04have\x18\x02 \x03(\v2\x14.mozzie.route.v1.SeqR\x04have\"\x90\x01\n" +
 	"\bHandOver\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12,\n" +
 	"\x05place\x18\x02 \x01(\v2\x16.mozzie.route.v1.PlaceR\x05place\x12&\n" +
@@ -4711,7 +4776,7 @@ func file_route_proto_rawDescGZIP() []byte {
 	return file_route_proto_rawDescData
 }
 
-var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_route_proto_goTypes = []any{
 	(*Place)(nil),           // 0: mozzie.route.v1.Place
 	(*Set)(nil),             // 1: mozzie.route.v1.Set
@@ -4750,29 +4815,30 @@ var file_route_proto_goTypes = []any{
 	(*Custody)(nil),         // 34: mozzie.route.v1.Custody
 	(*Seen)(nil),            // 35: mozzie.route.v1.Seen
 	(*Transfer)(nil),        // 36: mozzie.route.v1.Transfer
-	(*HandOver)(nil),        // 37: mozzie.route.v1.HandOver
-	(*Inherit)(nil),         // 38: mozzie.route.v1.Inherit
-	(*Seq)(nil),             // 39: mozzie.route.v1.Seq
-	(*Inherited)(nil),       // 40: mozzie.route.v1.Inherited
-	(*NoInterest)(nil),      // 41: mozzie.route.v1.NoInterest
-	(*Wake)(nil),            // 42: mozzie.route.v1.Wake
-	(*Sync)(nil),            // 43: mozzie.route.v1.Sync
-	(*Retain)(nil),          // 44: mozzie.route.v1.Retain
-	(*RetainedQuery)(nil),   // 45: mozzie.route.v1.RetainedQuery
-	(*RetainedReply)(nil),   // 46: mozzie.route.v1.RetainedReply
-	(*Child)(nil),           // 47: mozzie.route.v1.Child
-	(*Copy)(nil),            // 48: mozzie.route.v1.Copy
-	(*CopyDone)(nil),        // 49: mozzie.route.v1.CopyDone
-	(*Digest)(nil),          // 50: mozzie.route.v1.Digest
-	(*Leaving)(nil),         // 51: mozzie.route.v1.Leaving
-	(*Recall)(nil),          // 52: mozzie.route.v1.Recall
-	(*Chosen)(nil),          // 53: mozzie.route.v1.Chosen
-	(*Carried)(nil),         // 54: mozzie.route.v1.Carried
-	(*Forget_Epoch)(nil),    // 55: mozzie.route.v1.Forget.Epoch
-	(*Custody_Share)(nil),   // 56: mozzie.route.v1.Custody.Share
-	(*Seen_Owed)(nil),       // 57: mozzie.route.v1.Seen.Owed
-	(*CopyDone_Share)(nil),  // 58: mozzie.route.v1.CopyDone.Share
-	(*CopyDone_Moved)(nil),  // 59: mozzie.route.v1.CopyDone.Moved
+	(*Matched)(nil),         // 37: mozzie.route.v1.Matched
+	(*HandOver)(nil),        // 38: mozzie.route.v1.HandOver
+	(*Inherit)(nil),         // 39: mozzie.route.v1.Inherit
+	(*Seq)(nil),             // 40: mozzie.route.v1.Seq
+	(*Inherited)(nil),       // 41: mozzie.route.v1.Inherited
+	(*NoInterest)(nil),      // 42: mozzie.route.v1.NoInterest
+	(*Wake)(nil),            // 43: mozzie.route.v1.Wake
+	(*Sync)(nil),            // 44: mozzie.route.v1.Sync
+	(*Retain)(nil),          // 45: mozzie.route.v1.Retain
+	(*RetainedQuery)(nil),   // 46: mozzie.route.v1.RetainedQuery
+	(*RetainedReply)(nil),   // 47: mozzie.route.v1.RetainedReply
+	(*Child)(nil),           // 48: mozzie.route.v1.Child
+	(*Copy)(nil),            // 49: mozzie.route.v1.Copy
+	(*CopyDone)(nil),        // 50: mozzie.route.v1.CopyDone
+	(*Digest)(nil),          // 51: mozzie.route.v1.Digest
+	(*Leaving)(nil),         // 52: mozzie.route.v1.Leaving
+	(*Recall)(nil),          // 53: mozzie.route.v1.Recall
+	(*Chosen)(nil),          // 54: mozzie.route.v1.Chosen
+	(*Carried)(nil),         // 55: mozzie.route.v1.Carried
+	(*Forget_Epoch)(nil),    // 56: mozzie.route.v1.Forget.Epoch
+	(*Custody_Share)(nil),   // 57: mozzie.route.v1.Custody.Share
+	(*Seen_Owed)(nil),       // 58: mozzie.route.v1.Seen.Owed
+	(*CopyDone_Share)(nil),  // 59: mozzie.route.v1.CopyDone.Share
+	(*CopyDone_Moved)(nil),  // 60: mozzie.route.v1.CopyDone.Moved
 }
 var file_route_proto_depIdxs = []int32{
 	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
@@ -4790,7 +4856,7 @@ var file_route_proto_depIdxs = []int32{
 	15, // 12: mozzie.route.v1.DeliverAck.open:type_name -> mozzie.route.v1.Open
 	10, // 13: mozzie.route.v1.Open.messages:type_name -> mozzie.route.v1.Ranges
 	12, // 14: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
-	55, // 15: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	56, // 15: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
 	18, // 16: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
 	20, // 17: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
 	19, // 18: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
@@ -4821,59 +4887,62 @@ var file_route_proto_depIdxs = []int32{
 	1,  // 43: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
 	7,  // 44: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
 	7,  // 45: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	56, // 46: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	57, // 46: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
 	9,  // 47: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
-	57, // 48: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
+	58, // 48: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
 	0,  // 49: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
 	21, // 50: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
 	33, // 51: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
 	0,  // 52: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
 	34, // 53: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
 	35, // 54: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
-	0,  // 55: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
-	1,  // 56: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
-	0,  // 57: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
-	39, // 58: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
-	0,  // 59: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
-	1,  // 60: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
-	21, // 61: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 62: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
-	0,  // 63: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
-	0,  // 64: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
-	0,  // 65: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
-	33, // 66: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
-	1,  // 67: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
-	0,  // 68: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
-	33, // 69: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 70: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
-	32, // 71: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
-	0,  // 72: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
-	0,  // 73: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
-	0,  // 74: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
-	0,  // 75: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
-	34, // 76: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
-	1,  // 77: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
-	0,  // 78: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	58, // 79: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
-	10, // 80: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
-	59, // 81: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
-	35, // 82: mozzie.route.v1.CopyDone.seen:type_name -> mozzie.route.v1.Seen
-	15, // 83: mozzie.route.v1.CopyDone.open:type_name -> mozzie.route.v1.Open
-	0,  // 84: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 85: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	39, // 86: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 87: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 88: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
-	12, // 89: mozzie.route.v1.Carried.session:type_name -> mozzie.route.v1.Group
-	10, // 90: mozzie.route.v1.Carried.messages:type_name -> mozzie.route.v1.Ranges
-	12, // 91: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	9,  // 92: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
-	12, // 93: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
-	94, // [94:94] is the sub-list for method output_type
-	94, // [94:94] is the sub-list for method input_type
-	94, // [94:94] is the sub-list for extension type_name
-	94, // [94:94] is the sub-list for extension extendee
-	0,  // [0:94] is the sub-list for field type_name
+	37, // 55: mozzie.route.v1.Transfer.matched:type_name -> mozzie.route.v1.Matched
+	0,  // 56: mozzie.route.v1.Matched.place:type_name -> mozzie.route.v1.Place
+	40, // 57: mozzie.route.v1.Matched.have:type_name -> mozzie.route.v1.Seq
+	0,  // 58: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
+	1,  // 59: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
+	0,  // 60: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
+	40, // 61: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
+	0,  // 62: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
+	1,  // 63: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
+	21, // 64: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
+	0,  // 65: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
+	0,  // 66: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
+	0,  // 67: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
+	0,  // 68: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
+	33, // 69: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
+	1,  // 70: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
+	0,  // 71: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
+	33, // 72: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,  // 73: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
+	32, // 74: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
+	0,  // 75: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
+	0,  // 76: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
+	0,  // 77: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
+	0,  // 78: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
+	34, // 79: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
+	1,  // 80: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
+	0,  // 81: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
+	59, // 82: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	10, // 83: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
+	60, // 84: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
+	35, // 85: mozzie.route.v1.CopyDone.seen:type_name -> mozzie.route.v1.Seen
+	15, // 86: mozzie.route.v1.CopyDone.open:type_name -> mozzie.route.v1.Open
+	0,  // 87: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,  // 88: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	40, // 89: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	10, // 90: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	12, // 91: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
+	12, // 92: mozzie.route.v1.Carried.session:type_name -> mozzie.route.v1.Group
+	10, // 93: mozzie.route.v1.Carried.messages:type_name -> mozzie.route.v1.Ranges
+	12, // 94: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	9,  // 95: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
+	12, // 96: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
+	97, // [97:97] is the sub-list for method output_type
+	97, // [97:97] is the sub-list for method input_type
+	97, // [97:97] is the sub-list for extension type_name
+	97, // [97:97] is the sub-list for extension extendee
+	0,  // [0:97] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }
@@ -4887,7 +4956,7 @@ func file_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_route_proto_rawDesc), len(file_route_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

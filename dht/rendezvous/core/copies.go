@@ -10,7 +10,7 @@ import (
 
 // succeed makes what is to be done at a location this node's own duty: it is the rendezvous now.
 func (n *Node) succeed(l *location) {
-	l.phase, l.await, l.nextDigest = serving, "", 0 // the others are asked at once for what is not settled
+	l.phase, l.await, l.matched, l.nextDigest = serving, "", nil, 0 // the others are asked at once for what is not settled
 	for _, s := range n.streamsOf(l) {
 		if len(s.owed) > 0 { // to this node from now on
 			n.enliven(s)

@@ -37,6 +37,8 @@ type transferring struct {
 	entries       []*entry
 	streams       []*stream
 	begun         bool
+
+	unsettled, unmatched bool // of what is in the frame: some, and some that this node has not matched
 }
 
 // next makes the next frame, at least one; nil when all is sent.
@@ -54,6 +56,10 @@ func (t *transferring) next() *pb.Transfer {
 		return nil
 	}
 	t.begun = true
+	if t.unsettled && !t.unmatched {
+		f.Matched = t.l.matched.pb()
+	}
+	t.unsettled, t.unmatched = false, false
 	return f
 }
 
@@ -80,6 +86,8 @@ func (t *transferring) put(f *pb.Transfer) int {
 		e := t.entries[0]
 		if t.entries = t.entries[1:]; !e.over() {
 			t.n.mayKeep(e, t.to)
+			t.unsettled = t.unsettled || e.unset != nil
+			t.unmatched = t.unmatched || e.unset != nil && e.copy
 			f.Custody = append(f.Custody, t.n.custodyToPB(e))
 			return 128 + e.size
 		}
@@ -133,9 +141,13 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	for _, s := range f.GetSeen() {
 		n.takeSeen(l, s)
 	}
+	by := matchedOf(f.GetMatched())
 	for _, c := range f.GetCustody() {
 		n.contest(l, c, p.id, true)
 		n.takeCustody(l, c, p.id)
+		if e := n.entryOf(Identity{c.GetEpoch(), c.GetSeq()}); by != nil && c.GetUnsettled() && e != nil && e.unset != nil {
+			e.unset.by = by
+		}
 	}
 	if l.phase == serving { // the other may not come to hand over
 		n.promote(l)
@@ -147,6 +159,9 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 // they wait; once everything that this node has sent has arrived, so that nothing can be overtaken, it is
 // handed what is left to do.
 func (n *Node) relinquish(l *location) {
+	if l.phase == serving && l.unsettled.len() > 0 {
+		l.matched = n.matchedNow(l)
+	}
 	l.phase = relinquishing
 	n.stats.HandOvers++
 	l.change = nil
@@ -207,7 +222,7 @@ func (n *Node) handedOver(l *location) {
 	for _, r := range l.registers {
 		r.over = true // its owner asks again where the rendezvous is now
 	}
-	l.registers = nil
+	l.registers, l.matched = nil, nil
 	for _, e := range l.order.live() {
 		if !e.over() {
 			own, hop, id, acked := e.own, e.s.hop, e.id, e.acked

@@ -159,6 +159,9 @@ func (n *Node) inheritBy(i *inherited, set Set) {
 func (n *Node) askToInherit(i *inherited, m NodeID) {
 	if m != n.self && n.inReach(m) {
 		n.need(m)
+		if here := n.locations[i.at]; here != nil { // what this node has as a member it does not lack
+			i.merge(&here.table)
+		}
 		n.send(m, &pb.Inherit{Place: i.place.pb(), Have: i.have()})
 	}
 }
@@ -184,7 +187,7 @@ func (n *Node) giveInheritance(to NodeID, place Place, f *pb.Inherit) {
 	default:
 		put(&l.inheritors, to, true)
 		n.need(to)
-		parts := l.missing(f.GetHave())
+		parts := l.missing(f.GetHave(), l.unpromised)
 		a := &pb.Inherited{Place: f.GetPlace(), Set: l.set.pb()}
 		for _, p := range parts {
 			if a.Registrations != nil {
@@ -282,13 +285,13 @@ func (n *Node) pushed(i *inherited, p *peer, set Set, f *pb.Replicate) {
 }
 
 // applyInherited takes over a registration of a place above. What is not settled is matched against it only if
-// it is one that was missed.
-func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather, missed bool) verdict {
+// it comes late, and is one that was missed.
+func (n *Node) applyInherited(i *inherited, r *pb.Registration, g *gather, late bool) verdict {
 	delete(i.lacking, NodeID(r.GetOwner())) // one has something
 	v, added := i.apply(r, n.cfg.Limits.Registrations, n.now)
 	if (v == applied || v == partly) && len(added) > 0 {
 		n.wakeBelow(i.place, g)
-		if missed {
+		if late && missed(r) {
 			n.matchMissed(i.place, NodeID(r.GetOwner()), added)
 		}
 		n.resume(i.place, NodeID(r.GetOwner()), added)

@@ -13,6 +13,7 @@ import (
 type registering struct {
 	owner    NodeID
 	seq      uint64
+	base     uint64          // it adds to what stood under that number; 0: it is the whole
 	asker    NodeID          // where the answer goes
 	told     []NodeID        // members that are asked by this node, and so by no other; this node is one
 	took     map[NodeID]bool // of the others, who has it
@@ -151,7 +152,7 @@ func (n *Node) majorityInReach(s Set) bool {
 
 // coordinate has a registration taken over by the other members and told to everybody whom it concerns.
 func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bool) {
-	g := &registering{owner: NodeID(r.GetOwner()), seq: r.GetSeq(), asker: from, deadline: n.now + promiseTime}
+	g := &registering{owner: NodeID(r.GetOwner()), seq: r.GetSeq(), base: r.GetBase(), asker: from, deadline: n.now + promiseTime}
 	g.concerns.n = n
 	if l.since+LeaseTime > n.now {
 		g.until = l.since + LeaseTime
@@ -174,6 +175,12 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 	}
 	g.concerns.wait(func() { n.tryPromise(l, g) })
 	n.tryPromise(l, g)
+}
+
+// unpromised reports whether of a registration that is not promised yet somebody lacks what it adds alone.
+func (l *location) unpromised(owner NodeID, has uint64) bool {
+	i := slices.IndexFunc(l.registers, func(g *registering) bool { return g.owner == owner && !g.over })
+	return i >= 0 && l.registers[i].base > 0 && has >= l.registers[i].base
 }
 
 // replicate has the other members take a registration over that are still to be told, or asks them once more.

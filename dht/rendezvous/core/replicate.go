@@ -155,7 +155,7 @@ func (n *Node) applySync(l *location, r *pb.Registration) {
 	}
 	n.inform(l, r, asked, len(added) > 0, true, &gather{n: n})
 	if len(added) > 0 {
-		if !n.inheritedAs(l.at, r) {
+		if missed(r) && !n.inheritedAs(l.at, r) {
 			n.matchMissed(l.place, NodeID(r.GetOwner()), added)
 		}
 		n.resume(l.place, NodeID(r.GetOwner()), added)
@@ -202,7 +202,7 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 		}
 		return
 	}
-	for _, m := range l.missing(f.GetHave()) {
+	for _, m := range l.missing(f.GetHave(), l.unpromised) {
 		n.request(p.id, func(op uint64) any {
 			return &pb.Replicate{Op: op, Place: f.GetPlace(), Set: l.set.pb(), Registrations: m, Sync: true}
 		}, func(bool) {})

@@ -300,8 +300,9 @@ func (t *table) have() []*pb.Seq {
 	return s
 }
 
-// missing returns the registrations that somebody who has these lacks, as they fit into frames.
-func (t *table) missing(have []*pb.Seq) [][]*pb.Registration {
+// missing returns the registrations that somebody who has these lacks, as they fit into frames. fresh tells those of which nothing that the
+// other lacks stood before: it has not missed them.
+func (t *table) missing(have []*pb.Seq, fresh func(owner NodeID, has uint64) bool) [][]*pb.Registration {
 	theirs := map[NodeID]uint64{}
 	for _, h := range have {
 		theirs[NodeID(h.GetOwner())] = h.GetSeq()
@@ -309,7 +310,11 @@ func (t *table) missing(have []*pb.Seq) [][]*pb.Registration {
 	var m []*pb.Registration
 	for _, o := range sortedKeys(t.owners) {
 		if r := t.owners[o]; r.seq > theirs[o] {
-			m = append(m, r.pb()...)
+			stood := r.seq
+			if fresh(o, theirs[o]) {
+				stood = theirs[o]
+			}
+			m = append(m, wholeRegistration(o, r.seq, stood, r.interests)...)
 		}
 	}
 	return batches(m)

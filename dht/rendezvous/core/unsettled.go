@@ -1,10 +1,12 @@
 package core
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
 	"github.com/mozzie-mqtt/mozzie/proto"
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 	"github.com/mozzie-mqtt/mozzie/proto/topic"
 )
 
@@ -15,6 +17,78 @@ type unsettled struct {
 	e      *entry
 	except NodeID // whose plain subscribers have it
 	held   bool   // nobody is chosen yet for shared groups
+	by     matched
+}
+
+// matched says against which registrations of a place and those above it a rendezvous has matched what was not settled: what came to it later
+// was made later, or it has not matched it. nil: not known.
+type matched map[Place]map[NodeID]uint64
+
+// matchedNow is what this node, which serves a location, has matched everything there against.
+func (n *Node) matchedNow(l *location) matched {
+	m := matched{}
+	n.eachTable(l, func(place Place, t *table) {
+		for o, r := range t.owners {
+			if m[place] == nil {
+				m[place] = map[NodeID]uint64{}
+			}
+			m[place][o] = max(m[place][o], r.seq)
+		}
+	})
+	return m
+}
+
+// eachTable calls each with what is registered at a location and above it.
+func (n *Node) eachTable(l *location, each func(Place, *table)) {
+	each(l.place, &l.table)
+	for _, up := range l.above {
+		if here := n.locations[up.at]; here != nil {
+			each(up.place, &here.table)
+		}
+		if i := n.inherited[up.at]; i != nil {
+			each(up.place, &i.table)
+		}
+	}
+}
+
+// newTo reports whether something of what a node has registered is not known to have been matched.
+func (n *Node) newTo(u *unsettled, node NodeID) (is bool) {
+	if u.by == nil {
+		return true
+	}
+	n.eachTable(u.e.l, func(place Place, t *table) {
+		r := t.owners[node]
+		is = is || r != nil && r.seq > u.by[place][node]
+	})
+	return is
+}
+
+func (m matched) pb() (all []*pb.Matched) {
+	for place, have := range m {
+		p := &pb.Matched{Place: place.pb()}
+		for _, o := range sortedKeys(have) {
+			p.Have = append(p.Have, &pb.Seq{Owner: []byte(o), Seq: have[o]})
+		}
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b *pb.Matched) int { return cmp.Compare(a.GetPlace().GetDepth(), b.GetPlace().GetDepth()) })
+	return all
+}
+
+func matchedOf(all []*pb.Matched) matched {
+	if len(all) == 0 {
+		return nil
+	}
+	m := matched{}
+	for _, p := range all {
+		if place, ok := placeOf(p.GetPlace()); ok {
+			m[place] = map[NodeID]uint64{}
+			for _, s := range p.GetHave() {
+				m[place][NodeID(s.GetOwner())] = s.GetSeq()
+			}
+		}
+	}
+	return m
 }
 
 // sure reports whether nothing can stand that this rendezvous does not know.
@@ -80,7 +154,7 @@ func (n *Node) rematch(l *location, handed []*entry) {
 		dests := n.match(l, n.ancestors(l), u.e.m, u.e.id, u.except)
 		left := n.leftOut(u.e)
 		for _, d := range dests {
-			s := share{node: d.node, plain: d.plain && !u.e.servedPlain(d.node), hold: d.hold}
+			s := share{node: d.node, plain: d.plain && !u.e.servedPlain(d.node) && n.newTo(u, d.node), hold: d.hold}
 			for _, g := range d.groups {
 				switch {
 				case u.e.servedGroup(g):
@@ -168,7 +242,7 @@ func (n *Node) matchUnsettled(l *location, owner NodeID, filters []string) {
 				continue
 			}
 			s.hold = max(s.hold, i.Hold)
-			s.plain = s.plain || i.Plain && owner != u.except
+			s.plain = s.plain || i.Plain && owner != u.except && n.newTo(u, owner)
 			for _, g := range i.Groups {
 				switch key := (proto.Group{Name: g.Name, Filter: f}); {
 				case u.e.servedGroup(key):
