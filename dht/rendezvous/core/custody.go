@@ -58,6 +58,7 @@ type entry struct {
 	matched  bool // here, when it came, by this process
 	dated    bool // it is about to be written anew
 	said     bool // those who have copies were told something of it
+	refusals map[refusal]bool
 }
 
 func (e *entry) isGone() bool { return e.gone }

@@ -206,7 +206,14 @@ func (n *Node) refused(id Identity, g proto.Group, by NodeID) {
 		n.drain(e, by, g)
 		return
 	}
+	put(&e.refusals, refusal{by, g}, true)
 	n.giveAgain(e, g, by, n.now+retryAfter)
+}
+
+// refusal is that a node had no member of a group left for a message.
+type refusal struct {
+	node NodeID
+	g    proto.Group
 }
 
 // giveAgain gives a shared subscription's message to another node of the group than the one that has refused it, unless another has it already. Where no
@@ -221,6 +228,9 @@ func (n *Node) giveAgain(e *entry, g proto.Group, than NodeID, until time.Durati
 			}
 		})
 		return
+	}
+	if rest := slices.DeleteFunc(slices.Clone(others), func(c candidate) bool { return e.refusals[refusal{c.node, g}] }); len(rest) > 0 {
+		others = rest // whose registrations may be behind
 	}
 	turn := e.turn(g) + 1
 	switch had := n.drain(e, than, g); {
