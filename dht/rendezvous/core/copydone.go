@@ -85,19 +85,33 @@ func (n *Node) tellAgain(p *peer) {
 	r.send()
 }
 
-// tellBehind tells a node that offers copies what it did not take in while it served the messages itself.
+// tellBehind tells a node that offers copies what it did not take in while it served the messages itself, and those that it had given copies then
+// what they were never told.
 func (n *Node) tellBehind(to NodeID, all []*pb.Custody) {
-	r := n.retell(to)
+	told := map[NodeID]*retelling{to: n.retell(to)}
 	for _, c := range all {
-		if e := n.entryOf(Identity{c.GetEpoch(), c.GetSeq()}); e != nil {
-			r.add(e, func(s *share) bool {
-				return slices.ContainsFunc(c.GetShares(), func(p *pb.Custody_Share) bool {
-					return NodeID(p.GetNode()) == s.node && p.GetPlain() == s.plain && (p.GetDone() || !s.done && p.GetPartly())
-				})
+		e := n.entryOf(Identity{c.GetEpoch(), c.GetSeq()})
+		if e == nil {
+			continue
+		}
+		told[to].add(e, func(s *share) bool {
+			return slices.ContainsFunc(c.GetShares(), func(p *pb.Custody_Share) bool {
+				return NodeID(p.GetNode()) == s.node && p.GetPlain() == s.plain && (p.GetDone() || !s.done && p.GetPartly())
 			})
+		})
+		for _, h := range n.holders(c, to) {
+			if h == to || !n.inReach(h) {
+				continue
+			}
+			if told[h] == nil {
+				told[h] = n.retell(h)
+			}
+			told[h].add(e, func(*share) bool { return false })
 		}
 	}
-	r.send()
+	for _, h := range sortedKeys(told) {
+		told[h].send()
+	}
 }
 
 func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
