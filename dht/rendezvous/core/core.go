@@ -58,24 +58,25 @@ type Node struct {
 	wall  time.Time
 	ahead time.Duration // what has to be added to wall, where that is not set, for the time; see clock.go
 
-	peers     map[NodeID]*peer
-	ordered   []*peer // of peers, in the order of their names, so that what happens is the same every time
-	locations map[dht.Location]*location
-	routes    map[Place]*route
-	inherited map[dht.Location]*inherited
-	epochs    map[uint64]*received
-	mine      map[uint64]*sending     // this node's epochs as a publisher
-	arrivals  map[*pending][]newcomer // sessions that have come while a message was on its way
-	arriving  int                     // in these
-	streams   map[uint64]*stream      // epochs that come here, as a rendezvous or a second copy
-	relayed   map[uint64]relayed      // epochs that were passed on, and where their acknowledgements go
-	queries   map[uint64]*query
-	asked     []*query
-	toAsk     fifo[*query] // that wait for others to end
-	lacking   []lacking
-	lookups   map[dht.Location]*lookup
-	strangers map[NodeID]time.Duration // nodes that are no peers, and when they were dialled last
-	timers    timers
+	peers      map[NodeID]*peer
+	leftBefore map[NodeID]leftNode // that have left, as others say, and that this node has not heard of else
+	ordered    []*peer             // of peers, in the order of their names, so that what happens is the same every time
+	locations  map[dht.Location]*location
+	routes     map[Place]*route
+	inherited  map[dht.Location]*inherited
+	epochs     map[uint64]*received
+	mine       map[uint64]*sending     // this node's epochs as a publisher
+	arrivals   map[*pending][]newcomer // sessions that have come while a message was on its way
+	arriving   int                     // in these
+	streams    map[uint64]*stream      // epochs that come here, as a rendezvous or a second copy
+	relayed    map[uint64]relayed      // epochs that were passed on, and where their acknowledgements go
+	queries    map[uint64]*query
+	asked      []*query
+	toAsk      fifo[*query] // that wait for others to end
+	lacking    []lacking
+	lookups    map[dht.Location]*lookup
+	strangers  map[NodeID]time.Duration // nodes that are no peers, and when they were dialled last
+	timers     timers
 
 	op    uint64   // the last number given to an operation
 	seqs  uint64   // the highest number of a registration that was forgotten

@@ -2,6 +2,7 @@ package core
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -104,6 +105,10 @@ func (n *Node) Missing() bool {
 func (n *Node) addPeer(id NodeID) *peer {
 	p := &peer{id: id, point: dht.PeerPoint(id.Peer()), since: n.now, ops: map[uint64]operation{}}
 	p.gone = id.Peer() == n.self.Peer() // this node with an earlier database: nobody will come back under that name
+	if s, is := n.leftBefore[id]; is && n.now-s.heard < MinHold {
+		p.left, p.life = true, s.life
+		delete(n.leftBefore, id)
+	}
 	n.peers[id] = p
 	i, _ := slices.BinarySearchFunc(n.ordered, id, func(p *peer, id NodeID) int { return cmp.Compare(p.id, id) })
 	n.ordered = slices.Insert(n.ordered, i, p)
@@ -296,7 +301,10 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 				continue
 			}
 			n.bury(p)
-		case p == nil && (k.GetLeft() || n.successor(id, k.GetLife())):
+		case p == nil && k.GetLeft():
+			n.heardLeft(id, k.GetLife())
+			continue
+		case p == nil && n.successor(id, k.GetLife()):
 			continue
 		case p == nil && len(n.peers) >= min(4*n.cfg.Small, n.cfg.Limits.Nodes):
 			n.stats.PeersFull++
@@ -325,6 +333,20 @@ func (n *Node) learnNodes(from NodeID, known []*pb.Known) {
 	if len(news) > 0 {
 		n.spread(from, news)
 		n.membersChanged()
+	}
+}
+
+// leftNode is one that has left before this one could have met it. It may still be named in what others hand over.
+type leftNode struct {
+	life  uint64
+	heard time.Duration
+}
+
+// heardLeft notes that a node has left, for as long as others remember it. They are not told: else it would go round for ever.
+func (n *Node) heardLeft(id NodeID, life uint64) {
+	maps.DeleteFunc(n.leftBefore, func(_ NodeID, s leftNode) bool { return n.now-s.heard > MinHold })
+	if len(n.leftBefore) < n.cfg.Limits.Nodes {
+		put(&n.leftBefore, id, leftNode{life, n.now})
 	}
 }
 
