@@ -145,7 +145,7 @@ func (n *Node) receiveTransfer(p *peer, f *pb.Transfer) {
 	for _, c := range f.GetCustody() {
 		n.contest(l, c, p.id, true)
 		n.takeCustody(l, c, p.id)
-		if e := n.entryOf(Identity{c.GetEpoch(), c.GetSeq()}); by != nil && c.GetUnsettled() && e != nil && e.unset != nil {
+		if e := n.entryOf(Identity{c.GetEpoch(), c.GetSeq()}); by != nil && c.GetUnsettled() && e != nil && e.unset != nil && e.hasPlain(c) {
 			e.unset.by = by
 		}
 	}

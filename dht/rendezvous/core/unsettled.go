@@ -275,6 +275,11 @@ func (e *entry) servedPlain(node NodeID) bool {
 	return slices.ContainsFunc(e.shares, func(s share) bool { return s.node == node && s.plain })
 }
 
+// hasPlain reports whether a message is for all plain subscribers here that it is for elsewhere: it may have been matched here first.
+func (e *entry) hasPlain(c *pb.Custody) bool {
+	return !slices.ContainsFunc(c.GetShares(), func(p *pb.Custody_Share) bool { return p.GetPlain() && !e.servedPlain(NodeID(p.GetNode())) })
+}
+
 func (e *entry) servedGroup(g proto.Group) bool {
 	return slices.ContainsFunc(e.shares, func(s share) bool { return slices.Contains(s.groups, g) })
 }
