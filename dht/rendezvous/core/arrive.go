@@ -300,7 +300,7 @@ func (n *Node) passSync(from NodeID, f *pb.Sync, done func()) {
 		n.probe(r.leaving, from, f)
 		return
 	}
-	if l := n.locations[r.at]; l != nil && (l.undecided() || l.pulling && f.GetEpoch() != 0) { // behind what waits here
+	if l := n.locations[r.at]; l != nil && (l.undecided() || l.pulling) { // behind what waits here, and may go on from here
 		l.markers = append(l.markers, func() { n.passSync(from, f, done) })
 		return
 	}
