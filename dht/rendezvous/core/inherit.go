@@ -187,7 +187,7 @@ func (n *Node) giveInheritance(to NodeID, place Place, f *pb.Inherit) {
 	default:
 		put(&l.inheritors, to, true)
 		n.need(to)
-		parts := l.missing(f.GetHave(), l.unpromised)
+		parts, sent := n.missingAt(l, f.GetHave(), to)
 		a := &pb.Inherited{Place: f.GetPlace(), Set: l.set.pb()}
 		for _, p := range parts {
 			if a.Registrations != nil {
@@ -203,6 +203,7 @@ func (n *Node) giveInheritance(to NodeID, place Place, f *pb.Inherit) {
 			}
 		}
 		n.send(to, a)
+		sent()
 	}
 }
 

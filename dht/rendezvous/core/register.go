@@ -177,10 +177,28 @@ func (n *Node) coordinate(l *location, r *pb.Registration, from NodeID, wakes bo
 	n.tryPromise(l, g)
 }
 
-// unpromised reports whether of a registration that is not promised yet somebody lacks what it adds alone.
-func (l *location) unpromised(owner NodeID, has uint64) bool {
-	i := slices.IndexFunc(l.registers, func(g *registering) bool { return g.owner == owner && !g.over })
-	return i >= 0 && l.registers[i].base > 0 && has >= l.registers[i].base
+// missingAt returns the registrations at a location that a node which has others lacks, as they fit into frames, and what is to be called when they
+// have been sent. Where it lacks of a registration that is not promised yet no more than that adds, it is told so: it has missed
+// nothing, and the promise waits for it.
+func (n *Node) missingAt(l *location, have []*pb.Seq, to NodeID) (parts [][]*pb.Registration, sent func()) {
+	var waiting []*registering
+	parts = l.missing(have, func(owner NodeID, has uint64) bool {
+		of := slices.DeleteFunc(slices.Clone(l.registers), func(g *registering) bool { return g.owner != owner || g.over })
+		fresh := len(of) > 0 && of[0].base > 0 && has >= of[0].base
+		if fresh {
+			waiting = append(waiting, of...)
+		}
+		return fresh
+	})
+	return parts, func() {
+		for _, g := range waiting {
+			g.concerns.ask(to, func(op uint64) any {
+				still := &pb.Registration{Owner: []byte(g.owner), Seq: g.seq, Base: g.seq}
+				return &pb.Replicate{Op: op, Place: l.place.pb(), Set: l.set.pb(), Registrations: []*pb.Registration{still}, Told: idsToBytes(l.set.Members)}
+			})
+			g.concerns.wait(func() { n.tryPromise(l, g) })
+		}
+	}
 }
 
 // replicate has the other members take a registration over that are still to be told, or asks them once more.

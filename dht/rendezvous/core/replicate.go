@@ -202,11 +202,13 @@ func (n *Node) receiveDigest(p *peer, f *pb.Digest) {
 		}
 		return
 	}
-	for _, m := range l.missing(f.GetHave(), l.unpromised) {
+	missing, sent := n.missingAt(l, f.GetHave(), p.id)
+	for _, m := range missing {
 		n.request(p.id, func(op uint64) any {
 			return &pb.Replicate{Op: op, Place: f.GetPlace(), Set: l.set.pb(), Registrations: m, Sync: true}
 		}, func(bool) {})
 	}
+	sent()
 	if f.GetRetained() != n.retainedSum(l) {
 		n.sendRetained(l, p.id)
 	}
