@@ -274,6 +274,8 @@ func (n *Node) receiveHandOver(p *peer, f *pb.HandOver) {
 		n.succeed(l)
 	} else if l.phase == serving {
 		n.promote(l)
+	} else if l.phase == awaiting && l.expect == 0 { // who is waited for may have handed over to this one meanwhile
+		l.expect = n.now + 2*promiseTime
 	}
 	// Where swarms have met, what it brings is news to the other members.
 	for _, m := range l.set.Members {
