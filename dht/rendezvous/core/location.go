@@ -63,7 +63,7 @@ type location struct {
 	feeding  map[NodeID]bool         // members that are being sent what is retained
 	children map[Place]time.Duration // places below that hold retained messages, and when they last said so
 	listed   bool                    // the places above know that this one does
-	matched  matched                 // what was not settled when it was given up
+	matched  matched                 // against what, of what was not settled when it was given up
 	listedAt time.Duration           // when that was told them, or could not be
 	listing  bool
 	onListed []*listWaiter

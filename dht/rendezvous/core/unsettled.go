@@ -17,7 +17,7 @@ type unsettled struct {
 	e      *entry
 	except NodeID // whose plain subscribers have it
 	held   bool   // nobody is chosen yet for shared groups
-	by     matched
+	by     matched // who handed it over
 }
 
 // matched says against which registrations of a place and those above it a rendezvous has matched what was not settled: what came to it later
