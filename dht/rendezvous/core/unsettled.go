@@ -15,8 +15,8 @@ import (
 // come from other members; never against new ones, which were made after it.
 type unsettled struct {
 	e      *entry
-	except NodeID // whose plain subscribers have it
-	held   bool   // nobody is chosen yet for shared groups
+	except NodeID  // whose plain subscribers have it
+	held   bool    // nobody is chosen yet for shared groups
 	by     matched // who handed it over
 }
 
