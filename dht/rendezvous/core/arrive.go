@@ -240,6 +240,9 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 	if a.id.Epoch != 0 && n.mine[a.id.Epoch] == nil { // a message of this node's own may have come back
 		n.relay(a)
 	}
+	if a.m.QoS == 2 {
+		n.noteHanded(a.id.Epoch, to)
+	}
 	if p := n.peers[a.from]; p != nil {
 		n.tellSet(p, a, place, r.set)
 	}

@@ -119,6 +119,8 @@ func (n *Node) receiveCopyDone(p *peer, f *pb.CopyDone) {
 	for _, rs := range f.GetOver() {
 		s := n.streams[rs.GetEpoch()]
 		switch {
+		case s == nil && f.GetOp() != 0 && n.confideHanded(p, rs):
+			open = true
 		case s == nil:
 		case f.GetOp() != 0 && n.confide(p, s, rs.GetRanges()): // else the other has forgotten it, and could not ask again
 			open = true

@@ -69,6 +69,7 @@ type Node struct {
 	arrivals   map[*pending][]newcomer // sessions that have come while a message was on its way
 	arriving   int                     // in these
 	streams    map[uint64]*stream      // epochs that come here, as a rendezvous or a second copy
+	handed     map[uint64]*handed      // epochs that went with a location to another node, and are not here any more
 	relayed    map[uint64]relayed      // epochs that were passed on, and where their acknowledgements go
 	queries    map[uint64]*query
 	asked      []*query

@@ -1,6 +1,10 @@
 package core
 
 import (
+	"maps"
+	"slices"
+	"time"
+
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
@@ -210,6 +214,55 @@ func (n *Node) confide(p *peer, s *stream, ranges []*pb.Range) bool {
 	}
 	put(&s.confided, p.id, told)
 	n.send(p.id, &pb.CopyDone{Seen: []*pb.Seen{{Epoch: s.epoch, Owed: news.owedToPB()}}})
+	return true
+}
+
+// handed is where an epoch went from here, of which others may still have something.
+type handed struct {
+	to   []NodeID
+	at   time.Duration
+	told map[NodeID]int // who asked, and over how many streams to it
+}
+
+// maxHanded bounds how many epochs are remembered that went elsewhere.
+const maxHanded = 10_000
+
+// noteHanded remembers for a while that another node has from here what came of an epoch, and knows what is owed of it.
+func (n *Node) noteHanded(epoch uint64, to NodeID) {
+	h := n.handed[epoch]
+	if h == nil {
+		if len(n.handed) >= maxHanded {
+			maps.DeleteFunc(n.handed, func(_ uint64, h *handed) bool { return n.now-h.at > MinHold })
+		}
+		if len(n.handed) >= maxHanded {
+			return
+		}
+		h = &handed{}
+		put(&n.handed, epoch, h)
+	}
+	if h.at = n.now; !slices.Contains(h.to, to) && len(h.to) < maxHolders {
+		h.to = append(h.to, to)
+		clear(h.told)
+	}
+}
+
+// confideHanded is confide of an epoch that is not here any more: whom this node gave it may have all of it.
+func (n *Node) confideHanded(p *peer, over *pb.Ranges) bool {
+	h := n.handed[over.GetEpoch()]
+	if h == nil || n.now-h.at > MinHold || h.told[p.id] == p.ups {
+		return false
+	}
+	seen := &pb.Seen{Epoch: over.GetEpoch()}
+	for _, to := range h.to {
+		if to != p.id && !n.destroyed(to) {
+			seen.Owed = append(seen.Owed, &pb.Seen_Owed{Node: []byte(to), Ranges: over.GetRanges()})
+		}
+	}
+	if len(seen.GetOwed()) == 0 {
+		return false
+	}
+	put(&h.told, p.id, p.ups)
+	n.send(p.id, &pb.CopyDone{Seen: []*pb.Seen{seen}})
 	return true
 }
 

@@ -202,7 +202,7 @@ func (n *Node) handOver(l *location) {
 		case !ok:
 			n.timers.set(n.now+leaseEvery/10, func() { n.handOver(l) })
 		default:
-			n.handedOver(l)
+			n.handedOver(l, to)
 		}
 	}
 	n.transfer(l, to, slices.Clone(l.order.live()), n.streamsOf(l), func() {}, func(ok bool) {
@@ -218,7 +218,7 @@ func (n *Node) handOver(l *location) {
 }
 
 // handedOver lets go of what another has: as a member this node keeps its copies, else it forgets all.
-func (n *Node) handedOver(l *location) {
+func (n *Node) handedOver(l *location, to NodeID) {
 	for _, r := range l.registers {
 		r.over = true // its owner asks again where the rendezvous is now
 	}
@@ -242,6 +242,7 @@ func (n *Node) handedOver(l *location) {
 	}
 	for _, s := range n.streamsOf(l) {
 		if s.entries.len() == 0 {
+			n.noteHanded(s.epoch, to)
 			n.dropStream(s)
 		}
 	}
