@@ -161,6 +161,87 @@ func TestKeptForOthers(t *testing.T) {
 	})
 }
 
+// TestOpenBesideFrozen: what a node says of the sessions that are through with a message is known where that goes on elsewhere, though members of the
+// location's set were frozen when it came, or when that was said.
+func TestOpenBesideFrozen(t *testing.T) {
+	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
+		s := newSim(t, seed, 3*time.Millisecond)
+		s.loss, s.disorder = true, true
+		s.diskTime = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond}[s.rng.IntN(2)]
+		s.grow(6)
+		s.run(3 * time.Second)
+		victim := s.pick()
+		victim.subscribe("a/#", 2)
+		victim.asleep = true
+		s.run(8 * time.Second)
+		members := s.membersOf(core.Place{Prefix: "a", Depth: 1})
+		others := slices.DeleteFunc(slices.Clone(s.nodes), func(v *simNode) bool { return v == victim })
+		const had, away = "$session-00/had", "$session-00/away"
+		wait := func(most time.Duration) { s.run(time.Duration(s.rng.Int64N(int64(most)))) }
+		all := map[*published]bool{}
+		publish := func() {
+			for range 5 {
+				all[others[s.rng.IntN(len(others))].publish("a/x", 2, false, "v")] = true
+				wait(100 * time.Millisecond)
+			}
+		}
+		publish()
+		frozen, long := members[0], time.Second+time.Duration(s.rng.Int64N(int64(7*time.Second)))
+		if s.rng.IntN(3) == 0 {
+			frozen = members[1+s.rng.IntN(2)]
+		}
+		if frozen != victim {
+			s.freeze(frozen, long)
+		}
+		until := s.now + long
+		publish()
+		wait(long)
+		var ids []core.Identity
+		var through []*published
+		tell := func() {
+			ids, through = nil, nil
+			for id, p := range s.byID {
+				if all[p] {
+					ids, through = append(ids, id), append(through, p)
+				}
+			}
+			slices.SortFunc(ids, func(a, b core.Identity) int { return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Seq, b.Seq)) })
+			victim.do(func() { victim.n.OpenFor(ids, []string{away}) })
+		}
+		tell()
+		wait(2 * time.Second)
+		s.run(max(0, until-s.now))
+		wait(2 * time.Second)
+		if s.rng.IntN(2) == 0 {
+			publish()
+			tell()
+		}
+		s.run(10 * time.Second)
+		s.destroy(victim)
+		wait(60 * time.Second)
+		heir := s.addPeer(victim.id.Peer())
+		s.join(heir)
+		wait(10 * time.Second)
+		for _, goes := range []struct {
+			name string
+			to   *simNode
+		}{{had, heir}, {away, others[0]}} {
+			from := cameFrom(goes.name, victim.id)
+			goes.to.do(func() {
+				goes.to.n.Register("a/#", core.Interest{Plain: true, QoS: 2, Hold: time.Hour, Sessions: []core.SessionInterest{from}}, nil)
+				goes.to.n.Arrived(goes.name, []string{"a/#"}, true, nil)
+			})
+			s.run(30 * time.Second)
+		}
+		for _, p := range through {
+			if a, b := p.took["session/"+had], p.took["session/"+away]; a != 0 || b != 1 && p.node != victim {
+				s.fail("%s of node %d, published at %v, came to the session that was through %d times, and to the other %d times", p.id, p.node.i, p.at-time.Hour, a, b)
+			}
+		}
+		s.report(seed)
+	})
+}
+
 // TestDoneOverRestart: that a node is done with a QoS 2 message, which waits for another one, is known to those who have it in custody though they are
 // restarted: a session that was there and goes on elsewhere does not get it again.
 func TestDoneOverRestart(t *testing.T) {
