@@ -340,12 +340,7 @@ func (n *Node) takeCopy(l *location, c *pb.Custody, m *proto.Message, from NodeI
 		}
 		n.mayKeep(have, n.holders(c, from)...)
 		n.mergeShares(have, c)
-		if !have.gone && c.GetUnsettled() && have.unset == nil {
-			have.takeDone(c)
-			n.unsettle(l, have, NodeID(c.GetExcept()))
-			n.rewrite(have)
-		}
-		return
+		return // where it is settled here, it was matched by who knew enough, whatever another says
 	}
 	if c.GetSeq() <= s.low {
 		return

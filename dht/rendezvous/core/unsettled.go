@@ -275,21 +275,6 @@ func (e *entry) servedPlain(node NodeID) bool {
 	return slices.ContainsFunc(e.shares, func(s share) bool { return s.node == node && s.plain })
 }
 
-// takeDone takes over who is done with a message that is not settled any more: what is over was left out of what is known of it here.
-func (e *entry) takeDone(c *pb.Custody) {
-	for _, p := range c.GetShares() {
-		s, ok := shareOf(p)
-		if !ok || !s.done {
-			continue
-		}
-		s.plain = s.plain && !e.servedPlain(s.node)
-		s.groups = slices.DeleteFunc(s.groups, e.servedGroup)
-		if s.plain || len(s.groups) > 0 {
-			e.shares = append(e.shares, s)
-		}
-	}
-}
-
 // hasPlain reports whether a message is for all plain subscribers here that it is for elsewhere: it may have been matched here first.
 func (e *entry) hasPlain(c *pb.Custody) bool {
 	return !slices.ContainsFunc(c.GetShares(), func(p *pb.Custody_Share) bool { return p.GetPlain() && !e.servedPlain(NodeID(p.GetNode())) })
