@@ -47,8 +47,10 @@ func (r *Roam) Claim(ctx context.Context, key string) (mqttfront.Arrival, error)
 		return nil, nil
 	}
 	h := r.holdLocked(key)
-	if h.mine { // it is said again once the client has it
-		h.backLocked(r)
+	if h.mine {
+		if h.state != nil { // else it ends with its connection
+			h.number = r.next(h.number) // what was claimed elsewhere before, and is heard of later, does not outrank it: it is said once the client has it
+		}
 		r.mu.Unlock()
 		return nil, nil
 	}
@@ -141,13 +143,6 @@ func (r *Roam) whoHas(ctx context.Context, h *hold) (last *claim, later chan *cl
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
 		}
-	}
-}
-
-// backLocked notes that a client goes on with a session that is here: it outranks what was claimed elsewhere before, and is heard of later.
-func (h *hold) backLocked(r *Roam) {
-	if h.state != nil { // else it ends with its connection
-		h.number = r.next(h.number)
 	}
 }
 

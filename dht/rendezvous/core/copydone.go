@@ -32,7 +32,7 @@ func (n *Node) retell(to NodeID) *retelling {
 	return &retelling{n: n, to: to, f: new(pb.CopyDone), open: map[string]*opens{}}
 }
 
-// add adds what there is to say of a message, but for what the other knows.
+// add adds what there is to say of a message, but for what the other knows; nil: nothing.
 func (r *retelling) add(e *entry, knows func(*share) bool) {
 	if !e.said || e.gone || e.copy || !e.decided() {
 		return
@@ -40,7 +40,7 @@ func (r *retelling) add(e *entry, knows func(*share) bool) {
 	for i := range e.shares {
 		s := &e.shares[i]
 		switch {
-		case s.done && !e.doneFor(s.node), !s.done && s.open == nil, knows(s):
+		case s.done && !e.doneFor(s.node), !s.done && s.open == nil, knows != nil && knows(s):
 			continue
 		case s.done:
 			r.f.Done = append(r.f.Done, &pb.CopyDone_Share{Epoch: e.id.Epoch, Seq: e.id.Seq, Node: []byte(s.node)})
@@ -78,7 +78,7 @@ func (n *Node) tellAgain(p *peer) {
 	for _, l := range n.sortedLocations() {
 		for _, e := range l.order.live() {
 			if slices.Contains(e.copies, p.id) {
-				r.add(e, func(*share) bool { return false })
+				r.add(e, nil)
 			}
 		}
 	}
@@ -106,7 +106,7 @@ func (n *Node) tellBehind(to NodeID, all []*pb.Custody) {
 			if told[h] == nil {
 				told[h] = n.retell(h)
 			}
-			told[h].add(e, func(*share) bool { return false })
+			told[h].add(e, nil)
 		}
 	}
 	for _, h := range sortedKeys(told) {
