@@ -116,11 +116,11 @@ func (c *conn) ready2(packetID uint16) {
 		c.mu.Unlock()
 		return
 	}
-	refused, custody := w.refusal != nil, w.custody
+	answer := *w
 	in, open := s.inbound[packetID]
 	switch {
 	case !open:
-	case refused: // [MQTT-4.3.3-9]
+	case w.refusal != nil: // [MQTT-4.3.3-9]
 		s.forgetInboundLocked(packetID)
 	default:
 		in.accepted = true
@@ -129,10 +129,13 @@ func (c *conn) ready2(packetID uint16) {
 	w.ready = true
 	c.releaseLocked()
 	c.mu.Unlock()
-	if now := s.conn.Load(); open && !refused && now != nil && now != c { // the client came back meanwhile
-		now.mu.Lock()
-		now.appendAcceptedLocked(typePubrec, packetID, custody)
-		now.mu.Unlock()
+	if open && in.by != c { // the client came back meanwhile, and has sent it again
+		in.by.mu.Lock()
+		in.by.answerLocked(&answer)
+		in.by.mu.Unlock()
+	}
+	if s.move != nil && s.move.Departure != nil {
+		s.move.Departure.answeredLocked()
 	}
 }
 
@@ -155,25 +158,10 @@ func (c *conn) releaseLocked() {
 		if !w.ready {
 			break
 		}
-		kind := byte(typePuback)
-		if w.qos == 2 {
-			kind = typePubrec
-		} else {
+		if w.qos == 1 {
 			r.open1--
 		}
-		switch {
-		case w.refusal == nil:
-			c.appendAcceptedLocked(kind, w.packetID, w.custody)
-		case c.version == v5:
-			if w.qos == 2 {
-				r.open2--
-			}
-			c.appendAckLocked(kind, w.packetID, lawful(kind, w.refusal.Code), w.refusal.Text)
-		case w.refusal.Code == ReasonNotAuthorized || w.refusal.Code == reasonTopicInvalid:
-			c.appendAckLocked(kind, w.packetID, reasonSuccess, "") // [MQTT3-3.3.5-2]
-		default: // MQTT 3 has no other way to say no [MQTT3-4.8.0-2]
-			c.abandonLocked()
-		}
+		c.answerLocked(w)
 		r.bytes -= w.size
 		*w = ackWait{}
 		r.head = (r.head + 1) % len(r.ring)
@@ -184,6 +172,27 @@ func (c *conn) releaseLocked() {
 		r.ring, r.head = nil, 0
 	}
 	c.wakeLocked()
+}
+
+// answerLocked writes what the client is told of a message that is kept, or refused.
+func (c *conn) answerLocked(w *ackWait) {
+	kind := byte(typePuback)
+	if w.qos == 2 {
+		kind = typePubrec
+	}
+	switch {
+	case w.refusal == nil:
+		c.appendAcceptedLocked(kind, w.packetID, w.custody)
+	case c.version == v5:
+		if w.qos == 2 {
+			c.acks.open2--
+		}
+		c.appendAckLocked(kind, w.packetID, lawful(kind, w.refusal.Code), w.refusal.Text)
+	case w.refusal.Code == ReasonNotAuthorized || w.refusal.Code == reasonTopicInvalid:
+		c.appendAckLocked(kind, w.packetID, reasonSuccess, "") // [MQTT3-3.3.5-2]
+	default: // MQTT 3 has no other way to say no [MQTT3-4.8.0-2]
+		c.abandonLocked()
+	}
 }
 
 // appendAcceptedLocked appends the acknowledgement of a message that is kept, and tells MQTT 5 clients where, if there is

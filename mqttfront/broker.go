@@ -429,7 +429,6 @@ func (s *session) restoreDeparture(to *Departing) {
 	s.lastPos = max(s.lastPos, to.Reserved)
 	d := s.leaveTo(to.To, to.Number)
 	d.reserved = to.Reserved // it may be saved, and there be another crash, before anything more is queued
-	close(d.quiet)
 }
 
 // storeSayEvery is how often the log may have an error of the store.

@@ -46,6 +46,8 @@ type conn struct {
 
 	own reading // of the goroutine that reads
 
+	over chan struct{} // closed when nothing of what came is handled any more; nil: nobody asked while sess had it. Guarded by sess.mu
+
 	mu       sync.Mutex
 	out      *buffer       // what waits to be written; nil: nothing
 	writing  bool          // somebody is writing; he comes back for out

@@ -15,13 +15,12 @@ type Departure struct {
 	number uint64
 	to     string
 
-	quiet   chan struct{} // closed when the connection that the session had is not read from any more
-	from    *conn         // which that was
-	more    chan struct{} // gets one when something was queued
-	back    atomic.Bool   // the session has come back here, and gets what is late itself
-	full    atomic.Bool   // nothing can be late any more
-	settled atomic.Bool   // what is recent can't be
-	drained chan struct{} // closed when the subscriptions are over, and what was sent here before has come
+	quiet   <-chan struct{} // closed when the connection that the session had is not read from any more; nil: it had none
+	more    chan struct{}   // gets one when something was queued
+	back    atomic.Bool     // the session has come back here, and gets what is late itself
+	full    atomic.Bool     // nothing can be late any more
+	settled atomic.Bool     // what is recent can't be
+	drained chan struct{}   // closed when the subscriptions are over, and what was sent here before has come
 
 	// Guarded by session.mu, number and to by registry.reg as well, and part by that alone.
 	receipts map[uint64]Receipt // of entries that were in memory, by position
@@ -34,6 +33,7 @@ type Departure struct {
 	streams  int                // by which it is being fetched
 	given    bool               // and one of them has its head
 	part     bool               // a session has been here since: there is more of it elsewhere
+	answered chan struct{}      // not nil: closed when one of the client's messages of QoS 2 is kept, or refused
 	stopped  bool
 	late     subscriptions // once it is stopped: what they still bring is late
 	over     bool
@@ -164,8 +164,9 @@ func (b *Broker) partLocked(key sessionKey) {
 // departLocked makes a session one that only waits to be fetched. registry.reg is held.
 func (s *session) departLocked(u *burst, to string, number uint64) *Departure {
 	d := s.leaveTo(to, number)
-	if d.from = s.conn.Load(); d.from == nil {
-		close(d.quiet)
+	if c := s.conn.Load(); c != nil {
+		d.quiet = c.overLocked()
+	} else {
 		s.b.stats.Offline.Add(-1)
 	}
 	s.gen++
@@ -195,7 +196,7 @@ func (s *session) departLocked(u *burst, to string, number uint64) *Departure {
 
 // leaveTo makes a session a departure. registry.reg is held, or nobody is served yet.
 func (s *session) leaveTo(to string, number uint64) *Departure {
-	d := &Departure{b: s.b, s: s, to: to, number: number, quiet: make(chan struct{}), more: make(chan struct{}, 1), drained: make(chan struct{}),
+	d := &Departure{b: s.b, s: s, to: to, number: number, more: make(chan struct{}, 1), drained: make(chan struct{}),
 		receipts: map[uint64]Receipt{}}
 	if s.move == nil {
 		s.move = new(move)

@@ -1,6 +1,7 @@
 package mqttfront_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -341,5 +342,46 @@ func TestPositionsAreUsedOnce(t *testing.T) {
 		if d = b.Departing("\x00c", to, 10); d == nil {
 			t.Fatal("nothing is left after a crash")
 		}
+	}
+}
+
+// TestHeadWaitsForAnswers: who takes a session over tells its client that what it published at QoS 2 is kept. So it is told of that only
+// once it is, and not of what is refused.
+func TestHeadWaitsForAnswers(t *testing.T) {
+	for _, refusal := range []error{nil, mqttfront.NotStored} {
+		t.Run(fmt.Sprint(refusal), func(t *testing.T) {
+			l := newLoner()
+			l.hold, l.refuse = make(chan struct{}), refusal
+			came := make(chan string, 10)
+			l.seen = func(o mqttfront.Outgoing) { came <- string(o.Msg.Payload) }
+			b, _, addr := startWith(t, l, storetest.NewSessions(), nil, nil)
+			c, _ := connect(t, addr, connectOpts{id: "c", props: sessionExpiry(60)})
+			c.send(c.publishPacket(4, 7, "a", "1"))
+			<-came
+			d := b.Depart(t.Context(), "\x00c", "other", 10, false)
+			heads := make(chan mqttfront.DepartureHead, 1)
+			go func() {
+				h, err := d.Head(t.Context(), "other")
+				if err != nil {
+					t.Error(err)
+				}
+				heads <- h
+			}()
+			c.expectDisconnect(0x8e)
+			time.Sleep(10 * time.Millisecond) // a fault shows more often
+			select {
+			case h := <-heads:
+				t.Fatalf("%v is given as kept before it is", h.Inbound)
+			default:
+			}
+			close(l.hold)
+			want := []uint16{7}
+			if refusal != nil {
+				want = nil
+			}
+			if h := <-heads; !slices.Equal(h.Inbound, want) {
+				t.Errorf("kept: %v, want %v", h.Inbound, want)
+			}
+		})
 	}
 }

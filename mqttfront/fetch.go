@@ -17,14 +17,17 @@ type DepartureHead struct {
 	Heard   int       // as in Fetched
 }
 
-// Head waits until the connection that the session had is not read from any more, and returns what the client needs. It fails if the
-// session has come to wait for another node meanwhile.
+// Head waits until the connection that the session had is not read from any more, and what came on it is kept, and returns what the
+// client needs. It fails if the session has come to wait for another node meanwhile, or ctx is over.
 func (d *Departure) Head(ctx context.Context, to string) (h DepartureHead, err error) {
-	select {
-	case <-d.quiet:
-	case <-ctx.Done():
-		return h, ctx.Err()
+	if d.quiet != nil {
+		select {
+		case <-d.quiet:
+		case <-ctx.Done():
+			return h, ctx.Err()
+		}
 	}
+	d.awaitAnswers(ctx)
 	s := d.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,6 +53,43 @@ func (d *Departure) Head(ctx context.Context, to string) (h DepartureHead, err e
 		if len(es) == 0 {
 			return h, nil
 		}
+	}
+}
+
+// answerTime is how long a session waits for what its client published at QoS 2 to be kept. It is so in milliseconds, but where the
+// disk hangs, or other nodes are to have it as well.
+const answerTime = 3 * time.Second
+
+// awaitAnswers waits until what the client published at QoS 2 is kept, or refused: the other node says to the client that it is kept.
+func (d *Departure) awaitAnswers(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	for ctx.Err() == nil {
+		d.s.mu.Lock()
+		open := false
+		for _, in := range d.s.inbound {
+			open = open || !in.accepted
+		}
+		if open && d.answered == nil {
+			d.answered = make(chan struct{})
+		}
+		answered := d.answered
+		d.s.mu.Unlock()
+		if !open {
+			return
+		}
+		select {
+		case <-answered:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// answeredLocked has awaitAnswers look again. session.mu is held.
+func (d *Departure) answeredLocked() {
+	if d.answered != nil {
+		close(d.answered)
+		d.answered = nil
 	}
 }
 

@@ -119,12 +119,22 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 			ds = append(ds, d)
 		}
 	}
-	accept := func() {
+	tell := func() {
 		for _, o := range batch {
 			if o.Origin != nil && o.Msg.QoS > 0 {
 				o.Origin.Accepted(o.PacketID, l.custody, l.refuse)
 			}
 		}
+	}
+	accept := func() {
+		if l.hold == nil {
+			tell()
+			return
+		}
+		go func() {
+			<-l.hold
+			tell()
+		}()
 	}
 	deliver := func() {
 		if len(ds) > 0 {
@@ -165,14 +175,7 @@ func (l *loner) Publish(batch []mqttfront.Outgoing) {
 	} else {
 		deliver()
 	}
-	if l.hold == nil {
-		accept()
-		return
-	}
-	go func() {
-		<-l.hold
-		accept()
-	}()
+	accept()
 }
 
 func (l *loner) Register(filter string, in mqttfront.Interest, done func(mqttfront.Promise)) {

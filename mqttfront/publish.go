@@ -135,6 +135,9 @@ func (c *conn) publishKept(u *burst, p *publish, sl *slot, refusal error) error 
 	over := c.version == v5 && c.acks.open1+c.acks.open2 >= c.b.cfg.ReceiveMaximum+int(p.qos-1)
 	c.mu.Unlock()
 	if over { // [MQTT-3.3.4-7]
+		if p.qos == 2 {
+			c.sess.forget(p.packetID) // it is not published
+		}
 		return refuse(reasonReceiveMaximum, "at most %d messages may be without an acknowledgement", c.b.cfg.ReceiveMaximum)
 	}
 	c.own.eases = c.own.eases || c.b.strain.critical()
@@ -249,6 +252,12 @@ func (s *session) keptIn() SessionLog {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.log
+}
+
+func (s *session) forget(packetID uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgetInboundLocked(packetID)
 }
 
 func (s *session) forgetInboundLocked(packetID uint16) {

@@ -2,6 +2,9 @@ package mqttfront_test
 
 import (
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -420,4 +423,83 @@ func TestSessionsOfUsers(t *testing.T) {
 		t.Error("bob got alice's session")
 	}
 	alice.silent()
+}
+
+// TestTakeoverOfBusyConnection has a client come back while the node is still at what came on its connection before: nothing that it
+// sends again is published twice, and nothing from before comes behind it.
+func TestTakeoverOfBusyConnection(t *testing.T) {
+	for _, clean := range []bool{false, true} {
+		t.Run(fmt.Sprintf("clean=%v", clean), func(t *testing.T) {
+			l := newLoner()
+			busy, goOn := make(chan struct{}), make(chan struct{})
+			var came atomic.Int32
+			l.noRoom = func(string) bool {
+				if came.Add(1) == 1 {
+					close(busy)
+					<-goOn
+				}
+				return false
+			}
+			var published []string // by one connection after the other
+			l.seen = func(o mqttfront.Outgoing) { published = append(published, string(o.Msg.Payload)) }
+			_, _, addr := startWith(t, l, storetest.NewSessions(), nil, nil)
+			o := connectOpts{id: "c", props: sessionExpiry(60), resume: !clean, version: 5}
+			first, _ := connect(t, addr, o)
+			first.send(first.publishPacket(4, 1, "a", "1"))
+			<-busy
+			let := sync.OnceFunc(func() { close(goOn) })
+			defer let()
+			second := newRaw(t, addr, 5)
+			second.send(o.encode(), second.publishPacket(0xc, 1, "a", "1"))
+			second.unanswered()
+			let()
+			if second.expect(packets.Connack).SessionPresent == clean {
+				t.Errorf("a session is present: %v", !clean)
+			}
+			second.expect(packets.Pubrec)
+			second.ack(packets.Pubrel, 1)
+			second.expect(packets.Pubcomp)
+			second.publish("a", "2")
+			want := []string{"1", "2"}
+			if clean { // the session that had it is over
+				want = []string{"1", "1", "2"}
+			}
+			if !slices.Equal(published, want) {
+				t.Errorf("published: %v, want %v", published, want)
+			}
+		})
+	}
+}
+
+// TestTakeoverBeforeAnswer has a client come back, and send its message again, before the node has said that it keeps it: it is told
+// once, on the connection that it has now.
+func TestTakeoverBeforeAnswer(t *testing.T) {
+	for _, refusal := range []error{nil, &mqttfront.Refusal{Code: mqttfront.ReasonQuotaExceeded, Text: "there is no room"}} {
+		t.Run(fmt.Sprint(refusal), func(t *testing.T) {
+			l := newLoner()
+			l.hold, l.refuse = make(chan struct{}), refusal
+			came := make(chan string, 10)
+			l.seen = func(o mqttfront.Outgoing) { came <- string(o.Msg.Payload) }
+			_, _, addr := startWith(t, l, storetest.NewSessions(), nil, nil)
+			o := connectOpts{id: "c", props: sessionExpiry(60), resume: true}
+			first, _ := connect(t, addr, o)
+			first.send(first.publishPacket(4, 1, "a", "1"))
+			<-came
+			second, _ := connect(t, addr, o)
+			second.send(second.publishPacket(0xc, 1, "a", "1"))
+			second.silent()
+			close(l.hold)
+			want := byte(0)
+			if refusal != nil {
+				want = byte(mqttfront.ReasonQuotaExceeded)
+			}
+			if pk := second.expect(packets.Pubrec); pk.ReasonCode != want {
+				t.Errorf("PUBREC 0x%02x, want 0x%02x", pk.ReasonCode, want)
+			}
+			second.silent()
+			if len(came) > 0 {
+				t.Error("it has been published again")
+			}
+		})
+	}
 }

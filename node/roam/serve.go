@@ -63,6 +63,9 @@ func (r *Roam) runServe(s wire, by peer.ID) {
 	ctx, cancel := context.WithTimeout(r.ctx, pullTime)
 	defer cancel()
 	h, err := d.Head(ctx, string(by))
+	if ctx.Err() != nil { // it asks again
+		return
+	}
 	if err != nil {
 		to := r.goneTo(string(p.GetKey()), by)
 		_ = out.WriteMsg(&pb.Moved{None: to == "", Elsewhere: []byte(to)})
