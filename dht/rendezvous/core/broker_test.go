@@ -27,7 +27,8 @@ type published struct {
 	unclear  bool           // another retained message came at nearly the same time
 	due      []*standing    // subscriptions that it must reach
 	groups   map[string]bool
-	took     map[string]int // shared subscription → how many got it
+	took     map[string]int        // shared subscription → how many got it
+	sent     map[string][]*simNode // shared subscription → to whom it was sent for it
 	at       time.Duration
 }
 
@@ -212,14 +213,36 @@ func plainly(id core.Identity, name string) entryKey {
 	return entryKey{id, proto.Group{Name: "to the node", Filter: name}}
 }
 
+// find returns a message as it was published; nil: it was not.
+func (s *sim) find(m *proto.Message) *published {
+	i := slices.IndexFunc(s.published, func(p *published) bool { return bytes.Equal(p.m.Properties, m.Properties) })
+	if i < 0 {
+		return nil
+	}
+	return s.published[i]
+}
+
+// noteSent notes for which groups a message was sent to a node.
+func (s *sim) noteSent(d *proto.Deliver, to *simNode) {
+	for _, g := range d.Groups {
+		p, key := s.find(d.Message), g.Name+"/"+g.Filter
+		if p == nil { // a test's own, or a will
+			return
+		}
+		if p.sent == nil {
+			p.sent = map[string][]*simNode{}
+		}
+		p.sent[key] = append(p.sent[key], to)
+	}
+}
+
 func (v *simNode) deliver(d core.Delivery) {
 	s, life := v.s, v.life
-	i := slices.IndexFunc(s.published, func(q *published) bool { return bytes.Equal(q.m.Properties, d.Message.Properties) })
-	if i < 0 {
+	p := s.find(d.Message)
+	if p == nil {
 		s.fail("node %d got a message that nobody published: %v", v.i, d.Message)
 		return
 	}
-	p := s.published[i]
 	v.came = append(v.came, p)
 	queued := []proto.Group{}
 	_, brought := v.disk.live.entries[entryKey{idOf(d.Receipt), carriedGroup}] // and known again

@@ -73,11 +73,17 @@ func (p *published) missing() *standing {
 		if st.over || !st.node.alive || st.node.leaving {
 			continue
 		}
-		if st.group == "" && st.node.from[p] == 0 || st.group != "" && p.took[st.group+"/"+st.filter] == 0 {
+		if st.group == "" && st.node.from[p] == 0 || st.group != "" && p.took[st.group+"/"+st.filter] == 0 && !p.mayHaveGone(st) {
 			return st
 		}
 	}
 	return nil
+}
+
+// mayHaveGone reports whether a QoS 2 message was sent for a group to a node that stops: its member's session ends there, and nobody else may
+// get it [MQTT-4.8.2-5].
+func (p *published) mayHaveGone(st *standing) bool {
+	return p.m.QoS == 2 && slices.ContainsFunc(p.sent[st.group+"/"+st.filter], func(v *simNode) bool { return v.leaving })
 }
 
 func (st *standing) String() string {

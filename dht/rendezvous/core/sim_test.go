@@ -381,6 +381,9 @@ func (s *sim) send(v *simNode, to core.NodeID, frame any) {
 	kind := reflect.TypeOf(frame)
 	s.frames[kind]++
 	s.trace(v, w, "->", frame)
+	if d, ok := frame.(*proto.Deliver); ok && d.Message.QoS == 2 {
+		s.noteSent(d, w)
+	}
 	if f, ok := frame.(*pb.PublishAck); ok {
 		s.countAcks(v, w, f)
 	}
