@@ -92,7 +92,8 @@ func (b *Broker) welcome(ctx context.Context, key sessionKey, a Arrival) error {
 		a.Close()
 		return b.manySessions
 	}
-	s := &session{b: b, key: key, number: h.From.Number}
+	s := b.newSession(key)
+	s.number = h.From.Number
 	b.sessions[key] = s
 	b.partLocked(key)
 	b.stats.Sessions.Add(1)

@@ -310,7 +310,7 @@ func (b *Broker) restore() error {
 			found.Wills++
 			return
 		}
-		s := &session{b: b, key: beforeDeparture(key)}
+		s := b.newSession(beforeDeparture(key))
 		s.version, s.expiry, s.will, s.born = rec.Version, rec.Expiry, rec.Will, rec.Born
 		s.number, s.win.block = rec.Claim, rec.IDs
 		s.asked = 1

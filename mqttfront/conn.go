@@ -46,8 +46,6 @@ type conn struct {
 
 	own reading // of the goroutine that reads
 
-	over chan struct{} // closed when nothing of what came is handled any more; nil: nobody asked while sess had it. Guarded by sess.mu
-
 	mu       sync.Mutex
 	out      *buffer       // what waits to be written; nil: nothing
 	writing  bool          // somebody is writing; he comes back for out
@@ -161,22 +159,9 @@ func (c *conn) serve() error {
 		}
 		now := time.Now()
 		c.lastSeen.Store(int64(now.Sub(c.b.start)))
-		u := c.b.begin(now)
-		u.self = c
-		c.mu.Lock()
-		c.dirty = true // what comes meanwhile goes out when u ends
-		stopped := c.closing
-		c.mu.Unlock()
-		n := 0
-		if !stopped {
-			n, err = c.handleAll(u, data)
-		}
-		u.end()
+		n, err := c.handleBurst(data, now)
 		if err != nil {
 			return err
-		}
-		if stopped {
-			return net.ErrClosed
 		}
 		if err := c.in.keep(data[n:]); err != nil {
 			return err
@@ -186,6 +171,24 @@ func (c *conn) serve() error {
 			c.ease()
 		}
 	}
+}
+
+// handleBurst handles the whole packets at the start of data, in the connection's turn, and returns their length. Nothing is handled once
+// the session has another connection.
+func (c *conn) handleBurst(data []byte, now time.Time) (n int, err error) {
+	c.sess.turn.Lock()
+	defer c.sess.turn.Unlock()
+	c.mu.Lock()
+	if c.closing || c.sess.conn.Load() != c {
+		c.mu.Unlock()
+		return 0, net.ErrClosed
+	}
+	c.dirty = true // what comes meanwhile goes out when u ends
+	c.mu.Unlock()
+	u := c.b.begin(now)
+	defer u.end()
+	u.self = c
+	return c.handleAll(u, data)
 }
 
 // handleAll handles the whole packets at the start of data and returns their length.

@@ -193,9 +193,6 @@ func (c *conn) accept(pk *packets.Packet) error {
 		return err
 	}
 	c.b.recheckNew(c, checks)
-	if nc.after != nil { // what came on the connection before is ahead of what comes on this one, or is not handled
-		<-nc.after
-	}
 	return nil
 }
 

@@ -15,12 +15,11 @@ type Departure struct {
 	number uint64
 	to     string
 
-	quiet   <-chan struct{} // closed when the connection that the session had is not read from any more; nil: it had none
-	more    chan struct{}   // gets one when something was queued
-	back    atomic.Bool     // the session has come back here, and gets what is late itself
-	full    atomic.Bool     // nothing can be late any more
-	settled atomic.Bool     // what is recent can't be
-	drained chan struct{}   // closed when the subscriptions are over, and what was sent here before has come
+	more    chan struct{} // gets one when something was queued
+	back    atomic.Bool   // the session has come back here, and gets what is late itself
+	full    atomic.Bool   // nothing can be late any more
+	settled atomic.Bool   // what is recent can't be
+	drained chan struct{} // closed when the subscriptions are over, and what was sent here before has come
 
 	// Guarded by session.mu, number and to by registry.reg as well, and part by that alone.
 	receipts map[uint64]Receipt // of entries that were in memory, by position
@@ -164,9 +163,7 @@ func (b *Broker) partLocked(key sessionKey) {
 // departLocked makes a session one that only waits to be fetched. registry.reg is held.
 func (s *session) departLocked(u *burst, to string, number uint64) *Departure {
 	d := s.leaveTo(to, number)
-	if c := s.conn.Load(); c != nil {
-		d.quiet = c.overLocked()
-	} else {
+	if s.conn.Load() == nil {
 		s.b.stats.Offline.Add(-1)
 	}
 	s.gen++

@@ -20,15 +20,9 @@ type DepartureHead struct {
 // Head waits until the connection that the session had is not read from any more, and what came on it is kept, and returns what the
 // client needs. It fails if the session has come to wait for another node meanwhile, or ctx is over.
 func (d *Departure) Head(ctx context.Context, to string) (h DepartureHead, err error) {
-	if d.quiet != nil {
-		select {
-		case <-d.quiet:
-		case <-ctx.Done():
-			return h, ctx.Err()
-		}
-	}
-	d.awaitAnswers(ctx)
 	s := d.s
+	s.handled()
+	d.awaitAnswers(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d.over || d.to != to {

@@ -19,7 +19,6 @@ type newConnection struct {
 	alone    uint64 // the number that it claims its session under where no other node has been seen; 0: one has
 	expects  bool   // alone, and others are known
 	connack  func(present bool) []byte
-	after    <-chan struct{} // see claim; set by attach
 }
 
 // sessionKey is what a session is known by [MQTT-3.1.3-2]: user and client ID, and the mount of its listener if that has
@@ -53,25 +52,10 @@ type standing struct {
 
 // claim is what a CONNECT found under its client ID.
 type claim struct {
-	s       *session        // to be used; its mu is held
-	present bool            // s was there before
-	over    *session        // ended by a clean start; to be finished
-	kicked  *conn           // taken over; to be told
-	after   <-chan struct{} // closed when kicked is not read from any more
-}
-
-// kick takes note of the connection that a session has, which is to be taken over. session.mu is held.
-func (cl *claim) kick(s *session) {
-	if cl.kicked = s.conn.Load(); cl.kicked != nil {
-		cl.after = cl.kicked.overLocked()
-	}
-}
-
-// overLocked returns what is closed when nothing of what came on the connection is handled any more. session.mu is held, and the
-// connection is the session's, and will not be from then on.
-func (c *conn) overLocked() <-chan struct{} {
-	c.over = make(chan struct{})
-	return c.over
+	s       *session // to be used; its mu is held
+	present bool     // s was there before
+	over    *session // ended by a clean start; to be finished
+	kicked  *conn    // taken over; to be told
 }
 
 // claimLocked finds or makes the session of a CONNECT [MQTT-3.1.4-4]. registry.reg is held.
@@ -80,22 +64,24 @@ func (b *Broker) claimLocked(nc *newConnection, now time.Time) (cl claim, err er
 	if s := b.sessions[key]; s != nil {
 		s.mu.Lock()
 		if !s.ended && !nc.clean && !s.expiredLocked(now) { // [MQTT-3.1.2-5]
-			cl = claim{s: s, present: true}
-			if cl.kick(s); cl.kicked == nil {
+			cl = claim{s: s, present: true, kicked: s.conn.Load()}
+			if cl.kicked == nil {
 				b.stats.Offline.Add(-1)
 			}
 			return cl, nil
 		}
 		if !s.ended { // [MQTT-3.1.2-4]
-			cl.over = s
-			cl.kick(s)
+			cl.over, cl.kicked = s, s.conn.Load()
 			s.endLocked()
 		}
 		s.mu.Unlock()
 	} else if len(b.sessions) >= b.cfg.MaxSessions {
 		return cl, b.manySessions
 	}
-	cl.s = &session{b: b, key: key} // [MQTT-3.1.2-6]
+	cl.s = b.newSession(key) // [MQTT-3.1.2-6]
+	if cl.over != nil {
+		cl.s.turn = cl.over.turn
+	}
 	cl.s.mu.Lock()
 	cl.s.born = max(rand.Uint64(), 1) //nolint:gosec // not a secret
 	if b.roaming != nil {
@@ -165,7 +151,6 @@ func (b *Broker) attach(nc *newConnection) error {
 		s.publishWill(due, nil)
 	}
 	b.settled(nc, s, cl.present)
-	nc.after = cl.after
 	return nil
 }
 
@@ -276,9 +261,6 @@ func (b *Broker) detach(c *conn) {
 	b.stats.Disconnected.Add(1)
 	s.mu.Lock()
 	if s.conn.Load() != c {
-		if c.over != nil {
-			close(c.over)
-		}
 		s.mu.Unlock()
 		return
 	}

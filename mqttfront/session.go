@@ -21,6 +21,9 @@ type session struct {
 	moving  atomic.Bool           // move is set, or parted: what it gets has an identity
 	kept    atomic.Bool           // log is set
 	ordered atomic.Bool           // QoS 0 messages are queued, behind which others must wait
+	// turn is held while something that came on its connection is handled, so that it is behind what is handled of a connection before. A session
+	// that begins in the place of another has the same.
+	turn *sync.Mutex
 
 	mu sync.Mutex
 	sessionState
@@ -73,6 +76,16 @@ type sessionState struct {
 
 	ended       bool
 	endedOnline bool // it had a connection then
+}
+
+func (b *Broker) newSession(key sessionKey) *session {
+	return &session{b: b, key: key, turn: new(sync.Mutex)}
+}
+
+// handled waits until nothing is handled any more of what came on a connection that the session had.
+func (s *session) handled() {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 }
 
 // headEntries is how much of a kept session's queue is in memory at most; the rest is in its log.
