@@ -182,7 +182,11 @@ func (n *Node) learnSet(place Place, set Set) {
 		return // one that is being filled is about to be in the next set
 	}
 	n.expectHandOver(l, set)
-	if l.phase == founding || l.phase == filling {
+	switch l.phase {
+	case founding: // and so it has nothing, whatever those said who were to found it too
+		l.phase, l.asking, l.blank = standby, nil, map[NodeID]bool{}
+		n.changed = true // catchUp follows
+	case filling:
 		l.phase = standby
 	}
 	n.adopt(l, set)
