@@ -54,7 +54,7 @@ func (n *Node) ancestors(l *location) ancestry {
 				a.tables = append(a.tables, &i.table)
 			}
 			a.ok = a.ok && here.phase >= standby
-			a.sure = a.sure && here.phase >= standby && here.blank == nil && n.whole(here.set)
+			a.sure = a.sure && here.phase >= standby && here.blank == nil && here.set.has(n.self) && n.whole(here.set) // else others know more
 			continue
 		}
 		i := n.inherited[up.at]
