@@ -2,6 +2,8 @@ package proto
 
 import (
 	"errors"
+	"math"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -32,6 +34,15 @@ type Publish struct {
 	Awaited  bool
 	Before   []string      // nodes, MaxBefore at most
 	Sent     time.Duration // by the sender's clock, of retained messages; in whole milliseconds on the wire, 0: not said
+	Chosen   []Choice      // MaxChosen at most
+}
+
+// Choice is which node a message of a shared subscription is for.
+type Choice struct {
+	Group Group
+	Node  string
+	Hold  time.Duration // in whole seconds on the wire
+	Turn  uint32
 }
 
 // Group names a shared subscription: $share/NAME/FILTER.
@@ -154,7 +165,29 @@ func (p *Publish) append(b []byte, now time.Time) []byte {
 	for _, node := range p.Before {
 		b = appendString(b, 14, node)
 	}
-	return appendUint(b, 15, uint64(max(0, p.Sent.Milliseconds()))) //nolint:gosec // not negative
+	b = appendUint(b, 15, uint64(max(0, p.Sent.Milliseconds()))) //nolint:gosec // not negative
+	for i := range p.Chosen {
+		b = p.Chosen[i].append(b, 16)
+	}
+	return b
+}
+
+func (c *Choice) append(b []byte, n protowire.Number) []byte {
+	at := len(b)
+	b = appendGroup(b, 1, c.Group)
+	b = appendString(b, 2, c.Node)
+	b = appendUint(b, 3, uint64(max(0, c.Hold/time.Second))) //nolint:gosec // not negative
+	b = appendUint(b, 4, uint64(c.Turn))
+	var head [20]byte
+	h := protowire.AppendVarint(protowire.AppendTag(head[:0], n, protowire.BytesType), uint64(len(b)-at)) //nolint:gosec // a size
+	return slices.Insert(b, at, h...)
+}
+
+func appendGroup(b []byte, n protowire.Number, g Group) []byte {
+	b = protowire.AppendTag(b, n, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(sizeBytes(len(g.Name))+sizeBytes(len(g.Filter)))) //nolint:gosec // a size
+	b = appendString(b, 1, g.Name)
+	return appendString(b, 2, g.Filter)
 }
 
 func (d *Deliver) append(b []byte, now time.Time) []byte {
@@ -164,10 +197,7 @@ func (d *Deliver) append(b []byte, now time.Time) []byte {
 	b = appendUint(b, 4, d.Seq)
 	b = appendBool(b, 5, d.Plain)
 	for _, g := range d.Groups {
-		b = protowire.AppendTag(b, 6, protowire.BytesType)
-		b = protowire.AppendVarint(b, uint64(sizeBytes(len(g.Name))+sizeBytes(len(g.Filter)))) //nolint:gosec // a size
-		b = appendString(b, 1, g.Name)
-		b = appendString(b, 2, g.Filter)
+		b = appendGroup(b, 6, g)
 	}
 	b = appendUint(b, 7, d.Forget)
 	b = appendFixed(b, 8, d.Stamp)
@@ -223,6 +253,7 @@ var (
 	errNode       = errors.New("a node's name has 16 to 80 bytes")
 	errHops       = errors.New("passed on too often")
 	errBefore     = errors.New("sent to too many nodes before")
+	errChosen     = errors.New("for too many shared subscriptions")
 	errGroups     = errors.New("too many groups")
 	errGroup      = errors.New("no name of a shared subscription")
 	errIdentity   = errors.New("a message that must not be lost has an identity, of two parts")
@@ -333,6 +364,15 @@ func (p *Publish) decode(b []byte, m *Message, now time.Time) error {
 			p.Before = append(p.Before, string(f.bytes))
 		case 15<<3 | wireVarint:
 			p.Sent = time.Duration(min(f.num64, maxExpiry)) * time.Millisecond //nolint:gosec // bounded
+		case 16<<3 | wireBytes:
+			if len(p.Chosen) == MaxChosen {
+				return errChosen
+			}
+			c, err := decodeChoice(f.bytes)
+			if err != nil {
+				return err
+			}
+			p.Chosen = append(p.Chosen, c)
 		}
 	}
 	return checkData(p.Message, p.Epoch, p.Seq)
@@ -407,6 +447,37 @@ func decodeGroup(b []byte) (g Group, err error) {
 		return g, errGroup
 	}
 	return g, topic.ValidFilter(g.Filter, topic.Limits{})
+}
+
+func decodeChoice(b []byte) (c Choice, err error) {
+	grouped := false
+	for len(b) > 0 {
+		f, rest, err := nextField(b)
+		if err != nil {
+			return c, err
+		}
+		b = rest
+		switch f.tag {
+		case 1<<3 | wireBytes:
+			if c.Group, err = decodeGroup(f.bytes); err != nil {
+				return c, err
+			}
+			grouped = true
+		case 2<<3 | wireBytes:
+			c.Node = string(f.bytes)
+		case 3<<3 | wireVarint:
+			c.Hold = time.Duration(min(f.num64, math.MaxUint32)) * time.Second //nolint:gosec // bounded
+		case 4<<3 | wireVarint:
+			c.Turn = uint32(min(f.num64, math.MaxUint32)) //nolint:gosec // bounded
+		}
+	}
+	switch {
+	case !grouped:
+		return c, errGroup
+	case len(c.Node) < MinNodeSize || len(c.Node) > MaxNodeSize:
+		return c, errNode
+	}
+	return c, nil
 }
 
 func checkData(m *Message, epoch, seq uint64) error {

@@ -27,7 +27,15 @@ func oracleMessage(m *Message) *pb.Message {
 func oraclePublish(p *Publish) *pb.Publish {
 	return &pb.Publish{Location: p.Location[:], Depth: uint32(p.Depth), Message: oracleMessage(p.Message), Epoch: p.Epoch, //nolint:gosec // small
 		Seq: p.Seq, Released: p.Released, Served: p.Served, Echo: p.Echo, Origin: []byte(p.Origin), Hops: uint32(p.Hops), //nolint:gosec // small
-		AgeMs: uint64(p.Age.Milliseconds()), Version: p.Version, Awaited: p.Awaited, Before: bytesOf(p.Before), SentMs: uint64(p.Sent.Milliseconds())} //nolint:gosec // not negative
+		AgeMs: uint64(p.Age.Milliseconds()), Version: p.Version, Awaited: p.Awaited, Before: bytesOf(p.Before), SentMs: uint64(p.Sent.Milliseconds()), Chosen: oracleChoices(p.Chosen)} //nolint:gosec // not negative
+}
+
+func oracleChoices(all []Choice) (o []*pb.Choice) {
+	for _, c := range all {
+		o = append(o, &pb.Choice{Group: &pb.Group{Name: c.Group.Name, Filter: c.Group.Filter}, Node: []byte(c.Node),
+			HoldS: uint32(c.Hold / time.Second), Turn: c.Turn}) //nolint:gosec // small
+	}
+	return o
 }
 
 func bytesOf(all []string) (b [][]byte) {
@@ -115,6 +123,10 @@ func (r random) publish() *Publish {
 	if r.bool() {
 		p.Sent = time.Duration(r.Uint64()>>(23+r.IntN(41))) * time.Millisecond //nolint:gosec // 41 bits
 	}
+	for range max(0, r.IntN(8)-4) {
+		p.Chosen = append(p.Chosen, Choice{Group{"g" + strings.Repeat("n", r.IntN(200)), "a/#"}, strings.Repeat("c", MinNodeSize+r.IntN(MaxNodeSize-MinNodeSize+1)),
+			time.Duration(r.Uint32()>>r.IntN(32)) * time.Second, r.Uint32() >> r.IntN(32)})
+	}
 	return p
 }
 
@@ -196,15 +208,15 @@ func shuffled(r random, b []byte) []byte {
 // embedded message too, where protobuf would merge them: nobody sends two.
 func TestRepeatedFields(t *testing.T) {
 	first := &Publish{Message: &Message{Topic: "first", Payload: []byte("p"), QoS: 1, Retain: true}, Location: loc, Depth: 3, Epoch: 1, Seq: 2,
-		Released: 3, Age: time.Second, Origin: nodeA, Hops: 1, Version: 4, Served: true, Echo: true, Awaited: true, Before: []string{nodeA}, Sent: time.Second}
+		Released: 3, Age: time.Second, Origin: nodeA, Hops: 1, Version: 4, Served: true, Echo: true, Awaited: true, Before: []string{nodeA}, Sent: time.Second, Chosen: []Choice{{Group{"g", "#"}, nodeA, 0, 0}}}
 	last := &Publish{Message: &Message{Topic: "last", QoS: 2}, Location: [LocationSize]byte{1}, Depth: 4, Epoch: 5, Seq: 6,
-		Released: 7, Age: time.Minute, Origin: nodeB, Hops: 2, Version: 8, Served: true, Echo: true, Awaited: true, Before: []string{nodeB}, Sent: time.Minute}
+		Released: 7, Age: time.Minute, Origin: nodeB, Hops: 2, Version: 8, Served: true, Echo: true, Awaited: true, Before: []string{nodeB}, Sent: time.Minute, Chosen: []Choice{{Group{"h", "#"}, nodeA, time.Second, 2}}}
 	body := func(frame any) []byte {
 		_, b, _, _, _ := Next(AppendFrame(nil, frame, now))
 		return b
 	}
 	got, err := new(Decoder).Decode(KindPublish, append(body(first), body(last)...), now)
-	last.Before = []string{nodeA, nodeB} // a list is put together
+	last.Before, last.Chosen = []string{nodeA, nodeB}, append(first.Chosen, last.Chosen...) // lists are put together
 	if err != nil || !same(got, last) {
 		t.Errorf("Publish: %+v, %v", got, err)
 	}
@@ -309,6 +321,18 @@ func TestBadData(t *testing.T) {
 		}
 	}
 	ok := &Message{Topic: "t"}
+	choice := func(n protowire.Number, name, node string) string { // the group in field n
+		g := appendString(appendString(nil, 1, name), 2, "a")
+		return string(appendString(bytesField(n, string(g))(nil), 2, node))
+	}
+	chosen := func(n int, c string) func([]byte) []byte {
+		return func(b []byte) []byte {
+			for range n {
+				b = bytesField(16, c)(b)
+			}
+			return b
+		}
+	}
 	before := func(n int) func([]byte) []byte {
 		return func(b []byte) []byte {
 			for range n {
@@ -349,6 +373,12 @@ func TestBadData(t *testing.T) {
 		{"more nodes before than may be", before(MaxBefore + 1), nil, errBefore},
 		{"node before of 15 bytes", bytesField(14, strings.Repeat("n", 15)), nil, errNode},
 		{"node before of 81 bytes", bytesField(14, strings.Repeat("n", 81)), nil, errNode},
+		{"as many choices as may be", chosen(MaxChosen, choice(1, "g", nodeA)), nil, nil},
+		{"more choices than may be", chosen(MaxChosen+1, choice(1, "g", nodeA)), nil, errChosen},
+		{"choice for no group", chosen(1, choice(9, "g", nodeA)), nil, errGroup},
+		{"choice for a group without a name", chosen(1, choice(1, "", nodeA)), nil, errGroup},
+		{"choice of no node", chosen(1, choice(1, "g", "")), nil, errNode},
+		{"choice of a node of 81 bytes", chosen(1, choice(1, "g", strings.Repeat("n", 81))), nil, errNode},
 		{"hops at the cap", number(10, MaxHops), nil, nil},
 		{"hops over the cap", number(10, MaxHops+1), nil, errHops},
 		{"age beyond reason", number(11, math.MaxUint64), nil, nil},

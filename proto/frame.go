@@ -27,6 +27,8 @@ const (
 	MaxHops = 4
 	// MaxBefore bounds how many nodes a Publish may say that it was sent to before.
 	MaxBefore = 8
+	// MaxChosen bounds for how many shared subscriptions a Publish may say who it is for.
+	MaxChosen = 64
 )
 
 // What is ours to tune.

@@ -52,7 +52,7 @@ func same(a, b any) bool {
 		b, ok := b.(*Publish)
 		return ok && a.Location == b.Location && a.Depth == b.Depth && a.Epoch == b.Epoch && a.Seq == b.Seq &&
 			a.Released == b.Released && a.Age == b.Age && a.Origin == b.Origin && a.Hops == b.Hops && a.Version == b.Version &&
-			a.Served == b.Served && a.Echo == b.Echo && a.Awaited == b.Awaited && a.Sent == b.Sent && slices.Equal(a.Before, b.Before) && sameMessage(a.Message, b.Message)
+			a.Served == b.Served && a.Echo == b.Echo && a.Awaited == b.Awaited && a.Sent == b.Sent && slices.Equal(a.Before, b.Before) && slices.Equal(a.Chosen, b.Chosen) && sameMessage(a.Message, b.Message)
 	case *Deliver:
 		b, ok := b.(*Deliver)
 		if !ok || len(a.Groups) != len(b.Groups) {

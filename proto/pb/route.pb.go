@@ -577,6 +577,7 @@ type Publish struct {
 	Awaited       bool                   `protobuf:"varint,13,opt,name=awaited,proto3" json:"awaited,omitempty"`             // its client's acknowledgement waits until it is on two disks: it is to be copied at once
 	Before        [][]byte               `protobuf:"bytes,14,rep,name=before,proto3" json:"before,omitempty"`                // nodes that it was sent to before, and that may have it
 	SentMs        uint64                 `protobuf:"varint,15,opt,name=sent_ms,json=sentMs,proto3" json:"sent_ms,omitempty"` // when it was sent, by the clock that Lease.ask is by, where it is retained; 0: not said
+	Chosen        []*Choice              `protobuf:"bytes,16,rep,name=chosen,proto3" json:"chosen,omitempty"`                // who has been picked for shared subscriptions: it may have been sent there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +717,82 @@ func (x *Publish) GetSentMs() uint64 {
 	return 0
 }
 
+func (x *Publish) GetChosen() []*Choice {
+	if x != nil {
+		return x.Chosen
+	}
+	return nil
+}
+
+// Choice is which node was picked for a shared subscription's message of QoS 2.
+type Choice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         *Group                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Node          []byte                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	HoldS         uint32                 `protobuf:"varint,3,opt,name=hold_s,json=holdS,proto3" json:"hold_s,omitempty"` // how long it is kept while the node is out of reach
+	Turn          uint32                 `protobuf:"varint,4,opt,name=turn,proto3" json:"turn,omitempty"`                // how many nodes were picked before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Choice) Reset() {
+	*x = Choice{}
+	mi := &file_route_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Choice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Choice) ProtoMessage() {}
+
+func (x *Choice) ProtoReflect() protoreflect.Message {
+	mi := &file_route_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Choice.ProtoReflect.Descriptor instead.
+func (*Choice) Descriptor() ([]byte, []int) {
+	return file_route_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Choice) GetGroup() *Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+func (x *Choice) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Choice) GetHoldS() uint32 {
+	if x != nil {
+		return x.HoldS
+	}
+	return 0
+}
+
+func (x *Choice) GetTurn() uint32 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
 type Range struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
@@ -726,7 +803,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_route_proto_msgTypes[9]
+	mi := &file_route_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +815,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[9]
+	mi := &file_route_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +828,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{9}
+	return file_route_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Range) GetFrom() uint64 {
@@ -778,7 +855,7 @@ type Ranges struct {
 
 func (x *Ranges) Reset() {
 	*x = Ranges{}
-	mi := &file_route_proto_msgTypes[10]
+	mi := &file_route_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +867,7 @@ func (x *Ranges) String() string {
 func (*Ranges) ProtoMessage() {}
 
 func (x *Ranges) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[10]
+	mi := &file_route_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +880,7 @@ func (x *Ranges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ranges.ProtoReflect.Descriptor instead.
 func (*Ranges) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{10}
+	return file_route_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ranges) GetEpoch() uint64 {
@@ -832,7 +909,7 @@ type PublishAck struct {
 
 func (x *PublishAck) Reset() {
 	*x = PublishAck{}
-	mi := &file_route_proto_msgTypes[11]
+	mi := &file_route_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +921,7 @@ func (x *PublishAck) String() string {
 func (*PublishAck) ProtoMessage() {}
 
 func (x *PublishAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[11]
+	mi := &file_route_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +934,7 @@ func (x *PublishAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishAck.ProtoReflect.Descriptor instead.
 func (*PublishAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{11}
+	return file_route_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PublishAck) GetTaken() []*Ranges {
@@ -891,7 +968,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_route_proto_msgTypes[12]
+	mi := &file_route_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +980,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[12]
+	mi := &file_route_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +993,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{12}
+	return file_route_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Group) GetName() string {
@@ -951,7 +1028,7 @@ type Deliver struct {
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_route_proto_msgTypes[13]
+	mi := &file_route_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1040,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[13]
+	mi := &file_route_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1053,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{13}
+	return file_route_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Deliver) GetLocation() []byte {
@@ -1055,7 +1132,7 @@ type DeliverAck struct {
 
 func (x *DeliverAck) Reset() {
 	*x = DeliverAck{}
-	mi := &file_route_proto_msgTypes[14]
+	mi := &file_route_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1144,7 @@ func (x *DeliverAck) String() string {
 func (*DeliverAck) ProtoMessage() {}
 
 func (x *DeliverAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[14]
+	mi := &file_route_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1157,7 @@ func (x *DeliverAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverAck.ProtoReflect.Descriptor instead.
 func (*DeliverAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{14}
+	return file_route_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeliverAck) GetStored() []*Ranges {
@@ -1125,7 +1202,7 @@ type Open struct {
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_route_proto_msgTypes[15]
+	mi := &file_route_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1214,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[15]
+	mi := &file_route_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1227,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{15}
+	return file_route_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Open) GetNode() []byte {
@@ -1193,7 +1270,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_route_proto_msgTypes[16]
+	mi := &file_route_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1282,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[16]
+	mi := &file_route_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1295,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{16}
+	return file_route_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Refusal) GetEpoch() uint64 {
@@ -1253,7 +1330,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_route_proto_msgTypes[17]
+	mi := &file_route_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1342,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[17]
+	mi := &file_route_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1355,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{17}
+	return file_route_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Forget) GetEpochs() []*Forget_Epoch {
@@ -1307,7 +1384,7 @@ type GroupInterest struct {
 
 func (x *GroupInterest) Reset() {
 	*x = GroupInterest{}
-	mi := &file_route_proto_msgTypes[18]
+	mi := &file_route_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1396,7 @@ func (x *GroupInterest) String() string {
 func (*GroupInterest) ProtoMessage() {}
 
 func (x *GroupInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[18]
+	mi := &file_route_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1409,7 @@ func (x *GroupInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInterest.ProtoReflect.Descriptor instead.
 func (*GroupInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{18}
+	return file_route_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GroupInterest) GetName() string {
@@ -1378,7 +1455,7 @@ type Interest struct {
 
 func (x *Interest) Reset() {
 	*x = Interest{}
-	mi := &file_route_proto_msgTypes[19]
+	mi := &file_route_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1467,7 @@ func (x *Interest) String() string {
 func (*Interest) ProtoMessage() {}
 
 func (x *Interest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[19]
+	mi := &file_route_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1480,7 @@ func (x *Interest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interest.ProtoReflect.Descriptor instead.
 func (*Interest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{19}
+	return file_route_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Interest) GetFilter() string {
@@ -1461,7 +1538,7 @@ type SessionInterest struct {
 
 func (x *SessionInterest) Reset() {
 	*x = SessionInterest{}
-	mi := &file_route_proto_msgTypes[20]
+	mi := &file_route_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1550,7 @@ func (x *SessionInterest) String() string {
 func (*SessionInterest) ProtoMessage() {}
 
 func (x *SessionInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[20]
+	mi := &file_route_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1563,7 @@ func (x *SessionInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionInterest.ProtoReflect.Descriptor instead.
 func (*SessionInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{20}
+	return file_route_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SessionInterest) GetName() string {
@@ -1527,7 +1604,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_route_proto_msgTypes[21]
+	mi := &file_route_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1616,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[21]
+	mi := &file_route_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1629,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{21}
+	return file_route_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Registration) GetOwner() []byte {
@@ -1616,7 +1693,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_route_proto_msgTypes[22]
+	mi := &file_route_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1705,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[22]
+	mi := &file_route_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1718,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{22}
+	return file_route_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Register) GetPlace() *Place {
@@ -1681,7 +1758,7 @@ type RegisterAck struct {
 
 func (x *RegisterAck) Reset() {
 	*x = RegisterAck{}
-	mi := &file_route_proto_msgTypes[23]
+	mi := &file_route_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1770,7 @@ func (x *RegisterAck) String() string {
 func (*RegisterAck) ProtoMessage() {}
 
 func (x *RegisterAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[23]
+	mi := &file_route_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1783,7 @@ func (x *RegisterAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAck.ProtoReflect.Descriptor instead.
 func (*RegisterAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{23}
+	return file_route_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RegisterAck) GetPlace() *Place {
@@ -1774,7 +1851,7 @@ type Replicate struct {
 
 func (x *Replicate) Reset() {
 	*x = Replicate{}
-	mi := &file_route_proto_msgTypes[24]
+	mi := &file_route_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1863,7 @@ func (x *Replicate) String() string {
 func (*Replicate) ProtoMessage() {}
 
 func (x *Replicate) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[24]
+	mi := &file_route_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +1876,7 @@ func (x *Replicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicate.ProtoReflect.Descriptor instead.
 func (*Replicate) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{24}
+	return file_route_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Replicate) GetOp() uint64 {
@@ -1863,7 +1940,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_route_proto_msgTypes[25]
+	mi := &file_route_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +1952,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[25]
+	mi := &file_route_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +1965,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{25}
+	return file_route_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Found) GetOp() uint64 {
@@ -1925,7 +2002,7 @@ type FoundAck struct {
 
 func (x *FoundAck) Reset() {
 	*x = FoundAck{}
-	mi := &file_route_proto_msgTypes[26]
+	mi := &file_route_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2014,7 @@ func (x *FoundAck) String() string {
 func (*FoundAck) ProtoMessage() {}
 
 func (x *FoundAck) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[26]
+	mi := &file_route_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2027,7 @@ func (x *FoundAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FoundAck.ProtoReflect.Descriptor instead.
 func (*FoundAck) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{26}
+	return file_route_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FoundAck) GetOp() uint64 {
@@ -1992,7 +2069,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_route_proto_msgTypes[27]
+	mi := &file_route_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2081,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[27]
+	mi := &file_route_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2094,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{27}
+	return file_route_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Ballot) GetRound() uint64 {
@@ -2046,7 +2123,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_route_proto_msgTypes[28]
+	mi := &file_route_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2135,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[28]
+	mi := &file_route_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2148,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{28}
+	return file_route_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Prepare) GetPlace() *Place {
@@ -2112,7 +2189,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_route_proto_msgTypes[29]
+	mi := &file_route_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2201,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[29]
+	mi := &file_route_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2214,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{29}
+	return file_route_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Promise) GetPlace() *Place {
@@ -2209,7 +2286,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_route_proto_msgTypes[30]
+	mi := &file_route_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2298,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[30]
+	mi := &file_route_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2311,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{30}
+	return file_route_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Accept) GetPlace() *Place {
@@ -2278,7 +2355,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_route_proto_msgTypes[31]
+	mi := &file_route_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2367,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[31]
+	mi := &file_route_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2380,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{31}
+	return file_route_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Accepted) GetPlace() *Place {
@@ -2346,7 +2423,7 @@ type SetNews struct {
 
 func (x *SetNews) Reset() {
 	*x = SetNews{}
-	mi := &file_route_proto_msgTypes[32]
+	mi := &file_route_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2435,7 @@ func (x *SetNews) String() string {
 func (*SetNews) ProtoMessage() {}
 
 func (x *SetNews) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[32]
+	mi := &file_route_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2448,7 @@ func (x *SetNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNews.ProtoReflect.Descriptor instead.
 func (*SetNews) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{32}
+	return file_route_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SetNews) GetPlace() *Place {
@@ -2409,7 +2486,7 @@ type RetainedMessage struct {
 
 func (x *RetainedMessage) Reset() {
 	*x = RetainedMessage{}
-	mi := &file_route_proto_msgTypes[33]
+	mi := &file_route_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2421,7 +2498,7 @@ func (x *RetainedMessage) String() string {
 func (*RetainedMessage) ProtoMessage() {}
 
 func (x *RetainedMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[33]
+	mi := &file_route_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2434,7 +2511,7 @@ func (x *RetainedMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedMessage.ProtoReflect.Descriptor instead.
 func (*RetainedMessage) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{33}
+	return file_route_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RetainedMessage) GetMessage() *Message {
@@ -2495,7 +2572,7 @@ type Custody struct {
 
 func (x *Custody) Reset() {
 	*x = Custody{}
-	mi := &file_route_proto_msgTypes[34]
+	mi := &file_route_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2584,7 @@ func (x *Custody) String() string {
 func (*Custody) ProtoMessage() {}
 
 func (x *Custody) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[34]
+	mi := &file_route_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2597,7 @@ func (x *Custody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custody.ProtoReflect.Descriptor instead.
 func (*Custody) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{34}
+	return file_route_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Custody) GetMessage() *Message {
@@ -2591,7 +2668,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_route_proto_msgTypes[35]
+	mi := &file_route_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2680,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[35]
+	mi := &file_route_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2693,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{35}
+	return file_route_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Seen) GetEpoch() uint64 {
@@ -2665,7 +2742,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_route_proto_msgTypes[36]
+	mi := &file_route_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2754,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[36]
+	mi := &file_route_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2767,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{36}
+	return file_route_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Transfer) GetOp() uint64 {
@@ -2759,7 +2836,7 @@ type Matched struct {
 
 func (x *Matched) Reset() {
 	*x = Matched{}
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +2848,7 @@ func (x *Matched) String() string {
 func (*Matched) ProtoMessage() {}
 
 func (x *Matched) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[37]
+	mi := &file_route_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +2861,7 @@ func (x *Matched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Matched.ProtoReflect.Descriptor instead.
 func (*Matched) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{37}
+	return file_route_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Matched) GetPlace() *Place {
@@ -2814,7 +2891,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2826,7 +2903,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[38]
+	mi := &file_route_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2839,7 +2916,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{38}
+	return file_route_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HandOver) GetOp() uint64 {
@@ -2881,7 +2958,7 @@ type Inherit struct {
 
 func (x *Inherit) Reset() {
 	*x = Inherit{}
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +2970,7 @@ func (x *Inherit) String() string {
 func (*Inherit) ProtoMessage() {}
 
 func (x *Inherit) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[39]
+	mi := &file_route_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +2983,7 @@ func (x *Inherit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherit.ProtoReflect.Descriptor instead.
 func (*Inherit) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{39}
+	return file_route_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Inherit) GetPlace() *Place {
@@ -2933,7 +3010,7 @@ type Seq struct {
 
 func (x *Seq) Reset() {
 	*x = Seq{}
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2945,7 +3022,7 @@ func (x *Seq) String() string {
 func (*Seq) ProtoMessage() {}
 
 func (x *Seq) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[40]
+	mi := &file_route_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2958,7 +3035,7 @@ func (x *Seq) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seq.ProtoReflect.Descriptor instead.
 func (*Seq) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{40}
+	return file_route_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Seq) GetOwner() []byte {
@@ -2990,7 +3067,7 @@ type Inherited struct {
 
 func (x *Inherited) Reset() {
 	*x = Inherited{}
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3079,7 @@ func (x *Inherited) String() string {
 func (*Inherited) ProtoMessage() {}
 
 func (x *Inherited) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[41]
+	mi := &file_route_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3092,7 @@ func (x *Inherited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inherited.ProtoReflect.Descriptor instead.
 func (*Inherited) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{41}
+	return file_route_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Inherited) GetPlace() *Place {
@@ -3071,7 +3148,7 @@ type NoInterest struct {
 
 func (x *NoInterest) Reset() {
 	*x = NoInterest{}
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3160,7 @@ func (x *NoInterest) String() string {
 func (*NoInterest) ProtoMessage() {}
 
 func (x *NoInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[42]
+	mi := &file_route_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3173,7 @@ func (x *NoInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoInterest.ProtoReflect.Descriptor instead.
 func (*NoInterest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{42}
+	return file_route_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NoInterest) GetPlace() *Place {
@@ -3117,7 +3194,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3129,7 +3206,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[43]
+	mi := &file_route_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3142,7 +3219,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{43}
+	return file_route_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Wake) GetOp() uint64 {
@@ -3173,7 +3250,7 @@ type Sync struct {
 
 func (x *Sync) Reset() {
 	*x = Sync{}
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3262,7 @@ func (x *Sync) String() string {
 func (*Sync) ProtoMessage() {}
 
 func (x *Sync) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[44]
+	mi := &file_route_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3275,7 @@ func (x *Sync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sync.ProtoReflect.Descriptor instead.
 func (*Sync) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{44}
+	return file_route_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Sync) GetOp() uint64 {
@@ -3249,7 +3326,7 @@ type Retain struct {
 
 func (x *Retain) Reset() {
 	*x = Retain{}
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3261,7 +3338,7 @@ func (x *Retain) String() string {
 func (*Retain) ProtoMessage() {}
 
 func (x *Retain) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[45]
+	mi := &file_route_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3274,7 +3351,7 @@ func (x *Retain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retain.ProtoReflect.Descriptor instead.
 func (*Retain) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{45}
+	return file_route_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Retain) GetOp() uint64 {
@@ -3319,7 +3396,7 @@ type RetainedQuery struct {
 
 func (x *RetainedQuery) Reset() {
 	*x = RetainedQuery{}
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3408,7 @@ func (x *RetainedQuery) String() string {
 func (*RetainedQuery) ProtoMessage() {}
 
 func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[46]
+	mi := &file_route_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3421,7 @@ func (x *RetainedQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedQuery.ProtoReflect.Descriptor instead.
 func (*RetainedQuery) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{46}
+	return file_route_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RetainedQuery) GetOp() uint64 {
@@ -3398,7 +3475,7 @@ type RetainedReply struct {
 
 func (x *RetainedReply) Reset() {
 	*x = RetainedReply{}
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3410,7 +3487,7 @@ func (x *RetainedReply) String() string {
 func (*RetainedReply) ProtoMessage() {}
 
 func (x *RetainedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[47]
+	mi := &file_route_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3423,7 +3500,7 @@ func (x *RetainedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetainedReply.ProtoReflect.Descriptor instead.
 func (*RetainedReply) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{47}
+	return file_route_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RetainedReply) GetOp() uint64 {
@@ -3488,7 +3565,7 @@ type Child struct {
 
 func (x *Child) Reset() {
 	*x = Child{}
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3500,7 +3577,7 @@ func (x *Child) String() string {
 func (*Child) ProtoMessage() {}
 
 func (x *Child) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[48]
+	mi := &file_route_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3513,7 +3590,7 @@ func (x *Child) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Child.ProtoReflect.Descriptor instead.
 func (*Child) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{48}
+	return file_route_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Child) GetOp() uint64 {
@@ -3558,7 +3635,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +3647,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[49]
+	mi := &file_route_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3660,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{49}
+	return file_route_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Copy) GetOp() uint64 {
@@ -3637,7 +3714,7 @@ type CopyDone struct {
 
 func (x *CopyDone) Reset() {
 	*x = CopyDone{}
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3649,7 +3726,7 @@ func (x *CopyDone) String() string {
 func (*CopyDone) ProtoMessage() {}
 
 func (x *CopyDone) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[50]
+	mi := &file_route_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3662,7 +3739,7 @@ func (x *CopyDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone.ProtoReflect.Descriptor instead.
 func (*CopyDone) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{50}
+	return file_route_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CopyDone) GetPlace() *Place {
@@ -3729,7 +3806,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3741,7 +3818,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[51]
+	mi := &file_route_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3754,7 +3831,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{51}
+	return file_route_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Digest) GetPlace() *Place {
@@ -3810,7 +3887,7 @@ type Leaving struct {
 
 func (x *Leaving) Reset() {
 	*x = Leaving{}
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +3899,7 @@ func (x *Leaving) String() string {
 func (*Leaving) ProtoMessage() {}
 
 func (x *Leaving) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[52]
+	mi := &file_route_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3835,7 +3912,7 @@ func (x *Leaving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
 func (*Leaving) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{52}
+	return file_route_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Leaving) GetNode() []byte {
@@ -3863,7 +3940,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3875,7 +3952,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[53]
+	mi := &file_route_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3888,7 +3965,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{53}
+	return file_route_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Recall) GetStored() []*Ranges {
@@ -3906,13 +3983,14 @@ type Chosen struct {
 	Epoch         uint64                 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
 	Groups        []*Group               `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
+	Choices       []*Choice              `protobuf:"bytes,5,rep,name=choices,proto3" json:"choices,omitempty"` // the other is asked nothing, but to remember who was picked, and to say so to whoever it sends the message to next
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Chosen) Reset() {
 	*x = Chosen{}
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3924,7 +4002,7 @@ func (x *Chosen) String() string {
 func (*Chosen) ProtoMessage() {}
 
 func (x *Chosen) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[54]
+	mi := &file_route_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3937,7 +4015,7 @@ func (x *Chosen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chosen.ProtoReflect.Descriptor instead.
 func (*Chosen) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{54}
+	return file_route_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Chosen) GetOp() uint64 {
@@ -3968,6 +4046,13 @@ func (x *Chosen) GetGroups() []*Group {
 	return nil
 }
 
+func (x *Chosen) GetChoices() []*Choice {
+	if x != nil {
+		return x.Choices
+	}
+	return nil
+}
+
 // 37: messages that the sender has for a session are at another node now, which has taken them over together with the session: that says
 // when they are done. The sender has them until this is acknowledged.
 type Carried struct {
@@ -3983,7 +4068,7 @@ type Carried struct {
 
 func (x *Carried) Reset() {
 	*x = Carried{}
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3995,7 +4080,7 @@ func (x *Carried) String() string {
 func (*Carried) ProtoMessage() {}
 
 func (x *Carried) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[55]
+	mi := &file_route_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4008,7 +4093,7 @@ func (x *Carried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Carried.ProtoReflect.Descriptor instead.
 func (*Carried) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{55}
+	return file_route_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Carried) GetOp() uint64 {
@@ -4057,7 +4142,7 @@ type Forget_Epoch struct {
 
 func (x *Forget_Epoch) Reset() {
 	*x = Forget_Epoch{}
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4069,7 +4154,7 @@ func (x *Forget_Epoch) String() string {
 func (*Forget_Epoch) ProtoMessage() {}
 
 func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[56]
+	mi := &file_route_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4082,7 +4167,7 @@ func (x *Forget_Epoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget_Epoch.ProtoReflect.Descriptor instead.
 func (*Forget_Epoch) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{17, 0}
+	return file_route_proto_rawDescGZIP(), []int{18, 0}
 }
 
 func (x *Forget_Epoch) GetEpoch() uint64 {
@@ -4123,7 +4208,7 @@ type Custody_Share struct {
 
 func (x *Custody_Share) Reset() {
 	*x = Custody_Share{}
-	mi := &file_route_proto_msgTypes[57]
+	mi := &file_route_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4135,7 +4220,7 @@ func (x *Custody_Share) String() string {
 func (*Custody_Share) ProtoMessage() {}
 
 func (x *Custody_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[57]
+	mi := &file_route_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4148,7 +4233,7 @@ func (x *Custody_Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custody_Share.ProtoReflect.Descriptor instead.
 func (*Custody_Share) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{34, 0}
+	return file_route_proto_rawDescGZIP(), []int{35, 0}
 }
 
 func (x *Custody_Share) GetNode() []byte {
@@ -4224,7 +4309,7 @@ type Seen_Owed struct {
 
 func (x *Seen_Owed) Reset() {
 	*x = Seen_Owed{}
-	mi := &file_route_proto_msgTypes[58]
+	mi := &file_route_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4236,7 +4321,7 @@ func (x *Seen_Owed) String() string {
 func (*Seen_Owed) ProtoMessage() {}
 
 func (x *Seen_Owed) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[58]
+	mi := &file_route_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4249,7 +4334,7 @@ func (x *Seen_Owed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen_Owed.ProtoReflect.Descriptor instead.
 func (*Seen_Owed) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{35, 0}
+	return file_route_proto_rawDescGZIP(), []int{36, 0}
 }
 
 func (x *Seen_Owed) GetNode() []byte {
@@ -4277,7 +4362,7 @@ type CopyDone_Share struct {
 
 func (x *CopyDone_Share) Reset() {
 	*x = CopyDone_Share{}
-	mi := &file_route_proto_msgTypes[59]
+	mi := &file_route_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4289,7 +4374,7 @@ func (x *CopyDone_Share) String() string {
 func (*CopyDone_Share) ProtoMessage() {}
 
 func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[59]
+	mi := &file_route_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4302,7 +4387,7 @@ func (x *CopyDone_Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone_Share.ProtoReflect.Descriptor instead.
 func (*CopyDone_Share) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{50, 0}
+	return file_route_proto_rawDescGZIP(), []int{51, 0}
 }
 
 func (x *CopyDone_Share) GetEpoch() uint64 {
@@ -4341,7 +4426,7 @@ type CopyDone_Moved struct {
 
 func (x *CopyDone_Moved) Reset() {
 	*x = CopyDone_Moved{}
-	mi := &file_route_proto_msgTypes[60]
+	mi := &file_route_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4438,7 @@ func (x *CopyDone_Moved) String() string {
 func (*CopyDone_Moved) ProtoMessage() {}
 
 func (x *CopyDone_Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_route_proto_msgTypes[60]
+	mi := &file_route_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4451,7 @@ func (x *CopyDone_Moved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDone_Moved.ProtoReflect.Descriptor instead.
 func (*CopyDone_Moved) Descriptor() ([]byte, []int) {
-	return file_route_proto_rawDescGZIP(), []int{50, 1}
+	return file_route_proto_rawDescGZIP(), []int{51, 1}
 }
 
 func (x *CopyDone_Moved) GetEpoch() uint64 {
@@ -4463,7 +4548,7 @@ const file_route_proto_rawDesc = "" +
 	"\x03qos\x18\x04 \x01(\rR\x03qos\x12\x16\n" +
 	"\x06retain\x18\x05 \x01(\bR\x06retain\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\x87\x03\n" +
+	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xb8\x03\n" +
 	"\aPublish\x12\x1a\n" +
 	"\blocation\x18\x01 \x01(\fR\blocation\x12\x14\n" +
 	"\x05depth\x18\x02 \x01(\rR\x05depth\x122\n" +
@@ -4480,7 +4565,13 @@ const file_route_proto_rawDesc = "" +
 	"\aversion\x18\f \x01(\x04R\aversion\x12\x18\n" +
 	"\aawaited\x18\r \x01(\bR\aawaited\x12\x16\n" +
 	"\x06before\x18\x0e \x03(\fR\x06before\x12\x17\n" +
-	"\asent_ms\x18\x0f \x01(\x04R\x06sentMs\"+\n" +
+	"\asent_ms\x18\x0f \x01(\x04R\x06sentMs\x12/\n" +
+	"\x06chosen\x18\x10 \x03(\v2\x17.mozzie.route.v1.ChoiceR\x06chosen\"u\n" +
+	"\x06Choice\x12,\n" +
+	"\x05group\x18\x01 \x01(\v2\x16.mozzie.route.v1.GroupR\x05group\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\fR\x04node\x12\x15\n" +
+	"\x06hold_s\x18\x03 \x01(\rR\x05holdS\x12\x12\n" +
+	"\x04turn\x18\x04 \x01(\rR\x04turn\"+\n" +
 	"\x05Range\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"N\n" +
@@ -4751,12 +4842,13 @@ const file_route_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04gone\x18\x02 \x01(\bR\x04gone\"9\n" +
 	"\x06Recall\x12/\n" +
-	"\x06stored\x18\x01 \x03(\v2\x17.mozzie.route.v1.RangesR\x06stored\"p\n" +
+	"\x06stored\x18\x01 \x03(\v2\x17.mozzie.route.v1.RangesR\x06stored\"\xa3\x01\n" +
 	"\x06Chosen\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12.\n" +
-	"\x06groups\x18\x04 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groups\"\xab\x01\n" +
+	"\x06groups\x18\x04 \x03(\v2\x16.mozzie.route.v1.GroupR\x06groups\x121\n" +
+	"\achoices\x18\x05 \x03(\v2\x17.mozzie.route.v1.ChoiceR\achoices\"\xab\x01\n" +
 	"\aCarried\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\x04R\x02op\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\x120\n" +
@@ -4776,7 +4868,7 @@ func file_route_proto_rawDescGZIP() []byte {
 	return file_route_proto_rawDescData
 }
 
-var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_route_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_route_proto_goTypes = []any{
 	(*Place)(nil),           // 0: mozzie.route.v1.Place
 	(*Set)(nil),             // 1: mozzie.route.v1.Set
@@ -4787,162 +4879,166 @@ var file_route_proto_goTypes = []any{
 	(*Ack)(nil),             // 6: mozzie.route.v1.Ack
 	(*Message)(nil),         // 7: mozzie.route.v1.Message
 	(*Publish)(nil),         // 8: mozzie.route.v1.Publish
-	(*Range)(nil),           // 9: mozzie.route.v1.Range
-	(*Ranges)(nil),          // 10: mozzie.route.v1.Ranges
-	(*PublishAck)(nil),      // 11: mozzie.route.v1.PublishAck
-	(*Group)(nil),           // 12: mozzie.route.v1.Group
-	(*Deliver)(nil),         // 13: mozzie.route.v1.Deliver
-	(*DeliverAck)(nil),      // 14: mozzie.route.v1.DeliverAck
-	(*Open)(nil),            // 15: mozzie.route.v1.Open
-	(*Refusal)(nil),         // 16: mozzie.route.v1.Refusal
-	(*Forget)(nil),          // 17: mozzie.route.v1.Forget
-	(*GroupInterest)(nil),   // 18: mozzie.route.v1.GroupInterest
-	(*Interest)(nil),        // 19: mozzie.route.v1.Interest
-	(*SessionInterest)(nil), // 20: mozzie.route.v1.SessionInterest
-	(*Registration)(nil),    // 21: mozzie.route.v1.Registration
-	(*Register)(nil),        // 22: mozzie.route.v1.Register
-	(*RegisterAck)(nil),     // 23: mozzie.route.v1.RegisterAck
-	(*Replicate)(nil),       // 24: mozzie.route.v1.Replicate
-	(*Found)(nil),           // 25: mozzie.route.v1.Found
-	(*FoundAck)(nil),        // 26: mozzie.route.v1.FoundAck
-	(*Ballot)(nil),          // 27: mozzie.route.v1.Ballot
-	(*Prepare)(nil),         // 28: mozzie.route.v1.Prepare
-	(*Promise)(nil),         // 29: mozzie.route.v1.Promise
-	(*Accept)(nil),          // 30: mozzie.route.v1.Accept
-	(*Accepted)(nil),        // 31: mozzie.route.v1.Accepted
-	(*SetNews)(nil),         // 32: mozzie.route.v1.SetNews
-	(*RetainedMessage)(nil), // 33: mozzie.route.v1.RetainedMessage
-	(*Custody)(nil),         // 34: mozzie.route.v1.Custody
-	(*Seen)(nil),            // 35: mozzie.route.v1.Seen
-	(*Transfer)(nil),        // 36: mozzie.route.v1.Transfer
-	(*Matched)(nil),         // 37: mozzie.route.v1.Matched
-	(*HandOver)(nil),        // 38: mozzie.route.v1.HandOver
-	(*Inherit)(nil),         // 39: mozzie.route.v1.Inherit
-	(*Seq)(nil),             // 40: mozzie.route.v1.Seq
-	(*Inherited)(nil),       // 41: mozzie.route.v1.Inherited
-	(*NoInterest)(nil),      // 42: mozzie.route.v1.NoInterest
-	(*Wake)(nil),            // 43: mozzie.route.v1.Wake
-	(*Sync)(nil),            // 44: mozzie.route.v1.Sync
-	(*Retain)(nil),          // 45: mozzie.route.v1.Retain
-	(*RetainedQuery)(nil),   // 46: mozzie.route.v1.RetainedQuery
-	(*RetainedReply)(nil),   // 47: mozzie.route.v1.RetainedReply
-	(*Child)(nil),           // 48: mozzie.route.v1.Child
-	(*Copy)(nil),            // 49: mozzie.route.v1.Copy
-	(*CopyDone)(nil),        // 50: mozzie.route.v1.CopyDone
-	(*Digest)(nil),          // 51: mozzie.route.v1.Digest
-	(*Leaving)(nil),         // 52: mozzie.route.v1.Leaving
-	(*Recall)(nil),          // 53: mozzie.route.v1.Recall
-	(*Chosen)(nil),          // 54: mozzie.route.v1.Chosen
-	(*Carried)(nil),         // 55: mozzie.route.v1.Carried
-	(*Forget_Epoch)(nil),    // 56: mozzie.route.v1.Forget.Epoch
-	(*Custody_Share)(nil),   // 57: mozzie.route.v1.Custody.Share
-	(*Seen_Owed)(nil),       // 58: mozzie.route.v1.Seen.Owed
-	(*CopyDone_Share)(nil),  // 59: mozzie.route.v1.CopyDone.Share
-	(*CopyDone_Moved)(nil),  // 60: mozzie.route.v1.CopyDone.Moved
+	(*Choice)(nil),          // 9: mozzie.route.v1.Choice
+	(*Range)(nil),           // 10: mozzie.route.v1.Range
+	(*Ranges)(nil),          // 11: mozzie.route.v1.Ranges
+	(*PublishAck)(nil),      // 12: mozzie.route.v1.PublishAck
+	(*Group)(nil),           // 13: mozzie.route.v1.Group
+	(*Deliver)(nil),         // 14: mozzie.route.v1.Deliver
+	(*DeliverAck)(nil),      // 15: mozzie.route.v1.DeliverAck
+	(*Open)(nil),            // 16: mozzie.route.v1.Open
+	(*Refusal)(nil),         // 17: mozzie.route.v1.Refusal
+	(*Forget)(nil),          // 18: mozzie.route.v1.Forget
+	(*GroupInterest)(nil),   // 19: mozzie.route.v1.GroupInterest
+	(*Interest)(nil),        // 20: mozzie.route.v1.Interest
+	(*SessionInterest)(nil), // 21: mozzie.route.v1.SessionInterest
+	(*Registration)(nil),    // 22: mozzie.route.v1.Registration
+	(*Register)(nil),        // 23: mozzie.route.v1.Register
+	(*RegisterAck)(nil),     // 24: mozzie.route.v1.RegisterAck
+	(*Replicate)(nil),       // 25: mozzie.route.v1.Replicate
+	(*Found)(nil),           // 26: mozzie.route.v1.Found
+	(*FoundAck)(nil),        // 27: mozzie.route.v1.FoundAck
+	(*Ballot)(nil),          // 28: mozzie.route.v1.Ballot
+	(*Prepare)(nil),         // 29: mozzie.route.v1.Prepare
+	(*Promise)(nil),         // 30: mozzie.route.v1.Promise
+	(*Accept)(nil),          // 31: mozzie.route.v1.Accept
+	(*Accepted)(nil),        // 32: mozzie.route.v1.Accepted
+	(*SetNews)(nil),         // 33: mozzie.route.v1.SetNews
+	(*RetainedMessage)(nil), // 34: mozzie.route.v1.RetainedMessage
+	(*Custody)(nil),         // 35: mozzie.route.v1.Custody
+	(*Seen)(nil),            // 36: mozzie.route.v1.Seen
+	(*Transfer)(nil),        // 37: mozzie.route.v1.Transfer
+	(*Matched)(nil),         // 38: mozzie.route.v1.Matched
+	(*HandOver)(nil),        // 39: mozzie.route.v1.HandOver
+	(*Inherit)(nil),         // 40: mozzie.route.v1.Inherit
+	(*Seq)(nil),             // 41: mozzie.route.v1.Seq
+	(*Inherited)(nil),       // 42: mozzie.route.v1.Inherited
+	(*NoInterest)(nil),      // 43: mozzie.route.v1.NoInterest
+	(*Wake)(nil),            // 44: mozzie.route.v1.Wake
+	(*Sync)(nil),            // 45: mozzie.route.v1.Sync
+	(*Retain)(nil),          // 46: mozzie.route.v1.Retain
+	(*RetainedQuery)(nil),   // 47: mozzie.route.v1.RetainedQuery
+	(*RetainedReply)(nil),   // 48: mozzie.route.v1.RetainedReply
+	(*Child)(nil),           // 49: mozzie.route.v1.Child
+	(*Copy)(nil),            // 50: mozzie.route.v1.Copy
+	(*CopyDone)(nil),        // 51: mozzie.route.v1.CopyDone
+	(*Digest)(nil),          // 52: mozzie.route.v1.Digest
+	(*Leaving)(nil),         // 53: mozzie.route.v1.Leaving
+	(*Recall)(nil),          // 54: mozzie.route.v1.Recall
+	(*Chosen)(nil),          // 55: mozzie.route.v1.Chosen
+	(*Carried)(nil),         // 56: mozzie.route.v1.Carried
+	(*Forget_Epoch)(nil),    // 57: mozzie.route.v1.Forget.Epoch
+	(*Custody_Share)(nil),   // 58: mozzie.route.v1.Custody.Share
+	(*Seen_Owed)(nil),       // 59: mozzie.route.v1.Seen.Owed
+	(*CopyDone_Share)(nil),  // 60: mozzie.route.v1.CopyDone.Share
+	(*CopyDone_Moved)(nil),  // 61: mozzie.route.v1.CopyDone.Moved
 }
 var file_route_proto_depIdxs = []int32{
-	2,  // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
-	2,  // 1: mozzie.route.v1.Nodes.known:type_name -> mozzie.route.v1.Known
-	7,  // 2: mozzie.route.v1.Publish.message:type_name -> mozzie.route.v1.Message
-	9,  // 3: mozzie.route.v1.Ranges.ranges:type_name -> mozzie.route.v1.Range
-	10, // 4: mozzie.route.v1.PublishAck.taken:type_name -> mozzie.route.v1.Ranges
-	10, // 5: mozzie.route.v1.PublishAck.kept:type_name -> mozzie.route.v1.Ranges
-	10, // 6: mozzie.route.v1.PublishAck.written:type_name -> mozzie.route.v1.Ranges
-	7,  // 7: mozzie.route.v1.Deliver.message:type_name -> mozzie.route.v1.Message
-	12, // 8: mozzie.route.v1.Deliver.groups:type_name -> mozzie.route.v1.Group
-	10, // 9: mozzie.route.v1.DeliverAck.stored:type_name -> mozzie.route.v1.Ranges
-	10, // 10: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
-	16, // 11: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
-	15, // 12: mozzie.route.v1.DeliverAck.open:type_name -> mozzie.route.v1.Open
-	10, // 13: mozzie.route.v1.Open.messages:type_name -> mozzie.route.v1.Ranges
-	12, // 14: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
-	56, // 15: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
-	18, // 16: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
-	20, // 17: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
-	19, // 18: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
-	0,  // 19: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
-	21, // 20: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
-	0,  // 21: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 22: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 23: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
-	1,  // 24: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
-	21, // 25: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 26: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
-	0,  // 27: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
-	1,  // 28: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
-	0,  // 29: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
-	1,  // 30: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
-	0,  // 31: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
-	27, // 32: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 33: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
-	27, // 34: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
-	1,  // 35: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
-	27, // 36: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
-	27, // 37: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
-	0,  // 38: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
-	27, // 39: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 40: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
-	27, // 41: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
-	0,  // 42: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
-	1,  // 43: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
-	7,  // 44: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
-	7,  // 45: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
-	57, // 46: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
-	9,  // 47: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
-	58, // 48: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
-	0,  // 49: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
-	21, // 50: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
-	33, // 51: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 52: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
-	34, // 53: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
-	35, // 54: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
-	37, // 55: mozzie.route.v1.Transfer.matched:type_name -> mozzie.route.v1.Matched
-	0,  // 56: mozzie.route.v1.Matched.place:type_name -> mozzie.route.v1.Place
-	40, // 57: mozzie.route.v1.Matched.have:type_name -> mozzie.route.v1.Seq
-	0,  // 58: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
-	1,  // 59: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
-	0,  // 60: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
-	40, // 61: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
-	0,  // 62: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
-	1,  // 63: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
-	21, // 64: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
-	0,  // 65: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
-	0,  // 66: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
-	0,  // 67: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
-	0,  // 68: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
-	33, // 69: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
-	1,  // 70: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
-	0,  // 71: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
-	33, // 72: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
-	0,  // 73: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
-	32, // 74: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
-	0,  // 75: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
-	0,  // 76: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
-	0,  // 77: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
-	0,  // 78: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
-	34, // 79: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
-	1,  // 80: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
-	0,  // 81: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
-	59, // 82: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
-	10, // 83: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
-	60, // 84: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
-	35, // 85: mozzie.route.v1.CopyDone.seen:type_name -> mozzie.route.v1.Seen
-	15, // 86: mozzie.route.v1.CopyDone.open:type_name -> mozzie.route.v1.Open
-	0,  // 87: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
-	1,  // 88: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
-	40, // 89: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
-	10, // 90: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
-	12, // 91: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
-	12, // 92: mozzie.route.v1.Carried.session:type_name -> mozzie.route.v1.Group
-	10, // 93: mozzie.route.v1.Carried.messages:type_name -> mozzie.route.v1.Ranges
-	12, // 94: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
-	9,  // 95: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
-	12, // 96: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
-	97, // [97:97] is the sub-list for method output_type
-	97, // [97:97] is the sub-list for method input_type
-	97, // [97:97] is the sub-list for extension type_name
-	97, // [97:97] is the sub-list for extension extendee
-	0,  // [0:97] is the sub-list for field type_name
+	2,   // 0: mozzie.route.v1.Hello.known:type_name -> mozzie.route.v1.Known
+	2,   // 1: mozzie.route.v1.Nodes.known:type_name -> mozzie.route.v1.Known
+	7,   // 2: mozzie.route.v1.Publish.message:type_name -> mozzie.route.v1.Message
+	9,   // 3: mozzie.route.v1.Publish.chosen:type_name -> mozzie.route.v1.Choice
+	13,  // 4: mozzie.route.v1.Choice.group:type_name -> mozzie.route.v1.Group
+	10,  // 5: mozzie.route.v1.Ranges.ranges:type_name -> mozzie.route.v1.Range
+	11,  // 6: mozzie.route.v1.PublishAck.taken:type_name -> mozzie.route.v1.Ranges
+	11,  // 7: mozzie.route.v1.PublishAck.kept:type_name -> mozzie.route.v1.Ranges
+	11,  // 8: mozzie.route.v1.PublishAck.written:type_name -> mozzie.route.v1.Ranges
+	7,   // 9: mozzie.route.v1.Deliver.message:type_name -> mozzie.route.v1.Message
+	13,  // 10: mozzie.route.v1.Deliver.groups:type_name -> mozzie.route.v1.Group
+	11,  // 11: mozzie.route.v1.DeliverAck.stored:type_name -> mozzie.route.v1.Ranges
+	11,  // 12: mozzie.route.v1.DeliverAck.done:type_name -> mozzie.route.v1.Ranges
+	17,  // 13: mozzie.route.v1.DeliverAck.refused:type_name -> mozzie.route.v1.Refusal
+	16,  // 14: mozzie.route.v1.DeliverAck.open:type_name -> mozzie.route.v1.Open
+	11,  // 15: mozzie.route.v1.Open.messages:type_name -> mozzie.route.v1.Ranges
+	13,  // 16: mozzie.route.v1.Refusal.group:type_name -> mozzie.route.v1.Group
+	57,  // 17: mozzie.route.v1.Forget.epochs:type_name -> mozzie.route.v1.Forget.Epoch
+	19,  // 18: mozzie.route.v1.Interest.groups:type_name -> mozzie.route.v1.GroupInterest
+	21,  // 19: mozzie.route.v1.Interest.sessions:type_name -> mozzie.route.v1.SessionInterest
+	20,  // 20: mozzie.route.v1.Registration.interests:type_name -> mozzie.route.v1.Interest
+	0,   // 21: mozzie.route.v1.Register.place:type_name -> mozzie.route.v1.Place
+	22,  // 22: mozzie.route.v1.Register.registration:type_name -> mozzie.route.v1.Registration
+	0,   // 23: mozzie.route.v1.RegisterAck.place:type_name -> mozzie.route.v1.Place
+	1,   // 24: mozzie.route.v1.RegisterAck.set:type_name -> mozzie.route.v1.Set
+	0,   // 25: mozzie.route.v1.Replicate.place:type_name -> mozzie.route.v1.Place
+	1,   // 26: mozzie.route.v1.Replicate.set:type_name -> mozzie.route.v1.Set
+	22,  // 27: mozzie.route.v1.Replicate.registrations:type_name -> mozzie.route.v1.Registration
+	0,   // 28: mozzie.route.v1.Replicate.children:type_name -> mozzie.route.v1.Place
+	0,   // 29: mozzie.route.v1.Found.place:type_name -> mozzie.route.v1.Place
+	1,   // 30: mozzie.route.v1.Found.set:type_name -> mozzie.route.v1.Set
+	0,   // 31: mozzie.route.v1.FoundAck.place:type_name -> mozzie.route.v1.Place
+	1,   // 32: mozzie.route.v1.FoundAck.set:type_name -> mozzie.route.v1.Set
+	0,   // 33: mozzie.route.v1.Prepare.place:type_name -> mozzie.route.v1.Place
+	28,  // 34: mozzie.route.v1.Prepare.ballot:type_name -> mozzie.route.v1.Ballot
+	0,   // 35: mozzie.route.v1.Promise.place:type_name -> mozzie.route.v1.Place
+	28,  // 36: mozzie.route.v1.Promise.ballot:type_name -> mozzie.route.v1.Ballot
+	1,   // 37: mozzie.route.v1.Promise.set:type_name -> mozzie.route.v1.Set
+	28,  // 38: mozzie.route.v1.Promise.promised:type_name -> mozzie.route.v1.Ballot
+	28,  // 39: mozzie.route.v1.Promise.accepted:type_name -> mozzie.route.v1.Ballot
+	0,   // 40: mozzie.route.v1.Accept.place:type_name -> mozzie.route.v1.Place
+	28,  // 41: mozzie.route.v1.Accept.ballot:type_name -> mozzie.route.v1.Ballot
+	0,   // 42: mozzie.route.v1.Accepted.place:type_name -> mozzie.route.v1.Place
+	28,  // 43: mozzie.route.v1.Accepted.ballot:type_name -> mozzie.route.v1.Ballot
+	0,   // 44: mozzie.route.v1.SetNews.place:type_name -> mozzie.route.v1.Place
+	1,   // 45: mozzie.route.v1.SetNews.set:type_name -> mozzie.route.v1.Set
+	7,   // 46: mozzie.route.v1.RetainedMessage.message:type_name -> mozzie.route.v1.Message
+	7,   // 47: mozzie.route.v1.Custody.message:type_name -> mozzie.route.v1.Message
+	58,  // 48: mozzie.route.v1.Custody.shares:type_name -> mozzie.route.v1.Custody.Share
+	10,  // 49: mozzie.route.v1.Seen.ranges:type_name -> mozzie.route.v1.Range
+	59,  // 50: mozzie.route.v1.Seen.owed:type_name -> mozzie.route.v1.Seen.Owed
+	0,   // 51: mozzie.route.v1.Transfer.place:type_name -> mozzie.route.v1.Place
+	22,  // 52: mozzie.route.v1.Transfer.registrations:type_name -> mozzie.route.v1.Registration
+	34,  // 53: mozzie.route.v1.Transfer.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,   // 54: mozzie.route.v1.Transfer.children:type_name -> mozzie.route.v1.Place
+	35,  // 55: mozzie.route.v1.Transfer.custody:type_name -> mozzie.route.v1.Custody
+	36,  // 56: mozzie.route.v1.Transfer.seen:type_name -> mozzie.route.v1.Seen
+	38,  // 57: mozzie.route.v1.Transfer.matched:type_name -> mozzie.route.v1.Matched
+	0,   // 58: mozzie.route.v1.Matched.place:type_name -> mozzie.route.v1.Place
+	41,  // 59: mozzie.route.v1.Matched.have:type_name -> mozzie.route.v1.Seq
+	0,   // 60: mozzie.route.v1.HandOver.place:type_name -> mozzie.route.v1.Place
+	1,   // 61: mozzie.route.v1.HandOver.set:type_name -> mozzie.route.v1.Set
+	0,   // 62: mozzie.route.v1.Inherit.place:type_name -> mozzie.route.v1.Place
+	41,  // 63: mozzie.route.v1.Inherit.have:type_name -> mozzie.route.v1.Seq
+	0,   // 64: mozzie.route.v1.Inherited.place:type_name -> mozzie.route.v1.Place
+	1,   // 65: mozzie.route.v1.Inherited.set:type_name -> mozzie.route.v1.Set
+	22,  // 66: mozzie.route.v1.Inherited.registrations:type_name -> mozzie.route.v1.Registration
+	0,   // 67: mozzie.route.v1.NoInterest.place:type_name -> mozzie.route.v1.Place
+	0,   // 68: mozzie.route.v1.Wake.places:type_name -> mozzie.route.v1.Place
+	0,   // 69: mozzie.route.v1.Sync.place:type_name -> mozzie.route.v1.Place
+	0,   // 70: mozzie.route.v1.Retain.place:type_name -> mozzie.route.v1.Place
+	34,  // 71: mozzie.route.v1.Retain.retained:type_name -> mozzie.route.v1.RetainedMessage
+	1,   // 72: mozzie.route.v1.Retain.set:type_name -> mozzie.route.v1.Set
+	0,   // 73: mozzie.route.v1.RetainedQuery.places:type_name -> mozzie.route.v1.Place
+	34,  // 74: mozzie.route.v1.RetainedReply.retained:type_name -> mozzie.route.v1.RetainedMessage
+	0,   // 75: mozzie.route.v1.RetainedReply.children:type_name -> mozzie.route.v1.Place
+	33,  // 76: mozzie.route.v1.RetainedReply.elsewhere:type_name -> mozzie.route.v1.SetNews
+	0,   // 77: mozzie.route.v1.RetainedReply.rest:type_name -> mozzie.route.v1.Place
+	0,   // 78: mozzie.route.v1.Child.parent:type_name -> mozzie.route.v1.Place
+	0,   // 79: mozzie.route.v1.Child.child:type_name -> mozzie.route.v1.Place
+	0,   // 80: mozzie.route.v1.Copy.place:type_name -> mozzie.route.v1.Place
+	35,  // 81: mozzie.route.v1.Copy.custody:type_name -> mozzie.route.v1.Custody
+	1,   // 82: mozzie.route.v1.Copy.set:type_name -> mozzie.route.v1.Set
+	0,   // 83: mozzie.route.v1.CopyDone.place:type_name -> mozzie.route.v1.Place
+	60,  // 84: mozzie.route.v1.CopyDone.done:type_name -> mozzie.route.v1.CopyDone.Share
+	11,  // 85: mozzie.route.v1.CopyDone.over:type_name -> mozzie.route.v1.Ranges
+	61,  // 86: mozzie.route.v1.CopyDone.moved:type_name -> mozzie.route.v1.CopyDone.Moved
+	36,  // 87: mozzie.route.v1.CopyDone.seen:type_name -> mozzie.route.v1.Seen
+	16,  // 88: mozzie.route.v1.CopyDone.open:type_name -> mozzie.route.v1.Open
+	0,   // 89: mozzie.route.v1.Digest.place:type_name -> mozzie.route.v1.Place
+	1,   // 90: mozzie.route.v1.Digest.set:type_name -> mozzie.route.v1.Set
+	41,  // 91: mozzie.route.v1.Digest.have:type_name -> mozzie.route.v1.Seq
+	11,  // 92: mozzie.route.v1.Recall.stored:type_name -> mozzie.route.v1.Ranges
+	13,  // 93: mozzie.route.v1.Chosen.groups:type_name -> mozzie.route.v1.Group
+	9,   // 94: mozzie.route.v1.Chosen.choices:type_name -> mozzie.route.v1.Choice
+	13,  // 95: mozzie.route.v1.Carried.session:type_name -> mozzie.route.v1.Group
+	11,  // 96: mozzie.route.v1.Carried.messages:type_name -> mozzie.route.v1.Ranges
+	13,  // 97: mozzie.route.v1.Custody.Share.groups:type_name -> mozzie.route.v1.Group
+	10,  // 98: mozzie.route.v1.Seen.Owed.ranges:type_name -> mozzie.route.v1.Range
+	13,  // 99: mozzie.route.v1.CopyDone.Moved.group:type_name -> mozzie.route.v1.Group
+	100, // [100:100] is the sub-list for method output_type
+	100, // [100:100] is the sub-list for method input_type
+	100, // [100:100] is the sub-list for extension type_name
+	100, // [100:100] is the sub-list for extension extendee
+	0,   // [0:100] is the sub-list for field type_name
 }
 
 func init() { file_route_proto_init() }
@@ -4956,7 +5052,7 @@ func file_route_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_route_proto_rawDesc), len(file_route_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   61,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

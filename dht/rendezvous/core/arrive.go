@@ -20,7 +20,8 @@ type arrival struct {
 	age       time.Duration // when it came here
 	since     time.Duration // when it began to wait here; 0: it did not
 	hops      int
-	before    []string // nodes that it was sent to before, and that may have it
+	before    []string       // nodes that it was sent to before, and that may have it
+	chosen    []proto.Choice // who has been chosen for shared subscriptions
 	served    bool
 	echo      bool
 	awaited   bool     // its publisher's client waits until it is on two disks
@@ -50,7 +51,7 @@ func (n *Node) receivePublish(p *peer, f *proto.Publish) {
 	a := n.newArrival()
 	*a = arrival{m: f.Message, id: Identity{f.Epoch, f.Seq}, from: p.id, publisher: p.id, released: f.Released,
 		version: f.Version, age: f.Age, hops: f.Hops, served: f.Served, echo: f.Echo, awaited: f.Awaited,
-		before: f.Before}
+		before: f.Before, chosen: f.Chosen}
 	if f.Sent != 0 {
 		a.age += p.lease.took(n.now, f.Sent)
 	}
@@ -228,7 +229,7 @@ func (n *Node) passOn(place Place, to NodeID, a *arrival) {
 	f := n.frames.Publish()
 	*f = proto.Publish{Message: a.m, Location: r.at, Depth: place.Depth, Epoch: a.id.Epoch, Seq: a.id.Seq,
 		Released: a.released, Version: a.version, Served: a.served, Echo: a.echo, Awaited: a.awaited, Hops: a.hops + 1, Age: n.ageOf(a),
-		Before: n.withHolders(a.before, a.id, to), Sent: n.sentNow(a.m)}
+		Before: n.withHolders(a.before, a.id, to), Sent: n.sentNow(a.m), Chosen: n.chosenFor(a.m, a.id, a.chosen)}
 	switch {
 	case !a.served:
 	case r.set.has(to): // only members of the set may know

@@ -3,6 +3,8 @@ package core_test
 import (
 	"testing"
 	"time"
+
+	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
 // TestSharedAlone [MQTT-4.8.2-4]: a member of a set that is alone for a while serves its own clients of a shared subscription. It may be
@@ -59,9 +61,57 @@ func TestSharedTwoRendezvous(t *testing.T) {
 			s.run(time.Duration(s.rng.Int64N(int64(40 * time.Millisecond))))
 		}
 		part(first, publisher)
+		if s.rng.IntN(2) == 0 { // nobody hears, or says, who has been chosen
+			s.mute = func(frame any) bool { _, ok := frame.(*pb.Chosen); return ok }
+		}
+		s.run(20 * time.Second)
+		s.mute = nil
+		clear(gone)
+		s.meet()
+		s.come(1)
+		s.report(seed)
+	})
+}
+
+// TestSharedNoted [MQTT-4.8.2-4]: a rendezvous that has lost sight of the other members chooses, and so does the next one, to which the publisher's
+// node sends the message again, knowing nothing of the first but what that node has been told.
+func TestSharedNoted(t *testing.T) {
+	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
+		s := newSharing(t, seed)
+		first, publisher := s.members[0], s.group[2]
+		gone := map[[2]*simNode]bool{}
+		s.apart = func(v, w *simNode) bool { return gone[[2]*simNode{v, w}] || gone[[2]*simNode{w, v}] }
+		part := func(v, w *simNode) {
+			gone[[2]*simNode{v, w}] = true
+			s.disconnect(v, w)
+		}
+		for _, v := range s.group {
+			v.wake()
+			v.asleep = s.rng.IntN(2) == 0
+		}
+		publish := func() {
+			s.all = append(s.all, publisher.publish("a/b", 2, false, "v"))
+			s.run(time.Duration(s.rng.Int64N(int64(40 * time.Millisecond))))
+		}
+		for range s.rng.IntN(3) {
+			publish()
+		}
+		part(first, s.group[1])
+		for _, other := range s.members[1:] {
+			part(first, other)
+			part(other, s.group[0])
+		}
+		s.run(time.Duration(s.rng.Int64N(int64(10*time.Second))) * time.Duration(s.rng.IntN(2)))
+		for range 10 {
+			publish()
+		}
+		part(first, publisher)
 		s.run(20 * time.Second)
 		clear(gone)
 		s.meet()
+		for _, v := range s.group {
+			v.wake()
+		}
 		s.come(1)
 		s.report(seed)
 	})

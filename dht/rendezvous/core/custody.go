@@ -51,6 +51,8 @@ type entry struct {
 	copying  bool
 	shown    bool     // a copy that this node has shown to others than those it had it from, who may not know that they may have it
 	choosing int      // choices that are not safe yet; it goes out when they are
+	noted    bool     // who sent it has noted the choices for it
+	passed   bool     // it was handed over before its choices here were safe: the other chooses
 	copies   []NodeID // who may have one
 	stored   bool     // it is on this node's disk, beside others'
 	acked    bool     // who sent it was told that it may let go

@@ -88,7 +88,12 @@ func (t *transferring) put(f *pb.Transfer) int {
 			t.n.mayKeep(e, t.to)
 			t.unsettled = t.unsettled || e.unset != nil
 			t.unmatched = t.unmatched || e.unset != nil && e.copy
-			f.Custody = append(f.Custody, t.n.custodyToPB(e))
+			c := t.n.custodyToPB(e)
+			if e.choosing > 0 {
+				e.passed = true
+				leaveOpen(c)
+			}
+			f.Custody = append(f.Custody, c)
 			return 128 + e.size
 		}
 	case len(t.streams) > 0:

@@ -31,10 +31,11 @@ type pending struct {
 	seq       uint64
 	origin    any
 	packet    uint16
-	via       NodeID   // who it was sent to; "" when it must be sent (again)
-	last      NodeID   // who it was sent to last, whether or not it must be sent again
-	before    []string // others that it was sent to before: they may have it, and it may come from them as well
-	restored  bool     // it is from before this node was started: nobody knows who has it
+	via       NodeID         // who it was sent to; "" when it must be sent (again)
+	last      NodeID         // who it was sent to last, whether or not it must be sent again
+	before    []string       // others that it was sent to before: they may have it, and it may come from them as well
+	chosen    []proto.Choice // whom a rendezvous without another member has chosen for shared subscriptions
+	restored  bool           // it is from before this node was started: nobody knows who has it
 	at        time.Duration
 	sent      time.Duration
 	note      func() // what has to be safe with it, before it goes out
@@ -300,7 +301,7 @@ func (n *Node) transmitTo(e *pending, to NodeID) {
 	e.via, e.sent = to, n.now
 	f := n.frames.Publish()
 	*f = proto.Publish{Message: e.m, Location: r.at, Depth: r.place.Depth, Served: e.served, Echo: e.detour, Version: r.set.Version,
-		Awaited: e.custody == CustodyAwaited, Before: before, Sent: n.sentNow(e.m)}
+		Awaited: e.custody == CustodyAwaited, Before: before, Sent: n.sentNow(e.m), Chosen: n.chosenFor(e.m, e.id(), e.chosen)}
 	if e.epoch != nil {
 		f.Epoch, f.Seq, f.Released = e.epoch.id, e.seq, e.epoch.release
 		if age := n.now - e.at; age > time.Second {
@@ -374,7 +375,7 @@ func (n *Node) arriveOwn(e *pending) {
 	if e.epoch != nil {
 		a.id = e.id()
 		a.released = e.epoch.release
-		a.before = n.before(e, n.self)
+		a.before, a.chosen = n.before(e, n.self), e.chosen
 	}
 	n.arriveAnywhere(e.r.place, e.r.at, a)
 	n.arrived(a)

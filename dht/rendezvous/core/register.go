@@ -140,10 +140,13 @@ func (n *Node) pass(l *location, r *pb.Registration) {
 	}
 }
 
-func (n *Node) majorityInReach(s Set) bool {
+func (n *Node) majorityInReach(s Set) bool { return n.majorityOf(s, n.inReach) }
+
+// majorityOf reports whether something holds for a majority of a set.
+func (n *Node) majorityOf(s Set, holds func(NodeID) bool) bool {
 	in := 0
 	for _, m := range s.Members {
-		if n.inReach(m) {
+		if holds(m) {
 			in++
 		}
 	}

@@ -56,6 +56,7 @@ func (n *Node) serve(l *location, a *arrival, above ancestry) {
 			e.shares = append(e.shares, share{node: d.node, plain: d.plain, groups: d.groups, hold: d.hold})
 		}
 	}
+	n.takeChosen(e, a.chosen)
 	e.left = len(e.shares)
 	n.take(e)
 	if !sure || held {

@@ -291,9 +291,16 @@ func (n *Node) receiveMoved(m *pb.CopyDone_Moved) {
 	}
 }
 
-// moved takes over a later choice for a group than is known, and reports whether it is one.
+// moved takes over a later choice for a group than is known, and at QoS 2 the first for what is not settled here, and reports whether it is one.
 func (n *Node) moved(e *entry, g proto.Group, to share) bool {
-	if e.gone || to.turn <= e.turn(g) || !e.servedGroup(g) && g.Name != sessionGroup {
+	switch {
+	case e.gone:
+		return false
+	case !e.servedGroup(g) && g.Name != sessionGroup:
+		if e.unset == nil || e.m.QoS < 2 {
+			return false
+		}
+	case to.turn <= e.turn(g):
 		return false
 	}
 	n.drain(e, "", g)

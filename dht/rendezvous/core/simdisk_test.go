@@ -288,6 +288,7 @@ func (v *simNode) clientGets(p *published, k entryKey) {
 	v.began[k] = true
 	switch {
 	case k.g != (proto.Group{}):
+		v.s.note("node %d takes %s for %v", v.i, p.id, k.g)
 		p.took[k.g.Name+"/"+k.g.Filter]++
 	case v.from[p] == 0 || p.m.QoS == 2:
 		v.take(p)

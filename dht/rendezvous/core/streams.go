@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mozzie-mqtt/mozzie/proto"
 	"github.com/mozzie-mqtt/mozzie/proto/pb"
 )
 
@@ -17,8 +18,8 @@ type stream struct {
 	low      uint64 // everything up to here is over, for everybody, for good
 	freed    uint64 // the publisher has let go of everything up to here
 	seen     spans  // numbers that came, above low
-	chosen   spans  // numbers of messages of shared subscriptions at QoS 2 that are over here, above low
 	entries  numbered[*entry]
+	chosen   map[proto.Group]*spans // numbers above low of messages at QoS 2 that were somebody's, and are over here
 	owed     map[NodeID]*spans      // numbers above low that are over, and that a node has not let go of for good; see debts.go
 	confided map[NodeID]*confidence // above low, by who was told
 	told     map[NodeID]uint64      // what the subscribers' nodes were told they may forget
@@ -29,7 +30,11 @@ type stream struct {
 
 func (s *stream) trim() {
 	s.seen.trim(s.low)
-	s.chosen.trim(s.low)
+	for g, all := range s.chosen {
+		if all.trim(s.low); len(*all) == 0 {
+			delete(s.chosen, g)
+		}
+	}
 	for node, told := range s.confided {
 		if told.numbers.trim(s.low); len(told.numbers) == 0 {
 			delete(s.confided, node)

@@ -27,10 +27,11 @@ func (t *timers) set(at time.Duration, do func()) {
 // gather waits for a number of requests to be acknowledged, or to be as good as that: a node that goes out of
 // reach counts once its lease from this node is over, or at once when it has left.
 type gather struct {
-	n    *Node
-	left int
-	acks int
-	done func() // called when the last one is in, if wait was called
+	n     *Node
+	left  int
+	acks  int
+	done  func()          // called when the last one is in, if wait was called
+	heard map[NodeID]bool // not nil: who has said yes
 }
 
 func (g *gather) ask(to NodeID, frame func(op uint64) any) {
@@ -38,6 +39,9 @@ func (g *gather) ask(to NodeID, frame func(op uint64) any) {
 	g.n.request(to, frame, func(ok bool) {
 		if ok {
 			g.acks++
+			if g.heard != nil {
+				g.heard[to] = true
+			}
 			g.one()
 			return
 		}

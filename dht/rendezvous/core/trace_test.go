@@ -20,7 +20,7 @@ func (s *sim) trace(v, w *simNode, arrow string, frame any) {
 	var text string
 	switch f := frame.(type) {
 	case *proto.Publish:
-		text = fmt.Sprintf("Publish %s %q %x/%d served %v hops %d before %q", f.Message.Topic, f.Message.Properties, f.Epoch, f.Seq, f.Served, f.Hops, f.Before)
+		text = fmt.Sprintf("Publish %s %q %x/%d served %v hops %d before %q chosen %v", f.Message.Topic, f.Message.Properties, f.Epoch, f.Seq, f.Served, f.Hops, f.Before, f.Chosen)
 	case *proto.Deliver:
 		text = fmt.Sprintf("Deliver %s %q %x/%d plain %v %v forget %d", f.Message.Topic, f.Message.Properties, f.Epoch, f.Seq, f.Plain, f.Groups, f.Forget)
 	default:

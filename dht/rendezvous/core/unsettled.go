@@ -281,6 +281,9 @@ func (e *entry) hasPlain(c *pb.Custody) bool {
 }
 
 func (e *entry) servedGroup(g proto.Group) bool {
+	if e.s.chose(g, e.id.Seq) { // it was over here, and has come back from where it was not
+		return true
+	}
 	return slices.ContainsFunc(e.shares, func(s share) bool { return slices.Contains(s.groups, g) })
 }
 
