@@ -173,6 +173,9 @@ func (n *Node) deliver(e *entry, s *share) {
 	if s.done || e.copy {
 		return
 	}
+	if !s.sent {
+		s.late = n.answersFor(e, s.node)
+	}
 	d := n.frames.Deliver()
 	*d = proto.Deliver{Message: e.m, Location: e.l.at, Epoch: e.id.Epoch, Seq: e.id.Seq, Forget: e.s.low,
 		Plain: s.plain, Groups: s.groups, Stamp: e.stamp, Recent: e.matched && !s.sent && n.now-e.at < recentFor}

@@ -194,7 +194,6 @@ func (n *Node) addShare(e *entry, s share) {
 		return
 	}
 	e.left++
-	s.late = n.answersFor(e, s.node)
 	at := e.put(s)
 	n.owe(e, s.node)
 	n.rewrite(e)
