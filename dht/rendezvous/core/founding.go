@@ -107,6 +107,7 @@ func (n *Node) askFoundings(m NodeID) {
 
 // founded ends the founding: everybody who could be asked has answered.
 func (n *Node) founded(l *location) {
+	n.expectHandOver(l, l.set)
 	l.phase = standby
 	n.brings = n.brings || len(l.set.Members) == 1
 	if len(l.blank)+1 >= n.majority(l.set) { // else another set may stand, at those who could not be asked
@@ -175,6 +176,7 @@ func (n *Node) receiveFoundAck(p *peer, f *pb.FoundAck) {
 				n.send(m, &pb.SetNews{Place: f.GetPlace(), Set: set.pb()})
 			}
 		}
+		n.expectHandOver(l, set)
 		l.phase, l.asking, l.blank = standby, nil, map[NodeID]bool{}
 		l.route.stood = n.now + retryAfter
 		n.adopt(l, set)

@@ -196,7 +196,11 @@ func (n *Node) learnSet(place Place, set Set) {
 // for the one before: that it hands over may be on its way, and what it has sent may not have arrived.
 func (n *Node) expectHandOver(l *location, set Set) {
 	before := NodeID("")
-	switch l.phase {
+	switch r := l.route; l.phase {
+	case founding: // it founds the set that another has just given way to
+		if n.now-r.replaced < 2*promiseTime {
+			before = r.before
+		}
 	case filling:
 		before = l.filler
 	case standby, relinquishing:

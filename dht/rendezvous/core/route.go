@@ -11,12 +11,14 @@ import (
 
 // route is how this node reaches a location: as a publisher, as one who registers, or to pass things on.
 type route struct {
-	place Place
-	pb    *pb.Place // the same, for records
-	at    dht.Location
-	set   Set           // agreed on by its members, or version 0: the closest nodes known
-	stood time.Duration // until then set is believed to stand, since another has said so, though all of it is dead to this node
-	hop   NodeID        // the closest member that can be reached; "" while there is none
+	place    Place
+	pb       *pb.Place // the same, for records
+	at       dht.Location
+	set      Set           // agreed on by its members, or version 0: the closest nodes known
+	before   NodeID        // the rendezvous by the set that set has replaced
+	replaced time.Duration // when it did
+	stood    time.Duration // until then set is believed to stand, since another has said so, though all of it is dead to this node
+	hop      NodeID        // the closest member that can be reached; "" while there is none
 
 	// The publisher's side.
 	epoch     *sending
@@ -134,6 +136,9 @@ func (n *Node) learnRoute(place Place, set Set) (news bool) {
 	}
 	r := n.route(place)
 	if news = set.beats(r.set, r.at) && !n.allDead(set); news {
+		if r.set.Version > 0 {
+			r.before, r.replaced = n.rendezvous(r.set), n.now
+		}
 		r.set = set
 		n.reroute(r)
 	}
