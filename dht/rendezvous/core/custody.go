@@ -294,10 +294,12 @@ func (n *Node) shareAcked(e *entry, node NodeID) {
 	if !late || e.gone {
 		return
 	}
+	next := true
 	for i := range e.shares { // the node may not have had this when it said so; it is sent again, by who has custody then, and answers again
 		if s := &e.shares[i]; s.node == node && s.late && !s.done {
-			s.late, s.sent = false, false
+			s.sent = false
 			n.deliver(e, s)
+			s.late, next = s.late && !next, false // what it says next is of the first of them
 		}
 	}
 }
