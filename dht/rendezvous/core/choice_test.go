@@ -40,12 +40,7 @@ func TestSharedTwoRendezvous(t *testing.T) {
 		s := newSharing(t, seed)
 		first, second, publisher := s.members[0], s.members[1], s.members[2]
 		near, far := s.group[0], s.group[1] // of the first
-		gone := map[[2]*simNode]bool{}
-		s.apart = func(v, w *simNode) bool { return gone[[2]*simNode{v, w}] || gone[[2]*simNode{w, v}] }
-		part := func(v, w *simNode) {
-			gone[[2]*simNode{v, w}] = true
-			s.disconnect(v, w)
-		}
+		part, join := s.parting()
 		for _, v := range s.group {
 			v.wake()
 		}
@@ -66,7 +61,7 @@ func TestSharedTwoRendezvous(t *testing.T) {
 		}
 		s.run(20 * time.Second)
 		s.mute = nil
-		clear(gone)
+		join()
 		s.meet()
 		s.come(1)
 		s.report(seed)
@@ -79,12 +74,7 @@ func TestSharedNoted(t *testing.T) {
 	eachSeed(t, fewer(), func(t *testing.T, seed uint64) {
 		s := newSharing(t, seed)
 		first, publisher := s.members[0], s.group[2]
-		gone := map[[2]*simNode]bool{}
-		s.apart = func(v, w *simNode) bool { return gone[[2]*simNode{v, w}] || gone[[2]*simNode{w, v}] }
-		part := func(v, w *simNode) {
-			gone[[2]*simNode{v, w}] = true
-			s.disconnect(v, w)
-		}
+		part, join := s.parting()
 		for _, v := range s.group {
 			v.wake()
 			v.asleep = s.rng.IntN(2) == 0
@@ -107,7 +97,7 @@ func TestSharedNoted(t *testing.T) {
 		}
 		part(first, publisher)
 		s.run(20 * time.Second)
-		clear(gone)
+		join()
 		s.meet()
 		for _, v := range s.group {
 			v.wake()
@@ -115,4 +105,15 @@ func TestSharedNoted(t *testing.T) {
 		s.come(1)
 		s.report(seed)
 	})
+}
+
+// parting returns what cuts links, and what has them be whole again.
+func (s *sim) parting() (part func(v, w *simNode), join func()) {
+	gone := map[[2]*simNode]bool{}
+	s.apart = func(v, w *simNode) bool { return gone[[2]*simNode{v, w}] || gone[[2]*simNode{w, v}] }
+	part = func(v, w *simNode) {
+		gone[[2]*simNode{v, w}] = true
+		s.disconnect(v, w)
+	}
+	return part, func() { clear(gone) }
 }
